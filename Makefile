@@ -1,0 +1,41 @@
+# Everything runs from a fresh machine that has Python >= 3.11, make and git.
+PYTHON ?= python3
+UV := .venv/bin/uv
+RUN := .venv/bin/
+
+.PHONY: env lock demo test check bench torture format clean
+
+env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
+
+.venv/.ready: pyproject.toml requirements.lock
+	test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"; }
+	$(UV) pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --no-deps -e .
+	touch .venv/.ready
+
+lock: env ## pin every dependency anew, with hashes
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev -o requirements.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev --group bench -c requirements.lock -o requirements-bench.lock pyproject.toml
+
+demo: env ## start the boutique in one process and print where to look
+	$(RUN)seamline up --app examples/boutique
+
+check: env ## style, types and layers
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)pyright
+	$(RUN)lint-imports
+
+test: check ## everything: style, types, layers, and the whole test suite
+	$(RUN)pytest
+
+bench: env ## our figures beside the peers', in one run: make bench [ONLY=row_name]
+	$(UV) pip install --quiet --require-hashes -r requirements-bench.lock
+	$(RUN)python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+torture: env ## the long attacks: kill sweeps, fuzzing with a large budget, repeated switches
+	$(RUN)pytest -m torture
+
+format: env
+	$(RUN)ruff format .
+	$(RUN)ruff check --fix .
