@@ -1,0 +1,210 @@
+"""Who owns a running coroutine, and how it ends.
+
+:class:`Runners` starts short coroutines (the handler of a call) at once, inside a real
+:class:`asyncio.Task` that is used again for the next call: creating and scheduling a task costs
+about 6 microseconds, resuming a parked one about 1. :class:`TaskOwner` holds background work,
+so that no task runs without someone who hears of its failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Self, cast
+
+_log = logging.getLogger(__name__)
+
+
+class _Parking:
+    """What an idle runner awaits: a future-like that keeps the task's wake-up call.
+
+    A task asks no more of what it awaits than ``get_loop``, ``add_done_callback`` and ``result``
+    (the protocol behind ``_asyncio_future_blocking``). Keeping the callback lets us resume the
+    task in this very tick of the loop instead of the next one.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_loop", "wake")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self.wake: Callable[[_Parking], object] | None = None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(
+        self, callback: Callable[[_Parking], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        self.wake = callback
+
+    def cancel(self, msg: object = None) -> bool:
+        # Returning False tells the task to raise CancelledError at its next step; give it that step.
+        if self.wake is not None:
+            self._loop.call_soon(self.wake, self)
+            self.wake = None
+        return False
+
+    def result(self) -> None:
+        return None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+
+class Running:
+    """A coroutine that was started; ``done`` once it has ended in whichever way."""
+
+    __slots__ = ("_runner", "coroutine", "done")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.coroutine = coroutine
+        self.done = False
+        self._runner: _Runner | None = None
+
+    def cancel(self) -> None:
+        """Raise ``CancelledError`` in the coroutine, unless it has ended."""
+        if not self.done and self._runner is not None:
+            self._runner.task.cancel()
+
+
+class _Runner:
+    __slots__ = ("context", "job", "parking", "pool", "task")
+
+    def __init__(self, pool: Runners, loop: asyncio.AbstractEventLoop) -> None:
+        self.pool = pool
+        self.parking = _Parking(loop)
+        self.job: Running | None = None
+        # An empty context of its own: what a handler sets must not reach the next call.
+        self.context = contextvars.Context()
+        self.task = loop.create_task(self._run(), context=self.context)
+
+    async def _run(self) -> None:
+        while True:
+            job = self.job
+            if job is not None:
+                await self._work(job)
+                self.job = None
+                if len(self.context) or not self.pool.take_back(self):
+                    # A handler left a context variable behind: this task is spent.
+                    self.pool.forget(self)
+                    return
+            try:
+                await self.parking
+            except asyncio.CancelledError:
+                if self.pool.stopping:
+                    return
+                self.task.uncancel()
+
+    async def _work(self, job: Running) -> None:
+        try:
+            await job.coroutine
+        except asyncio.CancelledError:
+            if self.pool.stopping:
+                raise
+        except Exception:
+            _log.exception("a coroutine given to Runners raised; it should have answered its caller")
+        finally:
+            job.done = True
+            job._runner = None  # noqa: SLF001  # the pair is one machine
+            while self.task.cancelling():
+                self.task.uncancel()
+
+
+class Runners:
+    """A pool of parked tasks that start a coroutine in the tick in which it is given to them."""
+
+    def __init__(self, idle_max: int = 512) -> None:
+        self._idle: list[_Runner] = []
+        self._all: set[_Runner] = set()
+        self._idle_max = idle_max
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.stopping = False
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> Running:
+        """Run ``coroutine`` until it first waits; the rest runs as an ordinary task."""
+        job = Running(coroutine)
+        idle = self._idle
+        if idle and asyncio.current_task(self._loop) is None:
+            runner = idle.pop()
+            runner.job = job
+            job._runner = runner  # noqa: SLF001
+            parking = runner.parking
+            wake = parking.wake
+            parking.wake = None
+            assert wake is not None
+            runner.context.run(wake, parking)
+            return job
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        runner = _Runner(self, loop)
+        runner.job = job
+        job._runner = runner  # noqa: SLF001
+        self._all.add(runner)
+        return job
+
+    def take_back(self, runner: _Runner) -> bool:
+        if len(self._idle) >= self._idle_max or self.stopping:
+            return False
+        self._idle.append(runner)
+        return True
+
+    def forget(self, runner: _Runner) -> None:
+        self._all.discard(runner)
+
+    async def stop(self) -> None:
+        """End every runner; coroutines still at work are cancelled."""
+        self.stopping = True
+        runners = list(self._all)
+        for runner in runners:
+            runner.task.cancel()
+        await asyncio.gather(*(runner.task for runner in runners), return_exceptions=True)
+        self._idle.clear()
+        self._all.clear()
+
+
+class TaskOwner:
+    """Holds background tasks; a failure is logged at once and raised when the owner stops."""
+
+    def __init__(self, name: str = "background") -> None:
+        self.name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failures: list[BaseException] = []
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._failures.append(error)
+            _log.error("%s: task %r failed", self.name, task.get_name(), exc_info=error)
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Cancel what still runs, wait for it, and raise the first failure there was."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                _log.warning("%s: task %r did not end within %s s", self.name, task.get_name(), timeout_s)
+        if self._failures:
+            failures, self._failures = self._failures, []
+            raise cast("Exception", failures[0])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
