@@ -36,11 +36,14 @@ class _Parking:
         return self._loop
 
     def add_done_callback(
-        self, callback: Callable[[_Parking], object], *, context: contextvars.Context | None = None
+        self,
+        callback: Callable[[_Parking], object],
+        *,
+        context: contextvars.Context | None = None,  # noqa: ARG002  # the protocol's signature
     ) -> None:
         self.wake = callback
 
-    def cancel(self, msg: object = None) -> bool:
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002  # the protocol's signature
         # Returning False tells the task to raise CancelledError at its next step; give it that step.
         if self.wake is not None:
             self._loop.call_soon(self.wake, self)
@@ -58,17 +61,17 @@ class _Parking:
 class Running:
     """A coroutine that was started; ``done`` once it has ended in whichever way."""
 
-    __slots__ = ("_runner", "coroutine", "done")
+    __slots__ = ("coroutine", "done", "runner")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.coroutine = coroutine
         self.done = False
-        self._runner: _Runner | None = None
+        self.runner: _Runner | None = None
 
     def cancel(self) -> None:
         """Raise ``CancelledError`` in the coroutine, unless it has ended."""
-        if not self.done and self._runner is not None:
-            self._runner.task.cancel()
+        if not self.done and self.runner is not None:
+            self.runner.task.cancel()
 
 
 class _Runner:
@@ -109,7 +112,7 @@ class _Runner:
             _log.exception("a coroutine given to Runners raised; it should have answered its caller")
         finally:
             job.done = True
-            job._runner = None  # noqa: SLF001  # the pair is one machine
+            job.runner = None
             while self.task.cancelling():
                 self.task.uncancel()
 
@@ -131,7 +134,7 @@ class Runners:
         if idle and asyncio.current_task(self._loop) is None:
             runner = idle.pop()
             runner.job = job
-            job._runner = runner  # noqa: SLF001
+            job.runner = runner
             parking = runner.parking
             wake = parking.wake
             parking.wake = None
@@ -143,7 +146,7 @@ class Runners:
             loop = self._loop = asyncio.get_running_loop()
         runner = _Runner(self, loop)
         runner.job = job
-        job._runner = runner  # noqa: SLF001
+        job.runner = runner
         self._all.add(runner)
         return job
 

@@ -1,0 +1,270 @@
+"""Values to JSON and back, by type: one codec for both wires and for ``isolation = "copy"``.
+
+Types that msgspec reads and writes without loss go through msgspec. Types that hold a pydantic model,
+a float (NaN and infinities are written as strings, as proto3 JSON does) or an ambiguous union go through
+pydantic-core. A union is ambiguous when two of its members look alike in JSON, such as ``datetime | str`` or two
+dataclasses; its values travel as ``{"type": "datetime", "value": ...}``, so that what arrives is what was sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from seamline.kernel.errors import SeamlineError
+
+T = TypeVar("T")
+
+_TEXT_LEAVES = (str, bytes, UUID, Decimal, datetime, date, time, timedelta)
+_SEQUENCES = (list, set, frozenset, tuple, Sequence, AbstractSet)
+_MAPPINGS = (dict, Mapping)
+
+
+class CodecError(SeamlineError):
+    """SL1101: bytes that do not fit the type they should hold."""
+
+    code = "SL1101"
+
+
+class UnsupportedTypeError(SeamlineError):
+    """SL1102: a type whose values cannot cross a seam."""
+
+    code = "SL1102"
+
+
+class Shape(NamedTuple):
+    """What the walk over a type found: how it looks in JSON, and whether msgspec alone will do."""
+
+    kinds: frozenset[str]
+    native: bool
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes values of one type. Build it with :func:`codec`."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self.shape = inspect_type(annotation)
+        if self.shape.native:
+            self.encode: Any = _ENCODER.encode
+            self._decode = msgspec.json.Decoder[T](annotation).decode
+        else:
+            from seamline.kernel.codec_pydantic import (
+                pydantic_functions,
+            )  # heavy, and not needed by most types
+
+            self.encode, self._decode = pydantic_functions(annotation)
+
+    def decode(self, data: bytes) -> T:
+        """The value in ``data``; raises :class:`CodecError` when it does not fit."""
+        try:
+            return cast("T", self._decode(data))
+        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
+            detail = " ".join(str(error).split())[:300]
+            raise CodecError(f"the data is not a {type_name(self.annotation)}: {detail}") from None
+
+    def copy(self, value: T) -> T:
+        """What the value would be on the other side of the wire."""
+        return self.decode(self.encode(value))
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of the value on the wire."""
+        if self.shape.native:
+            return msgspec.json.schema(self.annotation)
+        from pydantic import TypeAdapter
+
+        return TypeAdapter[Any](self.annotation).json_schema(mode="serialization")
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical")
+
+
+@functools.lru_cache(maxsize=4096)
+def _codec(annotation: Any) -> Codec[Any]:
+    return Codec(annotation)
+
+
+def codec(annotation: Any) -> Codec[Any]:
+    """The codec of a type, built once. Raises :class:`UnsupportedTypeError`."""
+    try:
+        return _codec(annotation)
+    except TypeError as error:
+        if "unhashable" in str(error):
+            return Codec(annotation)
+        raise UnsupportedTypeError(f"{type_name(annotation)} cannot be encoded: {error}") from error
+
+
+def type_name(annotation: Any) -> str:
+    """How a person would write the type."""
+    if annotation is None or annotation is type(None):
+        return "None"
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__qualname__
+    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+
+
+def inspect_type(annotation: Any) -> Shape:
+    """Walk a type. Raises :class:`UnsupportedTypeError` naming the part that cannot cross."""
+    return _Walk().visit(annotation, type_name(annotation))
+
+
+def _refuse(annotation: Any, path: str, why: str, remedy: str) -> typing.NoReturn:
+    raise UnsupportedTypeError(f"{type_name(annotation)!r} in {path} {why}", remedy)
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self._open: set[Any] = set()
+
+    def visit(self, annotation: Any, path: str) -> Shape:
+        leaf = _leaf(annotation)
+        if leaf is not None:
+            return leaf
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            inner = self.visit(get_args(annotation)[0], path)
+            return (
+                inner
+                if all(isinstance(m, msgspec.Meta) for m in annotation.__metadata__)
+                else Shape(inner.kinds, False)
+            )
+        if hasattr(annotation, "__value__"):  # a `type X = ...` alias
+            return self.visit(annotation.__value__, path)
+        if origin is Literal:
+            return _literal(annotation, path)
+        if origin in (Union, types.UnionType):
+            return self._union(annotation, path)
+        container = origin or annotation
+        if container in _SEQUENCES:
+            return self._container(annotation, path, "array")
+        if container in _MAPPINGS:
+            return self._container(annotation, path, "object")
+        if isinstance(container, type):
+            return self._class(annotation, container, path)
+        return _refuse(annotation, path, "is not a type whose values can be sent", _HINT)
+
+    def _container(self, annotation: Any, path: str, kind: str) -> Shape:
+        arguments = [a for a in get_args(annotation) if a is not Ellipsis]
+        if not arguments and annotation is not get_args(annotation):
+            _refuse(
+                annotation,
+                path,
+                "does not say what it holds",
+                f"Write for instance `{type_name(annotation)}[str]`.",
+            )
+        inner = [self.visit(a, path) for a in arguments]
+        if kind == "object" and not inner[0].kinds <= {"string", "int"}:
+            _refuse(
+                annotation,
+                path,
+                "has keys that JSON cannot have",
+                "Use str, int, UUID, date or an enum as key.",
+            )
+        abstract = (get_origin(annotation) or annotation) in (Sequence, Mapping, AbstractSet)
+        return Shape(frozenset({kind}), all(s.native for s in inner) and not abstract)
+
+    def _union(self, annotation: Any, path: str) -> Shape:
+        shapes = [self.visit(member, path) for member in get_args(annotation)]
+        clash = is_ambiguous(shape.kinds for shape in shapes)
+        kinds = frozenset[str]({"object"} if clash else ()).union(*(shape.kinds for shape in shapes))
+        return Shape(kinds, not clash and all(shape.native for shape in shapes))
+
+    def _class(self, annotation: Any, cls: type, path: str) -> Shape:
+        if issubclass(cls, enum.Enum):
+            return _enum(cls, path)
+        is_model = hasattr(cls, "__pydantic_validator__")
+        fields = _fields(cls)
+        if fields is None:
+            _refuse(annotation, path, "is a class whose fields are not known", _HINT)
+        kind = frozenset({"array" if issubclass(cls, tuple) else "object"})
+        if annotation in self._open:  # a recursive type: judged where it was first met
+            return Shape(kind, True)
+        self._open.add(annotation)
+        parameters = getattr(cls, "__parameters__", ()) or getattr(cls, "__type_params__", ())
+        bound = dict(zip(parameters, get_args(annotation), strict=False))
+        native = not is_model
+        for name, field in fields.items():
+            native &= self.visit(_bind(field, bound), f"{path}.{name}").native
+        self._open.discard(annotation)
+        return Shape(kind, native)
+
+
+_HINT = "Use plain types, dataclasses, pydantic models, enums, or lists, maps and unions of them."
+
+
+def _bind(annotation: Any, bound: dict[Any, Any]) -> Any:
+    if isinstance(annotation, TypeVar):
+        return bound.get(annotation, annotation.__bound__ or annotation)
+    parameters = getattr(annotation, "__parameters__", ())
+    if parameters and bound:
+        return annotation[tuple(bound.get(p, p) for p in parameters)]
+    return annotation
+
+
+def _fields(cls: type) -> dict[str, Any] | None:
+    model_fields = getattr(cls, "__pydantic_fields__", None)
+    if model_fields is not None and not dataclasses.is_dataclass(cls):
+        return {name: field.annotation for name, field in model_fields.items()}
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    if typing.is_typeddict(cls) or issubclass(cls, msgspec.Struct) or hasattr(cls, "_fields"):
+        return typing.get_type_hints(cls)
+    return None
+
+
+def _leaf(annotation: Any) -> Shape | None:
+    if annotation is None or annotation is type(None):
+        return Shape(frozenset({"null"}), True)
+    if annotation is bool:
+        return Shape(frozenset({"bool"}), True)
+    if annotation is int:
+        return Shape(frozenset({"int"}), True)
+    if annotation is float:
+        return Shape(frozenset({"number", "string"}), False)
+    if annotation in _TEXT_LEAVES:
+        return Shape(frozenset({"string"}), True)
+    if getattr(annotation, "__name__", "") == "JsonValue":
+        return Shape(frozenset({"null", "bool", "int", "number", "string", "array", "object"}), False)
+    return None
+
+
+def _literal(annotation: Any, path: str) -> Shape:
+    return Shape(frozenset(_kind_of(value, annotation, path) for value in get_args(annotation)), True)
+
+
+def _enum(cls: type[enum.Enum], path: str) -> Shape:
+    kinds = frozenset(_kind_of(member.value, cls, path) for member in cls)
+    return Shape(kinds, len(kinds) == 1)
+
+
+def _kind_of(value: object, annotation: Any, path: str) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, enum.Enum):
+        return _kind_of(value.value, annotation, path)
+    for kind, cls in (("bool", bool), ("int", int), ("string", str)):
+        if isinstance(value, cls):
+            return kind
+    return _refuse(annotation, path, f"has the value {value!r}", "Use str or int values.")
+
+
+def is_ambiguous(members: Iterable[frozenset[str]]) -> bool:
+    """Whether two members of a union look alike in JSON."""
+    seen: set[str] = set()
+    for kinds in members:
+        if seen & kinds:
+            return True
+        seen |= kinds
+    return False

@@ -1,0 +1,80 @@
+"""What a handler can know of the call it serves."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seamline.kernel.signal.trace import TraceContext
+
+NO_DEADLINE = float("inf")
+
+
+class CallContext:
+    """The call under way: who asks whom, until when, under which trace.
+
+    ``module`` is the module at work, ``caller`` the module that asked (``"gateway"`` for a public request).
+    ``deadline`` is in seconds of the event loop's clock, ``inf`` when there is none.
+    """
+
+    __slots__ = ("caller", "deadline", "idempotency_key", "method", "module", "priority", "trace")
+
+    def __init__(
+        self,
+        module: str,
+        caller: str,
+        method: str = "",
+        deadline: float = NO_DEADLINE,
+        trace: TraceContext | None = None,
+        priority: int = 1,
+        idempotency_key: str | None = None,
+    ) -> None:
+        self.module = module
+        self.caller = caller
+        self.method = method
+        self.deadline = deadline
+        self.trace = trace
+        self.priority = priority
+        self.idempotency_key = idempotency_key
+
+
+CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")
+
+
+def current() -> CallContext | None:
+    """The call under way, or None outside of one."""
+    return CURRENT.get(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Principal:
+    """Who is asking. ``module`` is the acting module; a user or an agent may stand behind it."""
+
+    module: str
+    user: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where this process stands: the application, the topology in force, the workload and its replica."""
+
+    app: str = ""
+    topology: str = ""
+    workload: str = ""
+    replica: int = 0
+
+
+_place = Place()
+
+
+def place() -> Place:
+    """Where the calling code runs. For display; behaviour must not depend on it."""
+    return _place
+
+
+def set_place(value: Place) -> None:
+    """Said once by whoever starts the process."""
+    global _place  # noqa: PLW0603  # one process stands in one place
+    _place = value

@@ -1,0 +1,50 @@
+"""The call port: how a module reaches contracts. The mesh implements it; ``run`` binds the two."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from seamline.module.contract import Contract
+from seamline.module.errors import WiringError
+
+C = TypeVar("C", bound=Contract)
+
+
+class CallPort(Protocol):
+    """Gives stubs of contracts."""
+
+    def stub(self, contract: type[C], caller: str) -> C:
+        """A stub of ``contract`` whose calls are made as the module ``caller``."""
+        ...
+
+
+Stubs = Callable[[type[Contract]], Any]
+"""From a contract to the stub bound to one module's identity."""
+
+MOUNTED: ContextVar[Stubs] = ContextVar("seamline_mounted")
+"""The stubs of the module whose mounted app is serving a request."""
+
+
+def use(contract: type[C]) -> Callable[[], Awaitable[C]]:
+    """A contract for code inside a mounted app.
+
+    In FastAPI: ``payments: Annotated[Payments, Depends(use(Payments))]``. Elsewhere in a mounted app:
+    ``payments = await use(Payments)()``. The calls are made under the identity of the module that mounts the app.
+
+    Raises:
+        WiringError: outside of a request that came through Seamline.
+    """
+
+    async def dependency() -> C:
+        stubs = MOUNTED.get(None)
+        if stubs is None:
+            raise WiringError(
+                f"use({contract.__name__}) was asked outside of a request that came through Seamline",
+                "Start the app with `seamline up`, or override the dependency in the test.",
+            )
+        return stubs(contract)
+
+    dependency.__seamline_contract__ = contract  # pyright: ignore[reportFunctionMemberAccess]
+    return dependency

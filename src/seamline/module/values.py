@@ -1,0 +1,97 @@
+"""Faults and events: typed values with a name, declared beside a contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any, ClassVar, dataclass_transform
+
+from seamline.kernel.codec import Codec, codec
+
+
+@dataclass_transform(kw_only_default=True)
+class Fault(Exception):  # noqa: N818  # a fault is the contract's word for it
+    """A typed error that a contract declares and that crosses seams as itself.
+
+    Fields are declared as on a dataclass and given by keyword; the docstring's first line is the message::
+
+        class OutOfStock(Fault):
+            \"\"\"Not enough of it left.\"\"\"
+            sku: str
+            left: int = 0
+
+        raise OutOfStock(sku="mug", left=2)
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        init = cls.__dict__.get("__init__")
+        dataclasses.dataclass(init=init is None, repr=False, eq=False, kw_only=True)(cls)
+        cls._fields = tuple(f.name for f in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def message(self) -> str:
+        """The first line of the fault's docstring."""
+        return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{n}={getattr(self, n)!r}" for n in self._fields)
+        return f"{self.message} ({shown})" if shown else self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self._fields)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._values() == self._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._fields))
+
+    @classmethod
+    def codec(cls) -> Codec[Any]:
+        """Encodes the fault's fields."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        fields = [(f.name, hints[f.name], _default_of(f)) for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+        shape = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
+        return codec(shape)
+
+    def encode(self) -> bytes:
+        """The fields as JSON."""
+        fault_codec = _codec_of(type(self))
+        return fault_codec.encode(fault_codec.annotation(**dict(zip(self._fields, self._values(), strict=True))))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Fault:
+        """A fault from its fields as JSON. Raises :class:`~seamline.kernel.codec.CodecError`."""
+        fields = _codec_of(cls).decode(data)
+        return cls(**{name: getattr(fields, name) for name in cls._fields})
+
+
+_FAULT_CODECS: dict[type[Fault], Codec[Any]] = {}
+
+
+def _codec_of(cls: type[Fault]) -> Codec[Any]:
+    found = _FAULT_CODECS.get(cls)
+    if found is None:
+        found = _FAULT_CODECS[cls] = cls.codec()
+    return found
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return dataclasses.field(default=field.default)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Event:
+    """Something that happened, declared in a contract. Fields as on a frozen dataclass, given by keyword."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)

@@ -1,0 +1,211 @@
+"""Wiring by type: constructors, factories and handlers say what they need in their annotations.
+
+Three sources answer: contracts of other modules (as stubs bound to the asking module's identity), what the
+platform gives (Database, Clock, Principal, ...), and what the module's own factories make.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from seamline.module.contract import Contract, compile_contract
+from seamline.module.errors import ServiceError, UnknownContractError, WiringCycleError, WiringError
+from seamline.module.module import Module
+
+Platform = Mapping[type[Any], Callable[[Module], Any]]
+"""What the platform gives, by type: a function from the asking module to the thing."""
+
+
+def needs(function: Callable[..., Any], *, skip: int = 0) -> dict[str, tuple[Any, bool]]:
+    """Parameter name to (type, required) of a constructor, factory or handler."""
+    target = function.__init__ if isinstance(function, type) else function  # pyright: ignore[reportGeneralTypeIssues]
+    if target is object.__init__:
+        return {}
+    hints = typing.get_type_hints(target)
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    found: dict[str, tuple[Any, bool]] = {}
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        required = parameter.default is parameter.empty
+        if parameter.name not in hints:
+            if required:
+                raise WiringError(
+                    f"the parameter {parameter.name!r} of {_label(function)} has no type",
+                    "Wiring goes by type: annotate it.",
+                    place=place_of(function),
+                )
+            continue
+        found[parameter.name] = (hints[parameter.name], required)
+    return found
+
+
+class Wiring:
+    """The wiring of one module: checks it without running anything, then builds it."""
+
+    def __init__(self, module: Module, providers: Mapping[type[Contract], Module], platform: Platform) -> None:
+        self.module = module
+        self._providers = providers
+        self._platform = platform
+        self._factories: dict[Any, Callable[..., Any]] = {}
+        for factory in module.factories:
+            made = typing.get_type_hints(factory).get("return")
+            if made is None:
+                raise WiringError(
+                    f"the factory {_label(factory)} does not say what it makes",
+                    "Annotate its return type.",
+                    place=place_of(factory),
+                )
+            self._factories[made] = factory
+        self._made: dict[Any, Any] = {}
+
+    def check(self) -> set[type[Contract]]:
+        """Check that everything asked for exists and nothing goes round in a circle.
+
+        Returns the contracts that the module calls. Raises WiringError, UnknownContractError, WiringCycleError
+        or ServiceError.
+        """
+        used: set[type[Contract]] = set()
+        for contract in self.module.provides:
+            compile_contract(contract)
+            self._check_provided(contract)
+        for function in self._roots():
+            self._walk(function, 0, used, ())
+        for handler in self.module.event_handlers:
+            self._walk(handler.function, 1, used, ())
+        for mount in self.module.mounts:
+            used.update(contracts_used_by_app(mount.app))
+        return used
+
+    def _roots(self) -> list[Callable[..., Any]]:
+        module = self.module
+        return [*module.services, *module.factories, *module.startups, *module.shutdowns]
+
+    def _check_provided(self, contract: type[Contract]) -> None:
+        services = [cls for cls in self.module.services if issubclass(cls, contract)]
+        if len(services) != 1:
+            raise ServiceError(
+                f"module {self.module.name!r} provides {contract.__name__!r} with {len(services)} services",
+                "Write exactly one class with `@module.service` that derives from it.",
+                place=self.module.place,
+            )
+        cls = services[0]
+        for method in compile_contract(contract).methods.values():
+            own = getattr(cls, method.name)
+            if own is getattr(contract, method.name):
+                raise ServiceError(
+                    f"{cls.__name__} does not implement {method.full_name}",
+                    f"Write the method {method.name!r}.",
+                    place=place_of(cls),
+                )
+            names = list(inspect.signature(own).parameters)[1:]
+            expected = [p.name for p in method.parameters]
+            if names[: len(expected)] != expected:
+                raise ServiceError(
+                    f"{cls.__name__}.{method.name} takes {names}, the contract says {expected}",
+                    "Give it the contract's parameters, in the contract's order.",
+                    place=place_of(own),
+                )
+
+    def _walk(self, function: Any, skip: int, used: set[type[Contract]], path: tuple[str, ...]) -> None:
+        label = _label(function)
+        if label in path:
+            circle = " -> ".join((*path[path.index(label) :], label))
+            raise WiringCycleError(
+                f"in module {self.module.name!r} constructors need each other: {circle}",
+                "Break the circle: take one of them out of a constructor.",
+                place=place_of(function),
+            )
+        for name, (wanted, required) in needs(function, skip=skip).items():
+            if _is_contract(wanted):
+                self._provider_of(wanted, function, name)
+                used.add(wanted)
+            elif wanted in self._factories:
+                self._walk(self._factories[wanted], 0, used, (*path, label))
+            elif wanted not in self._platform and required:
+                shown = getattr(wanted, "__qualname__", str(wanted))
+                raise WiringError(
+                    f"{label} of module {self.module.name!r} asks for {name}: {shown}, which nothing provides",
+                    f"Write a factory: `@module.provide` on a function that returns {shown}.",
+                    place=place_of(function),
+                )
+
+    def _provider_of(self, contract: type[Contract], function: Any, name: str) -> Module:
+        provider = self._providers.get(contract)
+        if provider is None:
+            raise UnknownContractError(
+                f"{_label(function)} of module {self.module.name!r} asks for {name}: {contract.__name__}, "
+                "but no module provides that contract",
+                "Add the module that provides it to `modules` in seamline.toml.",
+                place=place_of(function),
+            )
+        return provider
+
+    async def build(self, function: Callable[..., Any], *, skip: int = 0) -> Any:
+        """Call a constructor, factory or hook with what it asks for, made on first need."""
+        arguments = {name: await self._make(wanted) for name, (wanted, _) in self._available(function, skip)}
+        made = function(**arguments)
+        return await made if inspect.isawaitable(made) else made
+
+    async def arguments(self, function: Callable[..., Any], *, skip: int) -> dict[str, Any]:
+        """What a handler wants beside its first ``skip`` arguments."""
+        return {name: await self._make(wanted) for name, (wanted, _) in self._available(function, skip)}
+
+    def _available(self, function: Callable[..., Any], skip: int) -> list[tuple[str, tuple[Any, bool]]]:
+        return [
+            (name, need)
+            for name, need in needs(function, skip=skip).items()
+            if need[1] or _is_contract(need[0]) or need[0] in self._factories or need[0] in self._platform
+        ]
+
+    async def _make(self, wanted: Any) -> Any:
+        if wanted in self._made:
+            return self._made[wanted]
+        factory = self._factories.get(wanted)
+        if factory is not None:
+            value = await self.build(factory)
+        elif _is_contract(wanted):
+            value = cast("Any", self._platform[Contract])(self.module)(wanted)
+        else:
+            value = self._platform[wanted](self.module)
+        self._made[wanted] = value
+        return value
+
+
+def _is_contract(wanted: Any) -> bool:
+    return isinstance(wanted, type) and issubclass(wanted, Contract) and wanted is not Contract
+
+
+def _label(function: Any) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def place_of(function: Any) -> str:
+    """``file:line`` of a class or function, for error messages."""
+    try:
+        return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+    except (OSError, TypeError):
+        return str(getattr(function, "__module__", "?"))
+
+
+def contracts_used_by_app(app: Any) -> set[type[Contract]]:
+    """The contracts a FastAPI app asks for with ``Depends(use(...))``, found by walking its dependants."""
+    used: set[type[Contract]] = set()
+    seen: set[int] = set()
+    pending: list[Any] = list(getattr(app, "routes", ()) or ())
+    while pending:
+        item = pending.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        contract = getattr(getattr(item, "call", None), "__seamline_contract__", None)
+        if contract is not None:
+            used.add(contract)
+        for name in ("routes", "dependant", "dependencies"):
+            inner = getattr(item, name, None)
+            if inner is not None:
+                pending.extend(cast("list[Any]", inner) if isinstance(inner, list | tuple) else [inner])
+    return used
