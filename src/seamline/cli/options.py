@@ -9,9 +9,7 @@ import typer
 
 App = Annotated[
     Path | None,
-    typer.Option(
-        "--app", metavar="DIR", help="The folder with seamline.toml; otherwise found upward from here."
-    ),
+    typer.Option("--app", metavar="DIR", help="The folder with seamline.toml; otherwise found upward from here."),
 ]
 
 Data = Annotated[

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from seamline.kernel.errors import SeamlineError
 
@@ -67,8 +67,7 @@ def fail_group(group: ExceptionGroup[Exception], *, as_json: bool) -> int:
 
 def flatten(error: BaseException) -> Iterable[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        inner: Sequence[BaseException] = error.exceptions  # pyright: ignore[reportUnknownMemberType]
-        for each in inner:
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from flatten(each)
     else:
         yield error

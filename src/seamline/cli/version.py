@@ -10,7 +10,7 @@ from seamline.cli import output
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import Json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 STANDS_ON = ("pydantic", "msgspec", "uvloop", "httptools", "cryptography", "cedarpy", "sqlalchemy")
 
