@@ -1,0 +1,1 @@
+"""The caller: a module without a contract."""
