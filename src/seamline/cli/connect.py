@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seamline.cli.errors import ArgumentError, NoApplicationError
+
+Say = Callable[[str], None]
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import Settings
@@ -54,3 +57,20 @@ def parse_counts(given: list[str], known: list[str]) -> dict[str, int]:
             raise ArgumentError(f"there is no module {name!r}", f"The modules are {', '.join(known)}")
         counts[name] = int(number)
     return counts
+
+
+def public_url(status: dict[str, Any], settings: Settings) -> str:
+    """Where the running application answers the public."""
+    return str(status.get("url") or f"http://{settings.gateway.listen}")
+
+
+def ask(settings: Settings, op: str, say: Say | None = None, **arguments: Any) -> dict[str, Any]:
+    """Ask the running application, and wait for the answer. Raises what it raised."""
+    import asyncio
+
+    return asyncio.run(ask_async(settings, op, say, **arguments))
+
+
+async def ask_async(settings: Settings, op: str, say: Say | None = None, **arguments: Any) -> dict[str, Any]:
+    """Like ``ask``, on a running event loop. ``say`` hears the progress."""
+    raise NotImplementedError

@@ -1,6 +1,7 @@
 """``seamline explain``: the meaning of an error code, read from the source of the class that carries it.
 
 The table is not kept by hand: the package's files are parsed (not imported) for classes with a ``code``.
+What a code means is the line of the tree at the head of its ``errors.py``; the class's docstring adds to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from seamline.cli.options import Json
 app = typer.Typer(add_completion=False)
 
 CODE = re.compile(rb"\"SL\d{4}\"")
+TREE_LINE = re.compile(r"(SL\d{4})[ ]+(\S.*)")
 ROOM_OF_RANGE = {
     "SL0": "Seamline itself",
     "SL1": "settings",
@@ -41,6 +43,7 @@ class Meaning(NamedTuple):
 
     code: str
     name: str
+    summary: str
     text: str
     module: str
 
@@ -60,10 +63,17 @@ def read_file(root: Path, path: Path) -> Iterator[Meaning]:
     if not CODE.search(source):
         return
     module = ".".join(("seamline", *path.relative_to(root).with_suffix("").parts))
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    lines = dict(TREE_LINE.findall(ast.get_docstring(tree) or ""))
+    for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and (code := code_of(node)):
             text = inspect.cleandoc(ast.get_docstring(node) or "").removeprefix(f"{code}: ")
-            yield Meaning(code, node.name, text[:1].upper() + text[1:], module)
+            line = lines.get(code) or manual.summary(text)
+            yield Meaning(code, node.name, sentence(line), sentence(text), module)
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def code_of(node: ast.ClassDef) -> str | None:
@@ -111,7 +121,9 @@ def explain(
         typer.echo(manual.strong(f"{meaning.code}  {meaning.name}"))
         typer.echo(f"about {ROOM_OF_RANGE.get(meaning.code[:3], 'the application')}; raised as {meaning.module}")
         typer.echo(f"exit status {output.status_of(meaning.code)}\n")
-        typer.echo(manual.paragraphs(meaning.text or "It has no explanation yet."))
+        typer.echo(manual.paragraphs(f"{meaning.summary or 'It has no explanation yet'}."))
+        if manual.summary(meaning.text) != meaning.summary:
+            typer.echo("\n" + manual.paragraphs(meaning.text))
 
 
 def list_all(known: list[Meaning], *, as_json: bool) -> None:
@@ -119,6 +131,6 @@ def list_all(known: list[Meaning], *, as_json: bool) -> None:
         output.emit([meaning.to_json() for meaning in known])
         return
     for begin, about in ROOM_OF_RANGE.items():
-        rows = [(m.code, manual.summary(m.text)) for m in known if m.code.startswith(begin)]
+        rows = [(m.code, m.summary) for m in known if m.code.startswith(begin)]
         if rows:
             typer.echo(manual.section(f"{begin}xxx {about}", manual.columns(rows)) + "\n")

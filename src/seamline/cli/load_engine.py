@@ -232,11 +232,14 @@ class Plan:
 class Load:
     """One run of a plan. ``run`` returns when the plan's bound is reached or ``stop`` was called.
 
+    An open-ended load goes on until ``stop``: its plan's duration is then the least time, kept by the caller.
+
     Steps under way are finished, never cut off, so that the end of the run fails no request.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, open_ended: bool = False) -> None:
         self.plan = plan
+        self.open_ended = open_ended
         self.tally = Tally([name for _, name, _ in plan.scenario])
         self._weights = list(accumulate(weight for weight, _, _ in plan.scenario))
         self._stopped = asyncio.Event()
@@ -247,13 +250,27 @@ class Load:
     def elapsed_s(self) -> float:
         return asyncio.get_running_loop().time() - self._began if self._began else 0.0
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         self._stopped.set()
+
+    async def stopped_within(self, seconds: float) -> bool:
+        """Wait so long, or until the load is stopped."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self) -> Tally:
         loop = asyncio.get_running_loop()
         self._began = loop.time()
-        bound = loop.call_later(self.plan.duration_s, self.stop) if self.plan.duration_s is not None else None
+        bound = None
+        if self.plan.duration_s is not None and not self.open_ended:
+            bound = loop.call_later(self.plan.duration_s, self.stop)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self.plan.users):
@@ -283,7 +300,8 @@ class Load:
 
     def _enough(self) -> bool:
         limit = self.plan.requests
-        return self._stopped.is_set() or (limit is not None and self.tally.requests >= limit)
+        full = limit is not None and self.tally.requests >= limit and not self.open_ended
+        return full or self._stopped.is_set()
 
     async def _due(self) -> float | None:
         """The time at which the next step should begin; ``None`` if the run ends first."""
@@ -293,11 +311,7 @@ class Load:
         due = self._began + self._slots / self.plan.rate
         self._slots += 1
         wait = due - loop.time()
-        if wait > 0:
-            try:
-                await asyncio.wait_for(self._stopped.wait(), wait)
-            except TimeoutError:
-                return due
+        if wait > 0 and await self.stopped_within(wait):
             return None
         return due
 
@@ -307,7 +321,7 @@ class Load:
         try:
             await step(shopper)
         except AssertionError as error:
-            reason = str(error) or "an assertion of the scenario does not hold"
+            reason = str(error).partition("\n")[0] or "an assertion of the scenario does not hold"
         except Exception as error:  # a step is the user's code: whatever it raises is its own failure
             reason = f"the scenario raised {type(error).__name__}: {error}"
         row.taken += 1

@@ -76,13 +76,13 @@ def examples(epilog: str) -> str:
     """Lines of ``command  # what it is for`` as two columns."""
     lines = inspect.cleandoc(epilog).splitlines()
     split = [line.partition("#") for line in lines]
-    return columns([(typed.strip(), said.strip()) for typed, _, said in split])
+    return columns([(typed.strip(), said.strip()) for typed, _, said in split], left_max=56)
 
 
-def columns(rows: Iterable[tuple[str, str]], indent: int = 2, gap: int = 3) -> str:
+def columns(rows: Iterable[tuple[str, str]], indent: int = 2, gap: int = 3, left_max: int = 38) -> str:
     """Two columns; the right one is wrapped, a long left one stands on its own line."""
     known = list(rows)
-    fitting = [len(left) for left, _ in known if len(left) <= 38]
+    fitting = [len(left) for left, _ in known if len(left) <= left_max]
     left_width = max(fitting, default=20)
     margin = " " * (indent + left_width + gap)
     lines: list[str] = []
