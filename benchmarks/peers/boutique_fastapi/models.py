@@ -168,3 +168,9 @@ class Order(Model):
     tracking_id: str = ""
     card_brand: CardBrand | None = None
     card_last_four: str = ""
+
+
+class Letter(Model):
+    recipient: str
+    subject: str
+    text: str
