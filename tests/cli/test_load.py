@@ -335,7 +335,7 @@ async def test_a_timetable_is_kept_and_lateness_is_measured() -> None:
 
     async with open_shop(lambda _: answer()) as shop:
         tally = await shop_for(shop, [(1, "stall", stall)], users=1, rate=100, requests=30)
-    median = tally.steps["stall"].latencies.quantile_ms(0.3)
+    median = tally.steps["stall"].latencies.quantile_ms(0.5)
     assert median is not None
     assert median > 20
     assert tally.elapsed_s > 0.25

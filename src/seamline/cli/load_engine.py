@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from time import perf_counter as now  # the clock of uvloop ticks in milliseconds
 from typing import Any
 
 from seamline.cli.load_client import Browser, ExchangeError, Response, Target
@@ -248,7 +249,7 @@ class Load:
 
     @property
     def elapsed_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._began if self._began else 0.0
+        return now() - self._began if self._began else 0.0
 
     @property
     def stopped(self) -> bool:
@@ -266,11 +267,10 @@ class Load:
         return True
 
     async def run(self) -> Tally:
-        loop = asyncio.get_running_loop()
-        self._began = loop.time()
+        self._began = now()
         bound = None
         if self.plan.duration_s is not None and not self.open_ended:
-            bound = loop.call_later(self.plan.duration_s, self.stop)
+            bound = asyncio.get_running_loop().call_later(self.plan.duration_s, self.stop)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self.plan.users):
@@ -278,7 +278,7 @@ class Load:
         finally:
             if bound is not None:
                 bound.cancel()
-            self.tally.elapsed_s = loop.time() - self._began
+            self.tally.elapsed_s = now() - self._began
         return self.tally
 
     async def _shop(self, number: int) -> None:
@@ -305,18 +305,17 @@ class Load:
 
     async def _due(self) -> float | None:
         """The time at which the next step should begin; ``None`` if the run ends first."""
-        loop = asyncio.get_running_loop()
         if self.plan.rate is None:
-            return loop.time()
+            return now()
         due = self._began + self._slots / self.plan.rate
         self._slots += 1
-        wait = due - loop.time()
+        wait = due - now()
         if wait > 0 and await self.stopped_within(wait):
             return None
         return due
 
     async def _take(self, shopper: Shopper, name: str, step: Step, due: float) -> None:
-        loop, row = asyncio.get_running_loop(), self.tally.steps[name]
+        row = self.tally.steps[name]
         reason = ""
         try:
             await step(shopper)
@@ -325,7 +324,7 @@ class Load:
         except Exception as error:  # a step is the user's code: whatever it raises is its own failure
             reason = f"the scenario raised {type(error).__name__}: {error}"
         row.taken += 1
-        row.latencies.record(loop.time() - due)
+        row.latencies.record(now() - due)
         if reason:
-            self.tally.step_failed(name, reason, loop.time() - self._began)
+            self.tally.step_failed(name, reason, now() - self._began)
             await asyncio.sleep(PAUSE_AFTER_FAILURE_S)

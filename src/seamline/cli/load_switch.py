@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from time import perf_counter as now
 from typing import TYPE_CHECKING, Any
 
 from seamline.cli import connect
@@ -47,19 +47,18 @@ class Switching:
 
     async def run(self, load: Load) -> None:
         """Switch while the load runs. Ends early if the load was stopped by hand."""
-        loop = asyncio.get_running_loop()
         current = str((await connect.ask_async(self._settings, "status"))["topology"])
         await self._shop_on(load)
         while len(self.done) < self.count and not load.stopped:
             wanted = self._between[1] if current == self._between[0] else self._between[0]
             self.now = f"switching {current} to {wanted}"
-            began, requests, failed = loop.time(), load.tally.requests, load.tally.failed
+            began, requests, failed = now(), load.tally.requests, load.tally.failed
             await connect.ask_async(self._settings, "switch", topology=wanted)
             self.done.append(
                 Switched(
                     current,
                     wanted,
-                    loop.time() - began,
+                    now() - began,
                     load.tally.requests - requests,
                     load.tally.failed - failed,
                 )
