@@ -1,0 +1,52 @@
+"""``seamline.toml`` read once into frozen values, and the environment that may override it.
+
+Environment variables are read in this room and nowhere else: ``SEAMLINE_<SECTION>_<KEY>`` overrides ``key``
+in ``[section]``, ``SEAMLINE_REPLICAS_<MODULE>`` a number of replicas, ``SEAMLINE_DATA_MODULES_<MODULE>_URL``
+the database of one module. What a setting does is not decided here.
+"""
+
+from seamline.kernel.settings.application import Settings
+from seamline.kernel.settings.errors import (
+    BadPlacement,
+    BadValue,
+    DataFolderUnusable,
+    SettingsError,
+    SettingsMissing,
+    SettingsSyntax,
+    UnknownKey,
+    WrongType,
+)
+from seamline.kernel.settings.sections import (
+    AppSettings,
+    DataSettings,
+    GatewaySettings,
+    IdentitySettings,
+    MeshRules,
+    MeshSettings,
+    ModuleData,
+    RouteSettings,
+    RunSettings,
+    TelemetrySettings,
+)
+
+__all__ = [
+    "AppSettings",
+    "BadPlacement",
+    "BadValue",
+    "DataFolderUnusable",
+    "DataSettings",
+    "GatewaySettings",
+    "IdentitySettings",
+    "MeshRules",
+    "MeshSettings",
+    "ModuleData",
+    "RouteSettings",
+    "RunSettings",
+    "Settings",
+    "SettingsError",
+    "SettingsMissing",
+    "SettingsSyntax",
+    "TelemetrySettings",
+    "UnknownKey",
+    "WrongType",
+]

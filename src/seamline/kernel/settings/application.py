@@ -1,0 +1,370 @@
+"""The whole of ``seamline.toml``: what each section may hold, and how the sections must agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from seamline.kernel.settings.errors import (
+    BadPlacement,
+    BadValue,
+    DataFolderUnusable,
+    SettingsMissing,
+    SettingsSyntax,
+    UnknownKey,
+    WrongType,
+)
+from seamline.kernel.settings.sections import (
+    AppSettings,
+    DataSettings,
+    GatewaySettings,
+    IdentitySettings,
+    MeshRules,
+    MeshSettings,
+    ModuleData,
+    RouteSettings,
+    RunSettings,
+    TelemetrySettings,
+)
+from seamline.kernel.settings.tables import FILE_NAME, TableReader, choices
+
+_SECTIONS = ("app", "topologies", "replicas", "gateway", "data", "telemetry", "identity", "run", "mesh")
+_PLAIN_SECTIONS = {
+    "app": AppSettings,
+    "gateway": GatewaySettings,
+    "telemetry": TelemetrySettings,
+    "identity": IdentitySettings,
+    "run": RunSettings,
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
+_RULE_KEYS = frozenset(item.name for item in fields(MeshRules))
+_CONNECTION_KEYS = frozenset(item.name for item in fields(MeshSettings)) - {"default", "contracts", "methods"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything in ``seamline.toml``, with the environment's overrides applied."""
+
+    folder: Path
+    app: AppSettings
+    topologies: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Name to groups of modules, ``"*"`` spelt out; ``monolith`` and ``services`` exist always."""
+    replicas: Mapping[str, int]
+    gateway: GatewaySettings
+    data: DataSettings
+    telemetry: TelemetrySettings
+    identity: IdentitySettings
+    run: RunSettings
+    mesh: MeshSettings
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        """The name of each module (the last part of its package) to its package."""
+        return {package.rpartition(".")[2]: package for package in self.app.modules}
+
+    @property
+    def trust_domain(self) -> str:
+        return self.app.trust_domain or f"{self.app.name}.local"
+
+    @property
+    def policy_folder(self) -> Path:
+        return self.folder / self.app.policy
+
+    @property
+    def data_folder(self) -> Path:
+        return self.folder / self.app.data
+
+    def prepare_data_folder(self) -> Path:
+        """Make the data directory, for its owner only, and prove that it can be written.
+
+        Raises DataFolderUnusable.
+        """
+        folder = self.data_folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise DataFolderUnusable(
+                f"the data directory {str(folder)!r} cannot be written ({error.strerror})",
+                "Give its owner the right to write, or name another with data = ... under [app].",
+                place=f"{FILE_NAME} [app] data",
+            ) from error
+        return folder
+
+    @staticmethod
+    def load(folder: Path | str, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read ``folder/seamline.toml``. Raises a SettingsError that names the place and the remedy."""
+        home = Path(folder).resolve()
+        text = _read(home / FILE_NAME)
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            where = re.search(r"at line (\d+), column (\d+)", str(error))
+            place = f"{FILE_NAME}:{where[1]}:{where[2]}" if where else FILE_NAME
+            fact = re.sub(r" \(at .*\)$", "", str(error))
+            raise SettingsSyntax(f"not TOML: {fact}", "Correct that line.", place=place) from error
+        variables = environment if environment is not None else os.environ  # noqa: TID251 (the one place)
+        return _ApplicationReader(text, variables).settings(home, tables)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsMissing(
+            f"there is no {FILE_NAME} in {str(path.parent)!r}",
+            "Name the application's folder with --app, or write the file: [app] name and modules are enough.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsMissing(f"{str(path)!r} cannot be read: {error}", "It must be a UTF-8 file.") from error
+
+
+class _ApplicationReader(TableReader):
+    """Reads the sections in turn and checks them against the list of modules."""
+
+    def settings(self, folder: Path, tables: dict[str, Any]) -> Settings:
+        self.known(tables, _SECTIONS, "")
+        for name, kind in _PLAIN_SECTIONS.items():
+            self.unread_overrides(name, [item.name for item in fields(kind)])
+        app = self._app(self.table(tables, "app"))
+        names = [package.rpartition(".")[2] for package in app.modules]
+        settings = Settings(
+            folder=folder,
+            app=app,
+            topologies=self._topologies(self.table(tables, "topologies"), names),
+            replicas=self._replicas(self.table(tables, "replicas"), names),
+            gateway=self._gateway(self.table(tables, "gateway"), names),
+            data=self._data(self.table(tables, "data"), names),
+            telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
+            identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
+            run=self.section(RunSettings, "run", self.table(tables, "run")),
+            mesh=self._mesh(self.table(tables, "mesh")),
+        )
+        if app.topology not in settings.topologies:
+            raise BadValue(
+                f"there is no topology {app.topology!r}",
+                choices(app.topology, settings.topologies),
+                place=self.place("app", "topology"),
+            )
+        if not 0 <= settings.telemetry.sample <= 1:
+            raise BadValue(
+                f"sample is {settings.telemetry.sample!r}, and a share lies between 0 and 1",
+                "0.01 keeps one trace in a hundred.",
+                place=self.place("telemetry", "sample"),
+            )
+        return settings
+
+    def _app(self, table: dict[str, Any]) -> AppSettings:
+        if "name" not in table and "APP_NAME" not in self._overrides:
+            raise BadValue("[app] has no name", 'Add name = "..." under [app].', place=FILE_NAME)
+        app = self.section(AppSettings, "app", table)
+        if not _NAME.fullmatch(app.name):
+            raise BadValue(
+                f"name is {app.name!r}",
+                "It becomes part of URLs and identities: small letters, digits, '-' and '_', a letter first.",
+                place=self.place("app", "name"),
+            )
+        seen: dict[str, str] = {}
+        for package in app.modules:
+            name = package.rpartition(".")[2]
+            if not _NAME.fullmatch(name) or not all(part.isidentifier() for part in package.split(".")):
+                raise BadValue(
+                    f"{package!r} is not the dotted name of a Python package",
+                    "Write it as it is imported, in small letters.",
+                    place=self.place("app", "modules"),
+                )
+            if name in seen:
+                raise BadValue(
+                    f"{package!r} and {seen[name]!r} are both called {name!r}",
+                    "A module is called by the last part of its package: rename one.",
+                    place=self.place("app", "modules"),
+                )
+            seen[name] = package
+        return app
+
+    def _topologies(self, tables: dict[str, Any], names: list[str]) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        found: dict[str, Mapping[str, tuple[str, ...]]] = {
+            "monolith": {"all": tuple(names)},
+            "services": {name: (name,) for name in names},
+        }
+        for topology, groups in tables.items():
+            place = self.place("topologies", topology)
+            if topology in found:
+                raise BadPlacement(f"the topology {topology!r} exists always", "Give yours another name.", place=place)
+            if not isinstance(groups, dict):
+                raise WrongType(
+                    f"{topology!r} is {groups!r}, not a table",
+                    f'Write [topologies.{topology}] and below it group = ["module", ...].',
+                    place=place,
+                )
+            found[topology] = self._groups(topology, cast("dict[str, Any]", groups), names)
+        return MappingProxyType(found)
+
+    def _groups(self, topology: str, groups: dict[str, Any], names: list[str]) -> dict[str, tuple[str, ...]]:
+        section = f"topologies.{topology}"
+        placed: dict[str, str] = {}
+        rest: list[str] = []
+        for group, members in groups.items():
+            place = self.place(section, group)
+            if members in ("*", ["*"]):
+                rest.append(group)
+                continue
+            for name in cast("tuple[str, ...]", self.value(tuple[str, ...], members, place, group)):
+                if name not in names:
+                    raise BadPlacement(f"there is no module {name!r}", choices(name, names), place=place)
+                if name in placed:
+                    raise BadPlacement(
+                        f"module {name!r} is in {placed[name]!r} and in {group!r}",
+                        "A module has one place in a topology: take it out of one of them.",
+                        place=place,
+                    )
+                placed[name] = group
+            if group in names and placed.get(group) != group:
+                raise BadPlacement(
+                    f"the group {group!r} is called like a module that it does not hold",
+                    "Rename the group, or put the module into it.",
+                    place=place,
+                )
+        left = [name for name in names if name not in placed]
+        if len(rest) > 1:
+            raise BadPlacement(
+                f"{rest[0]!r} and {rest[1]!r} both take the rest", 'Keep one "*".', place=self.place(section)
+            )
+        if left and not rest:
+            raise BadPlacement(
+                f"the topology {topology!r} leaves out {', '.join(map(repr, left))}",
+                'Put it into a group, or add a group with "*" for the rest.',
+                place=self.place(section),
+            )
+        placed.update(dict.fromkeys(left, rest[0]) if rest else {})
+        return {
+            group: members for group in groups if (members := tuple(name for name in names if placed[name] == group))
+        }
+
+    def _replicas(self, table: dict[str, Any], names: list[str]) -> Mapping[str, int]:
+        for name, given in table.items():
+            if name not in names:
+                raise BadPlacement(
+                    f"there is no module {name!r}", choices(name, names), place=self.place("replicas", name)
+                )
+            count = self.value(int, given, self.place("replicas", name), name)
+            if count < 1:
+                raise BadValue(
+                    f"{name} = {count!r}",
+                    "A module needs one replica or more.",
+                    place=self.place("replicas", name),
+                )
+        counts = dict(table)
+        for name in names:
+            if override := self.override(f"REPLICAS_{name.upper().replace('-', '_')}"):
+                counts[name] = self.from_environment(int, *override)
+        return MappingProxyType(counts)
+
+    def _gateway(self, table: dict[str, Any], names: list[str]) -> GatewaySettings:
+        table = dict(table)
+        routes = table.pop("routes", [])
+        if not isinstance(routes, list):
+            raise WrongType(
+                f"routes is {routes!r}",
+                "Write [[gateway.routes]] tables.",
+                place=self.place("gateway", "routes"),
+            )
+        read: list[RouteSettings] = []
+        for route in cast("list[Any]", routes):
+            if not isinstance(route, dict) or "module" not in route:
+                raise WrongType(
+                    f"a route is {route!r}",
+                    'A route is a table with at least module = "...".',
+                    place=self.place("gateway.routes"),
+                )
+            entry = self.section(RouteSettings, "gateway.routes", cast("dict[str, Any]", route))
+            if entry.module not in names:
+                raise BadValue(
+                    f"there is no module {entry.module!r}",
+                    choices(entry.module, names),
+                    place=self.place("gateway.routes", "module"),
+                )
+            read.append(entry)
+        gateway = replace(self.section(GatewaySettings, "gateway", table, {"routes"}), routes=tuple(read))
+        host, _, port = gateway.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise BadValue(
+                f"listen is {gateway.listen!r}",
+                "Write host:port, such as 127.0.0.1:8080; port 0 takes a free one.",
+                place=self.place("gateway", "listen"),
+            )
+        if bool(gateway.tls_certificate) != bool(gateway.tls_key):
+            raise BadValue(
+                "one of tls_certificate and tls_key is set without the other",
+                "TLS needs both files.",
+                place=self.place("gateway", "tls_certificate"),
+            )
+        return gateway
+
+    def _data(self, table: dict[str, Any], names: list[str]) -> DataSettings:
+        table = dict(table)
+        own = self.table(table, "modules", "data.modules")
+        table.pop("modules", None)
+        found: dict[str, ModuleData] = {}
+        for name in own:
+            if name not in names:
+                raise BadValue(
+                    f"there is no module {name!r}",
+                    choices(name, names),
+                    place=self.place(f"data.modules.{name}"),
+                )
+        for name in names:
+            section = f"data.modules.{name}"
+            entry = self.section(ModuleData, section, self.table(own, name, section))
+            if entry != ModuleData():
+                found[name] = entry
+        section = self.section(DataSettings, "data", table, {"modules"})
+        return replace(section, modules=MappingProxyType(found))
+
+    def _mesh(self, table: dict[str, Any]) -> MeshSettings:
+        table = dict(table)
+        contracts = self.table(table, "contracts", "mesh.contracts")
+        methods = self.table(table, "methods", "mesh.methods")
+        table.pop("contracts", None)
+        table.pop("methods", None)
+        self.known(table, [*_CONNECTION_KEYS, *_RULE_KEYS, "contracts", "methods"], "mesh")
+        self.unread_overrides("mesh", [*_CONNECTION_KEYS, *_RULE_KEYS])
+        connection = {key: value for key, value in table.items() if key in _CONNECTION_KEYS}
+        default = {key: value for key, value in table.items() if key not in _CONNECTION_KEYS}
+        own = self.values(MeshSettings, "mesh", connection, _CONNECTION_KEYS)
+        return MeshSettings(
+            **own,
+            default=MeshRules(**self.values(MeshRules, "mesh", default)),
+            contracts=self._rule_tables("mesh.contracts", contracts),
+            methods=self._rule_tables("mesh.methods", methods),
+        )
+
+    def _rule_tables(self, section: str, tables: dict[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for name in tables:
+            inner = f"{section}.{name}"
+            if section == "mesh.methods" and name.count(".") != 1:
+                raise BadValue(
+                    f"{name!r} is not the name of a method",
+                    'Quote it: [mesh.methods."Payments.charge"].',
+                    place=self.place(inner),
+                )
+            table = self.table(tables, name, inner)
+            for key in table:
+                if key in _CONNECTION_KEYS:
+                    raise UnknownKey(
+                        f"{key!r} belongs to the connection, not to one method",
+                        "Move it to [mesh].",
+                        place=self.place(inner, key),
+                    )
+            self.known(table, _RULE_KEYS, inner)
+            found[name] = MappingProxyType(self.values(MeshRules, inner, table, overrides=False))
+        return MappingProxyType(found)

@@ -1,0 +1,180 @@
+"""The sections of ``seamline.toml`` as frozen values, with their defaults.
+
+Units stand last in the names of keys, and bound their values: ``_percent`` is 0 to 100, ``_ratio`` 0 to 1,
+and no number is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """``[app]``: what the application is called and what it is made of."""
+
+    name: str
+    trust_domain: str = ""
+    modules: tuple[str, ...] = ()
+    policy: str = "policy"
+    data: str = ".seamline"
+    isolation: Literal["none", "copy"] = "none"
+    topology: str = "monolith"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """One entry of ``[gateway] routes``: public requests that match go to ``module``."""
+
+    module: str
+    path: str = "/"
+    host: str = ""
+    timeout_s: float = 0
+    body_bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """``[gateway]``: the public side. A zero in a route means the value given here."""
+
+    listen: str = "127.0.0.1:8080"
+    body_bytes_max: int = 10 * 1024 * 1024
+    header_bytes_max: int = 32 * 1024
+    head_timeout_s: float = 10
+    request_timeout_s: float = 60
+    idle_timeout_s: float = 75
+    connections_max: int = 10_000
+    websocket_message_bytes_max: int = 1024 * 1024
+    compression: bool = True
+    compression_bytes_min: int = 1024
+    security_headers: bool = True
+    cors_origins: tuple[str, ...] = ()
+    cors_methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+    cors_headers: tuple[str, ...] = ("content-type", "authorization")
+    cors_credentials: bool = False
+    cors_age_max_s: int = 600
+    tls_certificate: str = ""
+    tls_key: str = ""
+    routes: tuple[RouteSettings, ...] = ()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """``listen`` as host and port; an IPv6 host stands in brackets."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleData:
+    """``[data.modules.<module>]``."""
+
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """``[data]``: an empty ``url`` is a SQLite file for each module under the data directory."""
+
+    url: str = ""
+    modules: Mapping[str, ModuleData] = field(default_factory=lambda: MappingProxyType({}))
+
+    def url_of(self, module: str) -> str:
+        own = self.modules.get(module)
+        return own.url if own and own.url else self.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """``[telemetry]``: ``sample`` is the share of traces kept, 0 to 1."""
+
+    sample: float = 0.01
+    log: Literal["pretty", "json"] = "pretty"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """``[identity]``: certificates are renewed at half of their lifetime."""
+
+    certificate_lifetime_s: int = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """``[run]``: how workloads are started, watched, restarted and stopped."""
+
+    ready_timeout_s: float = 30
+    drain_timeout_s: float = 15
+    heartbeat_s: float = 1
+    hung_after_s: float = 60
+    backoff_first_s: float = 0.2
+    backoff_longest_s: float = 30
+    crash_loop_crashes: int = 5
+    crash_loop_window_s: float = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshRules:
+    """How calls of one method behave. Each may stand at ``[mesh]``, at a contract or at a method."""
+
+    timeout_s: float = 10
+    retries: int = 2
+    retry_budget_ratio: float = 0.2
+    retry_budget_min_per_s: float = 10
+    retry_backoff_ms: float = 5
+    hedge_after_ms: float = 0
+    """0 is off; only a ``@readonly`` method is ever hedged."""
+    circuit_error_ratio: float = 0.5
+    circuit_calls_min: int = 20
+    circuit_window_s: float = 10
+    circuit_open_s: float = 5
+    outlier_failures: int = 5
+    """In a row."""
+    outlier_eject_s: float = 10
+    outlier_eject_max_ratio: float = 0.5
+    concurrency_max: int = 0
+    """0 leaves it to the adaptive limit."""
+    concurrency_adaptive: bool = True
+    priority: Literal["critical", "normal", "sheddable"] = "normal"
+    mirror_percent: float = 0
+    mirror_to: str = ""
+    """A version, or a workload."""
+    canary: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Version to weight."""
+    inject_delay_ms: float = 0
+    inject_delay_percent: float = 0
+    inject_error: str = ""
+    inject_error_percent: float = 0
+    inject_drop_percent: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshSettings:
+    """``[mesh]``: the connection's own keys, and the rules of calls by method, by contract, or for all."""
+
+    wire: Literal["frames", "http"] = "frames"
+    frame_bytes_max: int = 4 * 1024 * 1024
+    stream_credit_bytes: int = 262_144
+    """Bytes that a stream's sender may be ahead of its reader."""
+    keepalive_s: float = 15
+    connection_age_max_s: float = 3600
+    inflight_per_connection_max: int = 4096
+    default: MeshRules = field(default_factory=MeshRules)
+    contracts: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def rules(self, contract: str, method: str, **declared: Any) -> MeshRules:
+        """The rules of ``contract.method``: its own beat the contract's, which beat ``[mesh]``.
+
+        ``declared`` is what the code says (``@timeout``): stronger than ``[mesh]``, weaker than a table that
+        names the contract or the method.
+        """
+        changes = {
+            **declared,
+            **self.contracts.get(contract, {}),
+            **self.methods.get(f"{contract}.{method}", {}),
+        }
+        return replace(self.default, **changes) if changes else self.default
