@@ -1,0 +1,25 @@
+"""Who may call what: Cedar files, checked against the application, asked as a table.
+
+Belongs here: reading ``policy/*.cedar``, checking every name in it, deciding, explaining, and the table tests.
+Does not belong here: who the caller is (``mesh/identity``) and what happens to a refused call (``mesh``).
+"""
+
+from __future__ import annotations
+
+from seamline.mesh.policy.cases import Case, CaseResult, read_cases, run_cases
+from seamline.mesh.policy.policy import Explanation, Policy, Reason
+from seamline.mesh.policy.world import GATEWAY, HTTP, World, call_name
+
+__all__ = [
+    "GATEWAY",
+    "HTTP",
+    "Case",
+    "CaseResult",
+    "Explanation",
+    "Policy",
+    "Reason",
+    "World",
+    "call_name",
+    "read_cases",
+    "run_cases",
+]
