@@ -1,0 +1,64 @@
+"""``seamline graph``: which module calls which contract."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from seamline.cli import output
+from seamline.cli.errors import ArgumentError
+from seamline.cli.manual import ManualCommand
+from seamline.cli.options import App, Json
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline graph                               # a picture
+    seamline graph --mermaid > docs/modules.mmd  # to keep beside the code: a new arrow is then a diff
+    seamline graph --json                        # for a script
+    """,
+)
+def graph(
+    app_folder: App = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Which module calls which contract, read from the wiring without starting anything.
+
+    Constructors, factories, hooks and FastAPI dependencies are read. A contract that other code of a mounted
+    app asks for by `use(...)` shows only when it runs; `seamline top` has it.
+    """
+    from seamline.cli import modules, picture
+
+    if mermaid and as_json:
+        raise ArgumentError("--mermaid and --json are both given", "Choose one")
+    application = modules.load_application(app_folder)
+    owners = {contract: module.name for contract, module in modules.providers(application.modules).items()}
+    arrows = [
+        (caller, contract.__name__, owners[contract])
+        for caller, contracts in modules.calls(application.modules).items()
+        for contract in contracts
+    ]
+    if as_json:
+        output.emit(
+            {
+                "modules": list(application.modules),
+                "calls": [{"caller": a, "contract": b, "callee": c} for a, b, c in arrows],
+            }
+        )
+    elif mermaid:
+        typer.echo("flowchart LR")
+        for name in application.modules:
+            typer.echo(f"    {name}")
+        for caller, contract, callee in arrows:
+            typer.echo(f"    {caller} -->|{contract}| {callee}")
+    else:
+        branches = {
+            name: [f"{b} of {c}" if b.lower() != c else b for a, b, c in arrows if a == name]
+            for name in application.modules
+        }
+        typer.echo(picture.tree(branches, "calls nothing"))
