@@ -7,14 +7,14 @@ the database of one module. What a setting does is not decided here.
 
 from seamline.kernel.settings.application import Settings
 from seamline.kernel.settings.errors import (
-    BadPlacement,
-    BadValue,
-    DataFolderUnusable,
+    BadPlacementError,
+    BadValueError,
+    DataFolderUnusableError,
     SettingsError,
-    SettingsMissing,
-    SettingsSyntax,
-    UnknownKey,
-    WrongType,
+    SettingsMissingError,
+    SettingsSyntaxError,
+    UnknownKeyError,
+    WrongTypeError,
 )
 from seamline.kernel.settings.sections import (
     AppSettings,
@@ -31,9 +31,9 @@ from seamline.kernel.settings.sections import (
 
 __all__ = [
     "AppSettings",
-    "BadPlacement",
-    "BadValue",
-    "DataFolderUnusable",
+    "BadPlacementError",
+    "BadValueError",
+    "DataFolderUnusableError",
     "DataSettings",
     "GatewaySettings",
     "IdentitySettings",
@@ -44,9 +44,9 @@ __all__ = [
     "RunSettings",
     "Settings",
     "SettingsError",
-    "SettingsMissing",
-    "SettingsSyntax",
+    "SettingsMissingError",
+    "SettingsSyntaxError",
     "TelemetrySettings",
-    "UnknownKey",
-    "WrongType",
+    "UnknownKeyError",
+    "WrongTypeError",
 ]

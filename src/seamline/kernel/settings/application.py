@@ -13,13 +13,13 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from seamline.kernel.settings.errors import (
-    BadPlacement,
-    BadValue,
-    DataFolderUnusable,
-    SettingsMissing,
-    SettingsSyntax,
-    UnknownKey,
-    WrongType,
+    BadPlacementError,
+    BadValueError,
+    DataFolderUnusableError,
+    SettingsMissingError,
+    SettingsSyntaxError,
+    UnknownKeyError,
+    WrongTypeError,
 )
 from seamline.kernel.settings.sections import (
     AppSettings,
@@ -84,7 +84,7 @@ class Settings:
     def prepare_data_folder(self) -> Path:
         """Make the data directory, for its owner only, and prove that it can be written.
 
-        Raises DataFolderUnusable.
+        Raises DataFolderUnusableError.
         """
         folder = self.data_folder
         try:
@@ -92,7 +92,7 @@ class Settings:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise DataFolderUnusable(
+            raise DataFolderUnusableError(
                 f"the data directory {str(folder)!r} cannot be written ({error.strerror})",
                 "Give its owner the right to write, or name another with data = ... under [app].",
                 place=f"{FILE_NAME} [app] data",
@@ -110,7 +110,7 @@ class Settings:
             where = re.search(r"at line (\d+), column (\d+)", str(error))
             place = f"{FILE_NAME}:{where[1]}:{where[2]}" if where else FILE_NAME
             fact = re.sub(r" \(at .*\)$", "", str(error))
-            raise SettingsSyntax(f"not TOML: {fact}", "Correct that line.", place=place) from error
+            raise SettingsSyntaxError(f"not TOML: {fact}", "Correct that line.", place=place) from error
         variables = environment if environment is not None else os.environ  # noqa: TID251 (the one place)
         return _ApplicationReader(text, variables).settings(home, tables)
 
@@ -119,12 +119,12 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsMissing(
+        raise SettingsMissingError(
             f"there is no {FILE_NAME} in {str(path.parent)!r}",
             "Name the application's folder with --app, or write the file: [app] name and modules are enough.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsMissing(f"{str(path)!r} cannot be read: {error}", "It must be a UTF-8 file.") from error
+        raise SettingsMissingError(f"{str(path)!r} cannot be read: {error}", "It must be a UTF-8 file.") from error
 
 
 class _ApplicationReader(TableReader):
@@ -149,13 +149,13 @@ class _ApplicationReader(TableReader):
             mesh=self._mesh(self.table(tables, "mesh")),
         )
         if app.topology not in settings.topologies:
-            raise BadValue(
+            raise BadValueError(
                 f"there is no topology {app.topology!r}",
                 choices(app.topology, settings.topologies),
                 place=self.place("app", "topology"),
             )
         if not 0 <= settings.telemetry.sample <= 1:
-            raise BadValue(
+            raise BadValueError(
                 f"sample is {settings.telemetry.sample!r}, and a share lies between 0 and 1",
                 "0.01 keeps one trace in a hundred.",
                 place=self.place("telemetry", "sample"),
@@ -164,10 +164,10 @@ class _ApplicationReader(TableReader):
 
     def _app(self, table: dict[str, Any]) -> AppSettings:
         if "name" not in table and "APP_NAME" not in self._overrides:
-            raise BadValue("[app] has no name", 'Add name = "..." under [app].', place=FILE_NAME)
+            raise BadValueError("[app] has no name", 'Add name = "..." under [app].', place=FILE_NAME)
         app = self.section(AppSettings, "app", table)
         if not _NAME.fullmatch(app.name):
-            raise BadValue(
+            raise BadValueError(
                 f"name is {app.name!r}",
                 "It becomes part of URLs and identities: small letters, digits, '-' and '_', a letter first.",
                 place=self.place("app", "name"),
@@ -176,13 +176,13 @@ class _ApplicationReader(TableReader):
         for package in app.modules:
             name = package.rpartition(".")[2]
             if not _NAME.fullmatch(name) or not all(part.isidentifier() for part in package.split(".")):
-                raise BadValue(
+                raise BadValueError(
                     f"{package!r} is not the dotted name of a Python package",
                     "Write it as it is imported, in small letters.",
                     place=self.place("app", "modules"),
                 )
             if name in seen:
-                raise BadValue(
+                raise BadValueError(
                     f"{package!r} and {seen[name]!r} are both called {name!r}",
                     "A module is called by the last part of its package: rename one.",
                     place=self.place("app", "modules"),
@@ -198,9 +198,11 @@ class _ApplicationReader(TableReader):
         for topology, groups in tables.items():
             place = self.place("topologies", topology)
             if topology in found:
-                raise BadPlacement(f"the topology {topology!r} exists always", "Give yours another name.", place=place)
+                raise BadPlacementError(
+                    f"the topology {topology!r} exists always", "Give yours another name.", place=place
+                )
             if not isinstance(groups, dict):
-                raise WrongType(
+                raise WrongTypeError(
                     f"{topology!r} is {groups!r}, not a table",
                     f'Write [topologies.{topology}] and below it group = ["module", ...].',
                     place=place,
@@ -219,27 +221,27 @@ class _ApplicationReader(TableReader):
                 continue
             for name in cast("tuple[str, ...]", self.value(tuple[str, ...], members, place, group)):
                 if name not in names:
-                    raise BadPlacement(f"there is no module {name!r}", choices(name, names), place=place)
+                    raise BadPlacementError(f"there is no module {name!r}", choices(name, names), place=place)
                 if name in placed:
-                    raise BadPlacement(
+                    raise BadPlacementError(
                         f"module {name!r} is in {placed[name]!r} and in {group!r}",
                         "A module has one place in a topology: take it out of one of them.",
                         place=place,
                     )
                 placed[name] = group
             if group in names and placed.get(group) != group:
-                raise BadPlacement(
+                raise BadPlacementError(
                     f"the group {group!r} is called like a module that it does not hold",
                     "Rename the group, or put the module into it.",
                     place=place,
                 )
         left = [name for name in names if name not in placed]
         if len(rest) > 1:
-            raise BadPlacement(
+            raise BadPlacementError(
                 f"{rest[0]!r} and {rest[1]!r} both take the rest", 'Keep one "*".', place=self.place(section)
             )
         if left and not rest:
-            raise BadPlacement(
+            raise BadPlacementError(
                 f"the topology {topology!r} leaves out {', '.join(map(repr, left))}",
                 'Put it into a group, or add a group with "*" for the rest.',
                 place=self.place(section),
@@ -252,12 +254,12 @@ class _ApplicationReader(TableReader):
     def _replicas(self, table: dict[str, Any], names: list[str]) -> Mapping[str, int]:
         for name, given in table.items():
             if name not in names:
-                raise BadPlacement(
+                raise BadPlacementError(
                     f"there is no module {name!r}", choices(name, names), place=self.place("replicas", name)
                 )
             count = self.value(int, given, self.place("replicas", name), name)
             if count < 1:
-                raise BadValue(
+                raise BadValueError(
                     f"{name} = {count!r}",
                     "A module needs one replica or more.",
                     place=self.place("replicas", name),
@@ -272,7 +274,7 @@ class _ApplicationReader(TableReader):
         table = dict(table)
         routes = table.pop("routes", [])
         if not isinstance(routes, list):
-            raise WrongType(
+            raise WrongTypeError(
                 f"routes is {routes!r}",
                 "Write [[gateway.routes]] tables.",
                 place=self.place("gateway", "routes"),
@@ -280,14 +282,14 @@ class _ApplicationReader(TableReader):
         read: list[RouteSettings] = []
         for route in cast("list[Any]", routes):
             if not isinstance(route, dict) or "module" not in route:
-                raise WrongType(
+                raise WrongTypeError(
                     f"a route is {route!r}",
                     'A route is a table with at least module = "...".',
                     place=self.place("gateway.routes"),
                 )
             entry = self.section(RouteSettings, "gateway.routes", cast("dict[str, Any]", route))
             if entry.module not in names:
-                raise BadValue(
+                raise BadValueError(
                     f"there is no module {entry.module!r}",
                     choices(entry.module, names),
                     place=self.place("gateway.routes", "module"),
@@ -296,13 +298,13 @@ class _ApplicationReader(TableReader):
         gateway = replace(self.section(GatewaySettings, "gateway", table, {"routes"}), routes=tuple(read))
         host, _, port = gateway.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
-            raise BadValue(
+            raise BadValueError(
                 f"listen is {gateway.listen!r}",
                 "Write host:port, such as 127.0.0.1:8080; port 0 takes a free one.",
                 place=self.place("gateway", "listen"),
             )
         if bool(gateway.tls_certificate) != bool(gateway.tls_key):
-            raise BadValue(
+            raise BadValueError(
                 "one of tls_certificate and tls_key is set without the other",
                 "TLS needs both files.",
                 place=self.place("gateway", "tls_certificate"),
@@ -316,7 +318,7 @@ class _ApplicationReader(TableReader):
         found: dict[str, ModuleData] = {}
         for name in own:
             if name not in names:
-                raise BadValue(
+                raise BadValueError(
                     f"there is no module {name!r}",
                     choices(name, names),
                     place=self.place(f"data.modules.{name}"),
@@ -352,7 +354,7 @@ class _ApplicationReader(TableReader):
         for name in tables:
             inner = f"{section}.{name}"
             if section == "mesh.methods" and name.count(".") != 1:
-                raise BadValue(
+                raise BadValueError(
                     f"{name!r} is not the name of a method",
                     'Quote it: [mesh.methods."Payments.charge"].',
                     place=self.place(inner),
@@ -360,7 +362,7 @@ class _ApplicationReader(TableReader):
             table = self.table(tables, name, inner)
             for key in table:
                 if key in _CONNECTION_KEYS:
-                    raise UnknownKey(
+                    raise UnknownKeyError(
                         f"{key!r} belongs to the connection, not to one method",
                         "Move it to [mesh].",
                         place=self.place(inner, key),

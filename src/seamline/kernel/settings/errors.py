@@ -1,13 +1,13 @@
 """What can be wrong with the settings.
 
 SettingsError          SL1000  the application's settings are wrong; nothing was started
-  SettingsMissing      SL1001  there is no seamline.toml
-  SettingsSyntax       SL1002  the file is not TOML
-  UnknownKey           SL1003  a key or section that nothing reads
-  WrongType            SL1004  a value of another type than the key takes
-  BadValue             SL1005  a value out of range, or not one of the choices
-  BadPlacement         SL1006  a topology or [replicas] does not fit the modules
-  DataFolderUnusable   SL1007  the data directory cannot be made or written
+  SettingsMissingError      SL1001  there is no seamline.toml
+  SettingsSyntaxError       SL1002  the file is not TOML
+  UnknownKeyError           SL1003  a key or section that nothing reads
+  WrongTypeError            SL1004  a value of another type than the key takes
+  BadValueError             SL1005  a value out of range, or not one of the choices
+  BadPlacementError         SL1006  a topology or [replicas] does not fit the modules
+  DataFolderUnusableError   SL1007  the data directory cannot be made or written
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ class SettingsError(SeamlineError):
     code: ClassVar[str] = "SL1000"
 
 
-class SettingsMissing(SettingsError):
+class SettingsMissingError(SettingsError):
     code: ClassVar[str] = "SL1001"
 
 
-class SettingsSyntax(SettingsError):
+class SettingsSyntaxError(SettingsError):
     code: ClassVar[str] = "SL1002"
 
 
-class UnknownKey(SettingsError):
+class UnknownKeyError(SettingsError):
     code: ClassVar[str] = "SL1003"
 
 
-class WrongType(SettingsError):
+class WrongTypeError(SettingsError):
     code: ClassVar[str] = "SL1004"
 
 
-class BadValue(SettingsError):
+class BadValueError(SettingsError):
     code: ClassVar[str] = "SL1005"
 
 
-class BadPlacement(SettingsError):
+class BadPlacementError(SettingsError):
     code: ClassVar[str] = "SL1006"
 
 
-class DataFolderUnusable(SettingsError):
+class DataFolderUnusableError(SettingsError):
     code: ClassVar[str] = "SL1007"

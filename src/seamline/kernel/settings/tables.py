@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from seamline.kernel.settings.errors import BadValue, UnknownKey, WrongType
+from seamline.kernel.settings.errors import BadValueError, UnknownKeyError, WrongTypeError
 
 FILE_NAME = "seamline.toml"
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class TableReader:
         """The table ``key``, or an empty one."""
         value = tables.get(key, {})
         if not isinstance(value, dict):
-            raise WrongType(
+            raise WrongTypeError(
                 f"{key} is {value!r}, not a table",
                 f"Write [{section or key}].",
                 place=self.place(section or key),
@@ -74,7 +74,9 @@ class TableReader:
         for key in table:
             if key not in names:
                 what = f"unknown key {key!r}" if section else f"unknown section [{key}]"
-                raise UnknownKey(what, choices(key, names), place=self.place(section or key, key if section else None))
+                raise UnknownKeyError(
+                    what, choices(key, names), place=self.place(section or key, key if section else None)
+                )
 
     def section(self, kind: type[T], section: str, table: Mapping[str, Any], skip: Collection[str] = ()) -> T:
         """``table`` and its overrides as a ``kind``."""
@@ -103,7 +105,7 @@ class TableReader:
             if overrides and (override := self._override(section, item.name)):
                 found[item.name] = self.from_environment(hint, *override)
             if item.name not in found and item.default is MISSING and item.default_factory is MISSING:
-                raise BadValue(f"{item.name} is missing", f"Add {item.name} = ...", place=self.place(section))
+                raise BadValueError(f"{item.name} is missing", f"Add {item.name} = ...", place=self.place(section))
         return found
 
     def _override(self, section: str, key: str) -> tuple[str, str] | None:
@@ -118,7 +120,7 @@ class TableReader:
             key = name.removeprefix(prefix)
             if name.startswith(prefix) and key not in wanted:
                 near = choices(key, wanted).replace("Did you mean '", f"Did you mean 'SEAMLINE_{prefix}")
-                raise UnknownKey("nothing reads this variable", near, place=f"environment SEAMLINE_{name}")
+                raise UnknownKeyError("nothing reads this variable", near, place=f"environment SEAMLINE_{name}")
 
     def override(self, name: str) -> tuple[str, str] | None:
         """The variable ``SEAMLINE_<name>`` and its text, if it is set."""
@@ -142,23 +144,25 @@ class TableReader:
         origin = get_origin(hint)
         if origin is Literal:
             if value not in get_args(hint):
-                raise BadValue(f"{value!r} is not one of the choices", choices(str(value), get_args(hint)), place=place)
+                raise BadValueError(
+                    f"{value!r} is not one of the choices", choices(str(value), get_args(hint)), place=place
+                )
             return value
         if origin is tuple:
             if not isinstance(value, list):
-                raise WrongType(f"{value!r} is not a list", "Write [..., ...].", place=place)
+                raise WrongTypeError(f"{value!r} is not a list", "Write [..., ...].", place=place)
             inner = get_args(hint)[0]
             return tuple(self.value(inner, part, place, key) for part in cast("list[Any]", value))
         if isinstance(origin, type) and issubclass(origin, Mapping):
             if not isinstance(value, dict):
-                raise WrongType(f"{value!r} is not a table", "Write { name = value }.", place=place)
+                raise WrongTypeError(f"{value!r} is not a table", "Write { name = value }.", place=place)
             inner = get_args(hint)[1]
             pairs = cast("dict[str, Any]", value).items()
             return MappingProxyType({name: self.value(inner, part, place, key) for name, part in pairs})
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-            raise WrongType(f"{value!r} is not {_KINDS[hint]}", f"It must be {_KINDS[hint]}.", place=place)
+            raise WrongTypeError(f"{value!r} is not {_KINDS[hint]}", f"It must be {_KINDS[hint]}.", place=place)
         if isinstance(value, int | float):
             _bounded(value, key, place)
         return value
@@ -168,4 +172,4 @@ def _bounded(value: float, key: str, place: str) -> None:
     most = 100 if key.endswith("_percent") else 1 if key.endswith("_ratio") else float("inf")
     if not 0 <= value <= most:
         span = "0 or more" if most == float("inf") else f"between 0 and {most}"
-        raise BadValue(f"{value!r} is out of range", f"It must be {span}.", place=place)
+        raise BadValueError(f"{value!r} is out of range", f"It must be {span}.", place=place)
