@@ -1,0 +1,175 @@
+"""The ``seamline/1`` wire: length-prefixed frames, many calls on one connection.
+
+A frame is ``length (4 bytes) | type (1) | stream (4) | payload``, big endian; ``length`` counts the payload.
+A stream is one call; the client numbers them upwards. All bodies are JSON made by ``kernel.codec``.
+
+    CALL    client → server   head length (2) | head (MessagePack, CallHead) | body: the method's parameters
+    ITEM    both ways         one item of a stream
+    END     both ways         the stream has no more items
+    RESULT  server → client   the result; the call is over
+    FAULT   server → client   what went wrong (JSON, ErrorBody); the call is over
+    CANCEL  client → server   nobody waits for the answer any more
+    CREDIT  both ways         bytes (4) of items that the peer may send on the stream beyond what it has
+    PING, PONG                is the peer alive; the payload comes back
+    GOAWAY  server → client   begin no new calls here; those under way are finished
+
+A sender of items begins with a credit of ``STREAM_CREDIT`` bytes per stream and waits when it is spent. A frame that
+is longer than the receiver's limit is skipped without being stored, and its call is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+ALPN = "seamline/1"
+CALL, ITEM, END, RESULT, FAULT, CANCEL, CREDIT, PING, PONG, GOAWAY = range(1, 11)
+HEADER = struct.Struct(">IBI")
+HEADER_BYTES = HEADER.size
+HEAD_LENGTH = struct.Struct(">H")
+CREDIT_AMOUNT = struct.Struct(">I")
+STREAM_CREDIT = 262_144
+PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
+
+OnFrame = Callable[[int, int, bytes], None]
+
+
+class CallHead(msgspec.Struct, array_like=True, gc=False):
+    """What goes before a call's body. ``timeout_ms`` 0 means no deadline."""
+
+    method: str
+    timeout_ms: int = 0
+    priority: int = 1
+    trace: str | None = None
+    key: str | None = None
+
+
+class ErrorBody(msgspec.Struct, omit_defaults=True):
+    """A call's failure. ``code`` is Connect's code; ``error`` is a stable code SLnnnn or a fault's name."""
+
+    code: str
+    message: str = ""
+    error: str = ""
+    remedy: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+    retry: bool = False
+    """The handler certainly did not run."""
+
+
+class FrameError(Exception):
+    """The peer does not speak ``seamline/1``; the connection is of no more use."""
+
+
+_head_encoder = msgspec.msgpack.Encoder()
+_head_decoder = msgspec.msgpack.Decoder(CallHead)
+_error_decoder = msgspec.json.Decoder(ErrorBody)
+
+
+def frame(kind: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return HEADER.pack(len(payload), kind, stream) + payload
+
+
+def call_frame(stream: int, head: CallHead, body: bytes) -> bytes:
+    """A CALL frame."""
+    encoded = _head_encoder.encode(head)
+    length = len(encoded)
+    return HEADER.pack(2 + length + len(body), CALL, stream) + HEAD_LENGTH.pack(length) + encoded + body
+
+
+def read_call(payload: bytes) -> tuple[CallHead, bytes]:
+    """Head and body of a CALL payload. Raises FrameError."""
+    if len(payload) < 2:
+        raise FrameError("a CALL frame without a head")
+    (length,) = HEAD_LENGTH.unpack_from(payload)
+    try:
+        return _head_decoder.decode(payload[2 : 2 + length]), payload[2 + length :]
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FrameError(f"a CALL frame with a malformed head: {error}") from None
+
+
+def read_credit(payload: bytes) -> int:
+    """Bytes granted by a CREDIT payload. Raises FrameError."""
+    if len(payload) != 4:
+        raise FrameError("a CREDIT frame that is not four bytes long")
+    return int(CREDIT_AMOUNT.unpack(payload)[0])
+
+
+def read_error(payload: bytes) -> ErrorBody:
+    """The body of a FAULT payload; a malformed one reads as an internal error."""
+    try:
+        return _error_decoder.decode(payload)
+    except (msgspec.DecodeError, ValueError):
+        return ErrorBody("internal", "the peer sent an error that could not be read")
+
+
+class FrameReader:
+    """Cuts a byte stream into frames.
+
+    Args:
+        on_frame: called with (type, stream, payload) for every whole frame.
+        on_oversize: called with (type, stream, length) for a frame that is too long; its payload is skipped.
+        payload_bytes_max: the longest payload that is stored, in bytes.
+    """
+
+    __slots__ = ("_chunks", "_have", "_max", "_need", "_on_frame", "_on_oversize", "_skip")
+
+    def __init__(
+        self,
+        on_frame: OnFrame,
+        on_oversize: Callable[[int, int, int], None],
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_oversize = on_oversize
+        self._max = payload_bytes_max
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = HEADER_BYTES
+        self._skip = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._have > 0 or self._skip > 0
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the network. Raises FrameError when they cannot be frames."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._have:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+            self._have = 0
+        position, end = 0, len(data)
+        on_frame = self._on_frame
+        while end - position >= HEADER_BYTES:
+            length, kind, stream = HEADER.unpack_from(data, position)
+            if not 0 < kind < 11:
+                raise FrameError(f"there is no frame of type {kind}")
+            begin = position + HEADER_BYTES
+            if length > self._max:
+                self._on_oversize(kind, stream, length)
+                skipped = min(length, end - begin)
+                self._skip = length - skipped
+                position = begin + skipped
+                continue
+            if end - begin < length:
+                self._need = HEADER_BYTES + length
+                break
+            position = begin + length
+            on_frame(kind, stream, data[begin:position])
+        else:
+            self._need = HEADER_BYTES
+        if position < end:
+            rest = data[position:]
+            self._chunks.append(rest)
+            self._have = len(rest)

@@ -1,0 +1,122 @@
+"""Which replica gets the next call: power of two choices on peak-EWMA latency, with ejection of outliers.
+
+Two replicas are drawn by lot and the one with the lower cost wins; the cost is the latency, weighted so that it
+jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+
+from seamline.kernel.settings import MeshRules
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a module can be reached."""
+
+    host: str
+    port: int
+    weight: float = 1.0
+    workload: str = ""
+    version: str = ""
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Replica:
+    """An endpoint and what calls have learned of it."""
+
+    __slots__ = ("_ejected_until", "_failures", "_stamp", "endpoint", "inflight", "latency_s")
+
+    DECAY_S = 10.0
+    FIRST_S = 0.001
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.inflight = 0
+        self.latency_s = self.FIRST_S
+        self._stamp = 0.0
+        self._failures = 0
+        self._ejected_until = 0.0
+
+    def cost(self) -> float:
+        return self.latency_s * (self.inflight + 1) / self.endpoint.weight
+
+    def ejected(self, now: float) -> bool:
+        return now < self._ejected_until
+
+    def observe(self, now: float, seconds: float) -> None:
+        """A call took ``seconds``."""
+        if seconds > self.latency_s:
+            self.latency_s = seconds
+        else:
+            keep = math.exp(-(now - self._stamp) / self.DECAY_S)
+            self.latency_s = self.latency_s * keep + seconds * (1 - keep)
+        self._stamp = now
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self, now: float, rules: MeshRules, may_eject: bool) -> None:
+        """The replica itself failed (not the handler's own fault)."""
+        self._failures += 1
+        if self._failures >= rules.outlier_failures and may_eject:
+            self._ejected_until = now + rules.outlier_eject_s
+            self._failures = 0
+
+
+class Replicas:
+    """The replicas of one module."""
+
+    def __init__(self) -> None:
+        self._all: dict[Endpoint, Replica] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._all
+
+    def replace(self, endpoints: Iterable[Endpoint]) -> None:
+        """Take a new list of endpoints; what is known of those that stay is kept."""
+        self._all = {e: self._all.get(e) or Replica(e) for e in endpoints}
+
+    def pick(self, now: float, canary: Mapping[str, float], avoid: Replica | None = None) -> Replica | None:
+        """The replica for the next call, or None when there is none.
+
+        ``canary`` maps versions to weights; ``avoid`` is a replica that was tried already.
+        """
+        candidates = self._of_version(canary) if canary else list(self._all.values())
+        healthy = [r for r in candidates if not r.ejected(now)] or candidates
+        if avoid is not None and len(healthy) > 1:
+            healthy = [r for r in healthy if r is not avoid]
+        if len(healthy) < 2:
+            return healthy[0] if healthy else None
+        first, second = random.sample(healthy, 2)
+        return first if first.cost() <= second.cost() else second
+
+    def named(self, version_or_workload: str) -> Replica | None:
+        """Any replica of a version or a workload."""
+        found = [r for r in self._all.values() if version_or_workload in (r.endpoint.version, r.endpoint.workload)]
+        return random.choice(found) if found else None
+
+    def may_eject(self, now: float, rules: MeshRules) -> bool:
+        """Whether one more replica may be left out."""
+        out = sum(r.ejected(now) for r in self._all.values())
+        return out + 1 <= rules.outlier_eject_max_ratio * len(self._all)
+
+    def _of_version(self, canary: Mapping[str, float]) -> Sequence[Replica]:
+        by_version: dict[str, list[Replica]] = {}
+        for replica in self._all.values():
+            by_version.setdefault(replica.endpoint.version, []).append(replica)
+        known = [(v, w) for v, w in canary.items() if v in by_version and w > 0]
+        if not known:
+            return list(self._all.values())
+        (chosen,) = random.choices([v for v, _ in known], [w for _, w in known])
+        return by_version[chosen]

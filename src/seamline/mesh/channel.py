@@ -1,0 +1,161 @@
+"""Channels: the connection from one module to another's replica, opened on first need and replaced in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seamline.kernel.signal.trace import TraceContext
+from seamline.kernel.wire import frames
+from seamline.mesh.connection import ClientConnection, ClientDuplex
+from seamline.mesh.identity import explain_tls_failure
+from seamline.mesh.outcome import deadline_exceeded
+from seamline.module.context import CallContext
+from seamline.module.errors import Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from seamline.kernel.settings import MeshSettings
+    from seamline.mesh.balance import Endpoint
+    from seamline.mesh.edge import Edge
+    from seamline.mesh.identity import WorkloadIdentity
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Channel(Protocol):
+    """A way to call one replica as one module."""
+
+    async def unary(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
+    ) -> bytes: ...
+
+    def stream(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
+    ) -> AsyncIterator[bytes]: ...
+
+    async def ready(self, deadline: float) -> None:
+        """Be connected. Raises Unavailable, Unauthenticated or DeadlineExceeded."""
+        ...
+
+    async def close(self, timeout_s: float) -> None: ...
+
+
+class FrameChannel:
+    """A channel that speaks ``seamline/1``."""
+
+    def __init__(
+        self, identity: WorkloadIdentity, settings: MeshSettings, app: str, caller: str, callee: str, endpoint: Endpoint
+    ) -> None:
+        del app  # the frames name methods without it
+        self._identity = identity
+        self._settings = settings
+        self._caller = caller
+        self._callee = callee
+        self._endpoint = endpoint
+        self._connection: ClientConnection | None = None
+        self._opening: asyncio.Task[ClientConnection] | None = None
+        self._draining: set[ClientConnection] = set()
+        self._age_max_s = settings.connection_age_max_s * random.uniform(0.8, 1.0)
+
+    async def ready(self, deadline: float) -> None:
+        connection = self._connection
+        if connection is not None and not connection.draining and not connection.closed:
+            if monotonic() - connection.opened < self._age_max_s:
+                return
+            self._draining.add(connection)
+            connection.drain()
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        opening = self._opening
+        left = deadline - monotonic()
+        done, _ = await asyncio.wait({opening}, timeout=left if left < CONNECT_TIMEOUT_S + 1 else None)
+        if not done:
+            raise deadline_exceeded(f"connecting to {self._callee}")
+        opening.result()
+
+    def _opened(self, task: asyncio.Task[ClientConnection]) -> None:
+        self._opening = None
+        if not task.cancelled() and task.exception() is None:
+            self._connection = task.result()
+
+    async def _open(self) -> ClientConnection:
+        endpoint, callee = self._endpoint, self._callee
+        peer = f"module {callee!r} at {endpoint.address}"
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                transport, connection = await loop.create_connection(
+                    lambda: ClientConnection(
+                        peer,
+                        payload_bytes_max=settings.frame_bytes_max,
+                        credit=settings.stream_credit_bytes,
+                        keepalive_s=settings.keepalive_s,
+                        inflight_max=settings.inflight_per_connection_max,
+                        on_closed=self._closed,
+                    ),
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=self._identity.client_context(self._caller, frames.ALPN),
+                    server_hostname=self._identity.server_name(callee),
+                )
+        except TimeoutError:
+            raise _unreached(f"{peer} did not accept a connection within {CONNECT_TIMEOUT_S:g} s") from None
+        except OSError as error:  # ssl.SSLError is one
+            reason = explain_tls_failure(error)
+            raise _unreached(f"{peer} could not be reached: {reason}") from None
+        try:
+            self._identity.authenticate(transport.get_extra_info("ssl_object"), expect=callee)
+        except Exception as error:
+            connection.abort()
+            raise Unauthenticated(f"{peer} did not prove that it is {callee!r}: {error}") from None
+        return connection
+
+    def _closed(self, connection: ClientConnection) -> None:
+        if self._connection is connection:
+            self._connection = None
+        if connection.closed:
+            self._draining.discard(connection)
+        else:
+            self._draining.add(connection)
+
+    def _usable(self) -> ClientConnection:
+        connection = self._connection
+        if connection is None or connection.closed:
+            raise _unreached(f"the connection to module {self._callee!r} was lost before the call was sent")
+        return connection
+
+    async def unary(self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None) -> bytes:
+        return await self._usable().unary(edge.spec, edge.faults, body, context, upstream)
+
+    def stream(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
+    ) -> AsyncIterator[bytes]:
+        return self._usable().stream(edge.spec, edge.faults, body, context, upstream)
+
+    def duplex(self, module: str, trace: TraceContext | None) -> ClientDuplex:
+        """A raw stream to the module's public HTTP face."""
+        return self._usable().duplex(f"http:{module}", trace)
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what is under way, at most ``timeout_s`` seconds, and close."""
+        if self._opening is not None:
+            self._opening.cancel()
+        connections = {c for c in (self._connection, *self._draining) if c is not None and not c.closed}
+        for connection in connections:
+            connection.drain()
+        end = monotonic() + timeout_s
+        while any(not c.closed for c in connections) and monotonic() < end:
+            await asyncio.sleep(0.01)
+        for connection in connections:
+            connection.abort()
+
+
+def _unreached(fact: str) -> Unavailable:
+    error = Unavailable(fact, "Is its workload running? `seamline status` tells.")
+    error.started = False
+    return error

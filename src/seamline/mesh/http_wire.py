@@ -1,0 +1,227 @@
+"""The JSON wire: contracts over HTTP/1.1 after the Connect protocol, for curl, other languages and L7 meshes.
+
+    POST /<app>.<Contract>/<method>     application/json            one request, one result
+    GET  /<app>.<Contract>/<method>     ?message=<json>&encoding=json      the same, for ``@readonly`` methods
+    POST /<app>.<Contract>/<method>     application/connect+json    streams, in Connect's envelopes
+    GET  /healthz                       is the process there and not draining
+
+``connect-timeout-ms``, ``traceparent`` and ``idempotency-key`` are honoured. A method that takes a stream reads its
+parameters from the first envelope and the items from those that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seamline.kernel.codec import CodecError
+from seamline.kernel.lifetime import Runners
+from seamline.kernel.signal.trace import TraceContext
+from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpServer
+from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, EnvelopeReader, envelope, error_json
+from seamline.mesh.limits import PRIORITIES
+from seamline.mesh.local import stream_local
+from seamline.mesh.outcome import error_body, overloaded
+from seamline.module.context import NO_DEADLINE, CallContext
+from seamline.module.contract import UNARY
+from seamline.module.errors import CallError, InvalidArgument, Unimplemented
+from seamline.module.values import Fault
+
+if TYPE_CHECKING:
+    from seamline.mesh.mesh import Mesh
+    from seamline.mesh.service import Entry
+
+_JSON = ((b"content-type", b"application/json"),)
+_STREAM = ((b"content-type", b"application/connect+json"),)
+
+
+class HttpFace:
+    """Serves the contracts of one process on the JSON wire."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._prefix = f"/{mesh.app}.".encode()
+        self._runners = Runners()
+        size = mesh.settings.frame_bytes_max
+        self._message_bytes_max = size
+        self._server = HttpServer(
+            self._handle, HttpLimits(body_bytes_max=size * 16), runners=self._runners, on_connect=self._connected,
+            scheme="https",
+        )  # fmt: skip
+
+    def protocol(self) -> asyncio.Protocol:
+        return self._server.protocol()
+
+    def _connected(self, transport: asyncio.Transport, state: dict[str, Any]) -> None:
+        assert self._mesh.identity is not None
+        state["caller"] = self._mesh.identity.authenticate(transport.get_extra_info("ssl_object"))
+
+    async def drain(self, timeout_s: float) -> bool:
+        return await self._server.drain(timeout_s)
+
+    async def stop(self) -> None:
+        await self._server.close()
+        await self._runners.stop()
+
+    async def _handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.path == b"/healthz":
+            draining = self._server.draining
+            exchange.respond(503 if draining else 200, _JSON, b'{"draining":true}' if draining else b'{"ready":true}')
+            return
+        caller: str = exchange.connection_state["caller"]
+        try:
+            entry = self._entry(request.path)
+            context = self._context(exchange, entry, caller)
+        except CallError as error:
+            _answer_error(exchange, error)
+            return
+        streaming = (request.header(b"content-type") or b"").startswith(b"application/connect+json")
+        if streaming != (entry.spec.kind != UNARY):
+            wanted = "application/json" if streaming else "application/connect+json"
+            _answer_error(exchange, InvalidArgument(f"{entry.name} takes content-type {wanted}"), 415)
+            return
+        refusal = self._refusal(entry, context)
+        if refusal is not None:
+            _answer_error(exchange, refusal)
+            return
+        started = monotonic()
+        try:
+            if streaming:
+                await self._stream(exchange, entry, context)
+            else:
+                await self._unary(exchange, entry, context)
+        except (Fault, CallError) as error:
+            _answer_error(exchange, error)
+        finally:
+            if entry.limit is not None:
+                entry.limit.release(monotonic() - started)
+
+    def _entry(self, path: bytes) -> Entry:
+        if not path.startswith(self._prefix):
+            raise Unimplemented(
+                f"there is nothing at {path!r}", f"Contracts are at {self._prefix.decode()}<Contract>/<method>."
+            )
+        name = path[len(self._prefix) :].replace(b"/", b".", 1).decode("utf-8", "replace")
+        entry = self._mesh.services.entries.get(name)
+        if entry is None:
+            raise self._mesh.unknown_method(name)
+        return entry
+
+    def _context(self, exchange: Exchange, entry: Entry, caller: str) -> CallContext:
+        request = exchange.request
+        deadline = NO_DEADLINE
+        timeout = request.header(b"connect-timeout-ms")
+        if timeout is not None:
+            if not timeout.isdigit() or len(timeout) > 10:
+                raise InvalidArgument(
+                    f"connect-timeout-ms is {timeout!r}", "Give whole milliseconds, at most ten digits."
+                )
+            deadline = monotonic() + int(timeout) / 1000
+        else:
+            deadline = monotonic() + entry.rules.timeout_s
+        header = request.header(b"traceparent")
+        trace = TraceContext.from_traceparent(header.decode("latin-1")) if header else self._mesh.tracer.root()
+        key = request.header(b"idempotency-key")
+        priority = PRIORITIES.get((request.header(b"seamline-priority") or b"").decode("latin-1"), entry.priority)
+        return CallContext(
+            entry.module, caller, entry.name, deadline, trace, priority, key.decode("latin-1") if key else None
+        )
+
+    def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
+        contract, method = entry.spec.contract, entry.spec.name
+        if not self._mesh.policy.allows(context.caller, entry.module, contract, method):
+            return self._mesh.denied(context.caller, entry.module, contract, method)
+        limit = entry.limit
+        if limit is not None and not limit.admit(context.priority):
+            return overloaded(entry.name, f"{limit.inflight} calls are under way")
+        return None
+
+    async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
+        request = exchange.request
+        if request.method == "GET":
+            data = _message_in_query(entry, request.query)
+        elif request.method == "POST":
+            body = request.body
+            data = body if body is not None else await request.read_all(self._message_bytes_max)
+        else:
+            exchange.respond(405, ((b"allow", b"GET, POST"),))
+            return
+        arguments = _decoded(entry, data or b"{}")
+        result = await self._mesh.serve(entry, arguments, context)
+        exchange.respond(200, _JSON, self._encoded(entry, result))
+
+    def _encoded(self, entry: Entry, result: Any) -> bytes:
+        try:
+            return entry.encode(result)
+        except Exception as error:
+            raise self._mesh.crossed(error, entry) from None
+
+    async def _stream(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
+        messages = self._messages(exchange)
+        first = await anext(messages, None)
+        arguments = _decoded(entry, first if first is not None else b"{}")
+        if entry.spec.item is not None:
+            arguments = (*arguments, _items(messages, entry.spec.item.decode))
+        exchange.start(200, _STREAM)
+        closing: dict[str, Any] = {}
+        try:
+            if entry.spec.kind in ("server_stream", "bidi"):
+                async for item in stream_local(entry, arguments, context):
+                    await exchange.write(envelope(self._encoded(entry, item)))
+            else:
+                result = await self._mesh.serve(entry, arguments, context)
+                await exchange.write(envelope(self._encoded(entry, result)))
+        except Disconnected:
+            return
+        except (Fault, CallError) as error:
+            closing = {"error": error_json(error_body(error))}
+        exchange.end(envelope(msgspec.json.encode(closing), END_STREAM))
+
+    async def _messages(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        reader = EnvelopeReader(self._message_bytes_max)
+        try:
+            while chunk := await exchange.request.read():
+                for flags, message in reader.feed(chunk):
+                    if flags & END_STREAM:
+                        return
+                    yield message
+        except EnvelopeError as error:
+            raise InvalidArgument(f"the body is not a sequence of envelopes: {error}") from None
+        if reader.partial:
+            raise InvalidArgument("the body ends within an envelope")
+
+
+def _decoded(entry: Entry, data: bytes) -> tuple[Any, ...]:
+    try:
+        return entry.decode(data)
+    except CodecError as error:
+        raise InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}") from None
+
+
+async def _items(messages: AsyncIterator[bytes], decode: Any) -> AsyncIterator[Any]:
+    async for message in messages:
+        try:
+            yield decode(message)
+        except CodecError as error:
+            raise InvalidArgument(f"an item of the stream does not fit: {error.fact}") from None
+
+
+def _message_in_query(entry: Entry, query: bytes) -> bytes:
+    if not entry.spec.readonly:
+        raise InvalidArgument(f"{entry.name} is not readonly and cannot be called with GET", "Use POST.")
+    fields = urllib.parse.parse_qs(query.decode("latin-1"), max_num_fields=10)
+    if fields.get("encoding", ["json"]) != ["json"] or "base64" in fields:
+        raise InvalidArgument("only encoding=json is spoken here", "Give the parameters as `message=<json>`.")
+    return fields.get("message", ["{}"])[0].encode("utf-8")
+
+
+def _answer_error(exchange: Exchange, error: Exception, status: int | None = None) -> None:
+    body = error_body(error)
+    if not exchange.begun and not exchange.disconnected:
+        exchange.respond(status or HTTP_STATUS.get(body.code, 500), _JSON, msgspec.json.encode(error_json(body)))

@@ -1,0 +1,280 @@
+"""The mesh of one process: gives stubs, serves what is hosted here, finds what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.settings import MeshRules, MeshSettings
+from seamline.kernel.signal.trace import Tracer
+from seamline.mesh.balance import Endpoint, Replica, Replicas
+from seamline.mesh.channel import Channel, FrameChannel
+from seamline.mesh.edge import Edge
+from seamline.mesh.http_wire import HttpFace
+from seamline.mesh.local import call_local
+from seamline.mesh.outcome import crossing
+from seamline.mesh.server import MeshPort
+from seamline.mesh.service import Entry, ServiceTable
+from seamline.mesh.stub import stub_class
+from seamline.mesh.tunnel import TunnelClient
+from seamline.module.context import CallContext
+from seamline.module.contract import Contract, ContractSpec, MethodSpec, compile_contract
+from seamline.module.errors import InternalError, PermissionDenied, Unavailable, Unimplemented, UnknownContractError
+from seamline.module.values import Fault
+
+if TYPE_CHECKING:
+    from seamline.mesh.audit import Audit
+    from seamline.mesh.identity import WorkloadIdentity
+    from seamline.mesh.policy import Policy
+    from seamline.mesh.server import Tunnel
+
+C = TypeVar("C", bound=Contract)
+
+CRASH_STATUS = 70
+"""Exit status of a process that an injected crash ended."""
+
+
+class Mesh:
+    """Implements the call port for all modules hosted in this process.
+
+    Args:
+        app: the application's name; the first part of a contract's name on the JSON wire.
+        policy: who may call what.
+        settings: ``[mesh]`` of seamline.toml.
+        identity: the certificates of the modules hosted here, or None when nothing leaves the process.
+        audit: where refusals are written, or None.
+        tracer: decides what is sampled and keeps spans.
+        copies: pass copies between modules in this process (``isolation = "copy"``).
+    """
+
+    def __init__(
+        self,
+        app: str,
+        policy: Policy,
+        settings: MeshSettings,
+        *,
+        identity: WorkloadIdentity | None = None,
+        audit: Audit | None = None,
+        tracer: Tracer | None = None,
+        copies: bool = False,
+    ) -> None:
+        self.app = app
+        self.policy = policy
+        self.settings = settings
+        self.identity = identity
+        self.audit = audit
+        self.tracer = tracer or Tracer()
+        self.copies = copies
+        self.services = ServiceTable()
+        self.tunnels: dict[str, Tunnel] = {}
+        self.owner = TaskOwner("mesh")
+        self.mirror_failures = 0
+        self._contracts: dict[str, tuple[ContractSpec, str]] = {}
+        self._edges: dict[tuple[str, str], list[Edge]] = {}
+        self._stubs: dict[tuple[str, str], Any] = {}
+        self._replicas: dict[str, Replicas] = {}
+        self._channels: dict[tuple[str, str, Endpoint], Channel] = {}
+        self._overrides: dict[str, dict[str, Any]] = {}
+        self._face = HttpFace(self)
+        self.port = MeshPort(self, self._face.protocol)
+
+    # What exists, and where.
+
+    def know(self, contract: type[Contract], module: str) -> None:
+        """Tell which module provides a contract, wherever it runs."""
+        spec = compile_contract(contract)
+        self._contracts[spec.name] = (spec, module)
+
+    def provide(self, module: str, contract: type[Contract], service: object) -> None:
+        """Serve a contract in this process."""
+        self.know(contract, module)
+        self.services.add(module, compile_contract(contract), service, self.rules_of)
+        self.refresh()
+
+    def withdraw(self, module: str) -> None:
+        """Serve a module's contracts no more; calls go to its endpoints."""
+        self.services.remove(module)
+        self.refresh()
+
+    def set_endpoints(self, table: Mapping[str, Iterable[Endpoint]]) -> None:
+        """Take the whole table of where modules run. Connections to endpoints that left are drained."""
+        for module, endpoints in table.items():
+            self._replicas.setdefault(module, Replicas()).replace(endpoints)
+        for module in self._replicas.keys() - table.keys():
+            self._replicas[module].replace(())
+        for key in [k for k in self._channels if k[2] not in self._replicas.get(k[1], ())]:
+            channel = self._channels.pop(key)
+            self.owner.spawn(channel.close(60.0), name=f"drain {key[1]} at {key[2].address}")
+
+    def override(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the rules given while running, by method (``Payments.charge``) or contract (``Payments``)."""
+        self._overrides = {name: dict(changes) for name, changes in rules.items()}
+        for entry in self.services.entries.values():
+            entry.set_rules(self.rules_of(entry.spec))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Let every edge look up again what it depends on: policy, placement, rules."""
+        for edges in self._edges.values():
+            for edge in edges:
+                edge.refresh()
+
+    def rules_of(self, spec: MethodSpec) -> MeshRules:
+        declared: dict[str, Any] = {} if spec.timeout_s is None else {"timeout_s": spec.timeout_s}
+        rules = self.settings.rules(spec.contract, spec.name, **declared)
+        changes = {**self._overrides.get(spec.contract, {}), **self._overrides.get(spec.full_name, {})}
+        return dataclasses.replace(rules, **changes) if changes else rules
+
+    def faults_of(self, contract: str) -> dict[str, type[Fault]]:
+        return self._contracts[contract][0].faults
+
+    # The call port.
+
+    def stub(self, contract: type[C], caller: str) -> C:
+        """A stub of ``contract`` whose calls are made as the module ``caller``. Raises UnknownContractError."""
+        found = self._contracts.get(contract.__name__)
+        if found is None or found[0].cls is not contract:
+            raise UnknownContractError(
+                f"no module provides {contract.__name__!r}", "Add the module that does to `modules` in seamline.toml."
+            )
+        key = (caller, contract.__name__)
+        if key not in self._stubs:
+            spec, callee = found
+            edges = [Edge(self, caller, callee, method) for method in spec.methods.values()]
+            self._edges[key] = edges
+            self._stubs[key] = stub_class(spec, callee)(edges)
+        return cast("C", self._stubs[key])
+
+    # For edges.
+
+    def pick(self, callee: str, rules: MeshRules, tried: list[Replica]) -> Replica:
+        """The replica for the next attempt. Raises Unavailable when there is none."""
+        replicas = self._replicas.get(callee)
+        replica = replicas.pick(monotonic(), rules.canary, tried[-1] if tried else None) if replicas else None
+        if replica is None:
+            error = Unavailable(
+                f"no workload that hosts module {callee!r} is known", "Is it running? `seamline status` tells."
+            )
+            error.started = False
+            raise error
+        return replica
+
+    def named_replica(self, callee: str, version_or_workload: str) -> Replica | None:
+        replicas = self._replicas.get(callee)
+        return replicas.named(version_or_workload) if replicas else None
+
+    def may_eject(self, callee: str, now: float, rules: MeshRules) -> bool:
+        replicas = self._replicas.get(callee)
+        return replicas is not None and replicas.may_eject(now, rules)
+
+    async def channel(self, caller: str, callee: str, endpoint: Endpoint, deadline: float) -> Channel:
+        """The connected channel of a module to a replica. Raises what connecting ends in."""
+        key = (caller, callee, endpoint)
+        channel = self._channels.get(key)
+        if channel is None:
+            if self.identity is None:
+                raise InternalError(
+                    f"module {callee!r} is not hosted here, and this process has no identity to call it with",
+                    "Host it too, or start the application with `seamline up`.",
+                )
+            channel = self._channels[key] = self._channel_class()(
+                self.identity, self.settings, self.app, caller, callee, endpoint
+            )
+        await channel.ready(deadline)
+        return channel
+
+    def _channel_class(self) -> Callable[..., Channel]:
+        if self.settings.wire == "frames":
+            return FrameChannel
+        from seamline.mesh.http_channel import HttpChannel  # only where a layer-7 mesh must read the traffic
+
+        return HttpChannel
+
+    async def serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
+        """Run a handler for a call that was let in, whichever way it came."""
+        rules = entry.rules
+        if rules.inject_error == "crash" and random.random() * 100 < rules.inject_error_percent:
+            os._exit(CRASH_STATUS)
+        trace = context.trace
+        if trace is None or not trace.sampled:
+            return await call_local(entry, arguments, context)
+        parent_id = trace.span_id
+        context.trace = trace.child()
+        started = monotonic()
+        status = "ok"
+        try:
+            return await call_local(entry, arguments, context)
+        except Exception as error:
+            status = "ok" if isinstance(error, Fault) else getattr(error, "connect", "internal")
+            raise
+        finally:
+            self.tracer.record(
+                context.trace, parent_id, entry.name, "server", entry.module, context.caller,
+                monotonic() - started, status,
+            )  # fmt: skip
+
+    def crossed(self, error: BaseException, entry: Entry) -> Exception:
+        return crossing(error, entry.name, entry.module, entry.faults)
+
+    def unknown_method(self, method: str) -> Unimplemented:
+        known = self._contracts.get(method.partition(".")[0])
+        if known is None:
+            return Unimplemented(f"there is no method {method!r} here", "Does the caller use an older contract?")
+        return Unimplemented(
+            f"{method!r} is not served here", f"Its contract belongs to module {known[1]!r}; is the topology changing?"
+        )
+
+    def denied(self, caller: str, callee: str, contract: str, method: str) -> PermissionDenied:
+        """The error for a call that policy does not permit; it is audited."""
+        fact, remedy = self.policy.denial_text(caller, callee, contract, method)
+        if self.audit is not None:
+            self.audit.record(
+                decision="deny", principal=caller, action=f"{contract}.{method}" if contract else method,
+                resource=callee, reason=fact,
+            )  # fmt: skip
+        return PermissionDenied(fact, remedy)
+
+    def audit_refusal(self, principal: str, reason: str) -> None:
+        if self.audit is not None:
+            self.audit.record(
+                decision="refuse", principal=principal, action="connect", resource=self.app, reason=reason
+            )
+
+    def tunnel(self, caller: str, module: str) -> TunnelClient:
+        """A way for the gateway to reach a module's public HTTP face in another process."""
+        return TunnelClient(self, caller, module)
+
+    # Statistics and the end.
+
+    def stats(self) -> dict[str, Any]:
+        """Calls by edge since the start, and what is under way."""
+        edges = [
+            {"caller": e.caller, "callee": e.callee, "method": e.name, **e.stats.snapshot()}
+            for edges in self._edges.values()
+            for e in edges
+            if e.stats.calls or e.stats.inflight
+        ]
+        return {"edges": edges, "inflight": self.port.inflight + sum(cast("int", e["inflight"]) for e in edges)}
+
+    @property
+    def inflight(self) -> int:
+        return self.port.inflight + sum(e.stats.inflight for edges in self._edges.values() for e in edges)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Finish the calls that others make here. False when the time ran out."""
+        done = await asyncio.gather(self.port.drain(timeout_s), self._face.drain(timeout_s))
+        return all(done)
+
+    async def stop(self) -> None:
+        """Close everything at once."""
+        await asyncio.gather(*(channel.close(0.0) for channel in self._channels.values()))
+        self._channels.clear()
+        await self.port.stop()
+        await self._face.stop()
+        await self.owner.stop()

@@ -1,0 +1,87 @@
+"""What a call ends in, and how that crosses a seam.
+
+One rule for every topology: a fault that the contract declares arrives as itself; a call's own errors (deadline,
+refusal) arrive as themselves; anything else that a handler raises is logged where it happened and arrives as
+:class:`~seamline.module.errors.InternalError`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+
+from seamline.kernel.codec import CodecError
+from seamline.kernel.wire.frames import ErrorBody
+from seamline.module.errors import (
+    CALL_ERRORS,
+    CALL_ERRORS_BY_CONNECT,
+    CallError,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+)
+from seamline.module.values import Fault
+
+FAULT_CODE = "aborted"
+"""Connect's code for a declared fault."""
+
+
+class Refusal(Exception):
+    """The mesh's own refusal on the callee's side; it carries the error that the caller is to see."""
+
+    def __init__(self, error: CallError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def crossing(error: BaseException, method: str, module: str, faults: Mapping[str, type[Fault]]) -> Exception:
+    """What the caller sees of an error that a handler raised."""
+    if isinstance(error, Fault) and faults.get(type(error).__name__) is type(error):
+        return error.with_traceback(None)
+    if isinstance(error, Refusal):
+        return error.error
+    logging.getLogger(f"seamline.{module}").error("%s failed", method, exc_info=error)
+    return InternalError(
+        f"{method} failed with an error that its contract does not declare", f"See the log of module {module!r}."
+    )
+
+
+def deadline_exceeded(method: str, seconds: float | None = None) -> DeadlineExceeded:
+    """The deadline of a call passed."""
+    within = f" within {seconds:g} s" if seconds is not None else " before its deadline"
+    return DeadlineExceeded(f"{method} did not answer{within}", "Give it more time, or find out what it waits for.")
+
+
+def error_body(error: BaseException) -> ErrorBody:
+    """An error as it travels."""
+    if isinstance(error, Fault):
+        return ErrorBody(FAULT_CODE, error.message, type(error).__name__, detail=msgspec.Raw(error.encode()))
+    if isinstance(error, CallError):
+        return ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started)
+    return ErrorBody("internal", "the call failed", InternalError.code)
+
+
+def error_of(body: ErrorBody, method: str, faults: Mapping[str, type[Fault]]) -> Exception:
+    """The error that a body tells of."""
+    if body.code == FAULT_CODE:
+        cls = faults.get(body.error)
+        if cls is None:
+            return InternalError(
+                f"{method} ended in the fault {body.error!r}, which this side's contract does not know",
+                "Deploy the caller with the callee's contract.",
+            )
+        try:
+            return cls.decode(bytes(body.detail) or b"{}")
+        except CodecError as error:
+            return InternalError(f"{method} ended in the fault {body.error!r}, which does not fit: {error.fact}")
+    found = CALL_ERRORS.get(body.error) or CALL_ERRORS_BY_CONNECT.get(body.code, InternalError)
+    error = found(body.message, body.remedy)
+    error.started = not body.retry
+    return error
+
+
+def overloaded(method: str, why: str) -> Overloaded:
+    """The callee refuses before it begins."""
+    return Overloaded(f"{method} was refused: {why}", "Try again later, or give the module more replicas.")

@@ -1,0 +1,466 @@
+"""The mesh port: one TLS listener for both wires, and the callee's end of ``seamline/1``.
+
+The peer's module is proven by its certificate when the connection is made; every call is then checked against
+policy, its deadline and the concurrency limit before its handler runs. A handler starts in the very tick in which
+its frame arrives; answers of one tick leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgspec
+
+from seamline.kernel.codec import CodecError
+from seamline.kernel.lifetime import Runners, Running
+from seamline.kernel.signal.trace import TraceContext
+from seamline.kernel.wire import frames
+from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
+from seamline.mesh.connection import Incoming, Outgoing
+from seamline.mesh.local import stream_local
+from seamline.mesh.outcome import error_body, overloaded
+from seamline.module.context import NO_DEADLINE, CallContext
+from seamline.module.contract import BIDI, CLIENT_STREAM, SERVER_STREAM
+from seamline.module.errors import CallError, InvalidArgument, Unimplemented
+from seamline.module.values import Fault
+
+if TYPE_CHECKING:
+    from seamline.mesh.mesh import Mesh
+    from seamline.mesh.service import Entry
+
+_log = logging.getLogger("seamline.mesh")
+
+PARTIAL_FRAME_S = 30.0
+"""How long a frame may take to arrive."""
+
+TUNNEL = "http:"
+"""Method names that begin with this carry a module's public HTTP as a raw duplex stream."""
+
+Tunnel = Callable[["ServerDuplex"], Coroutine[Any, Any, None]]
+
+
+class _Stream:
+    """A call under way on the callee's side."""
+
+    __slots__ = ("context", "incoming", "outgoing", "running")
+
+    def __init__(self, context: CallContext) -> None:
+        self.context = context
+        self.running: Running | None = None
+        self.incoming: Incoming | None = None
+        self.outgoing: Outgoing | None = None
+
+
+class ServerSide(Protocol):
+    """What a connection asks of the port."""
+
+    mesh: Mesh
+    runners: Runners
+    connections: set[FrameServerConnection]
+    draining: bool
+
+
+class FrameServerConnection(asyncio.Protocol):
+    """The callee's end of one connection."""
+
+    def __init__(self, side: ServerSide, caller: str) -> None:
+        self.side = side
+        self.caller = caller
+        self._mesh = side.mesh
+        self._runners = side.runners
+        self._entries = side.mesh.services
+        settings = side.mesh.settings
+        self._credit = settings.stream_credit_bytes
+        self._inflight_max = settings.inflight_per_connection_max
+        self._streams: dict[int, _Stream] = {}
+        self._reader = FrameReader(self._frame, self._oversize, settings.frame_bytes_max)
+        self._silence_max_s = settings.keepalive_s * 4
+        self._out: list[bytes] = []
+        self._receiving = False
+        self._flushing = False
+        self._closed = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._heard = self._partial_since = monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._watch = self._loop.call_later(PARTIAL_FRAME_S / 2, self._check)
+        self.side.connections.add(self)
+        if self.side.draining:
+            self.goaway()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = monotonic()
+        if not self._reader.partial:
+            self._partial_since = self._heard
+        self._receiving = True
+        try:
+            self._reader.feed(data)
+        except FrameError as error:
+            _log.warning("closing the connection of module %r: %s", self.caller, error)
+            self._transport.abort()
+        finally:
+            self._receiving = False
+            if self._out:
+                self._flush()
+
+    def eof_received(self) -> None:
+        return None
+
+    def pause_writing(self) -> None:
+        # A peer that does not read its answers may not send more calls either.
+        self._writable.clear()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's signature
+        self._closed = True
+        self._watch.cancel()
+        self._writable.set()
+        self.side.connections.discard(self)
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            self._abandon(stream)
+
+    def _check(self) -> None:
+        now = monotonic()
+        if self._reader.partial and now - self._partial_since > PARTIAL_FRAME_S:
+            _log.warning("closing the connection of module %r: a frame took over %s s", self.caller, PARTIAL_FRAME_S)
+            self._transport.abort()
+        elif now - self._heard > self._silence_max_s:
+            self._transport.abort()
+        else:
+            self._watch = self._loop.call_later(PARTIAL_FRAME_S / 2, self._check)
+
+    @property
+    def inflight(self) -> int:
+        return len(self._streams)
+
+    def goaway(self) -> None:
+        """Ask the caller to begin no new calls here."""
+        self._send(frames.frame(frames.GOAWAY, 0))
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Frames.
+
+    def _frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == frames.CALL:
+            self._call(stream, payload)
+            return
+        if kind == frames.PING:
+            self._send(frames.frame(frames.PONG, 0, payload))
+            return
+        call = self._streams.get(stream)
+        if call is None:
+            return
+        if kind == frames.CANCEL:
+            del self._streams[stream]
+            self._abandon(call)
+        elif kind == frames.ITEM and call.incoming is not None:
+            call.incoming.push(payload)
+        elif kind == frames.END and call.incoming is not None:
+            call.incoming.end()
+        elif kind == frames.CREDIT and call.outgoing is not None:
+            call.outgoing.granted(frames.read_credit(payload))
+        elif kind not in (frames.END, frames.ITEM, frames.CREDIT):
+            raise FrameError(f"a caller does not send frames of type {kind}")
+
+    def _oversize(self, kind: int, stream: int, length: int) -> None:
+        error = InvalidArgument(
+            f"a frame of {length} bytes is longer than frame_bytes_max = {self._mesh.settings.frame_bytes_max}",
+            "Send less, stream it, or raise `frame_bytes_max` in [mesh].",
+        )
+        call = self._streams.pop(stream, None)
+        if call is not None:
+            self._abandon(call)
+        if kind in (frames.CALL, frames.ITEM):
+            self._fault(stream, error)
+
+    def _abandon(self, call: _Stream) -> None:
+        if call.incoming is not None:
+            call.incoming.end()
+        if call.outgoing is not None:
+            call.outgoing.close()
+        if call.running is not None:
+            call.running.cancel()
+
+    def _call(self, stream: int, payload: bytes) -> None:
+        head, body = frames.read_call(payload)
+        if stream in self._streams:
+            raise FrameError(f"stream {stream} is in use")
+        entry = self._entries.entries.get(head.method)
+        if entry is None:
+            if head.method.startswith(TUNNEL):
+                self._tunnel(stream, head)
+                return
+            self._fault(stream, self._mesh.unknown_method(head.method))
+            return
+        timeout_ms = head.timeout_ms
+        context = CallContext(
+            entry.module,
+            self.caller,
+            entry.name,
+            monotonic() + timeout_ms / 1000 if timeout_ms else NO_DEADLINE,
+            TraceContext.from_traceparent(head.trace) if head.trace is not None else None,
+            head.priority,
+            head.key,
+        )
+        refusal = self._refusal(entry, context)
+        if refusal is not None:
+            self._fault(stream, refusal)
+            return
+        try:
+            arguments = entry.decode(body)
+        except CodecError as error:
+            if entry.limit is not None:
+                entry.limit.release(0.0)
+            self._fault(stream, InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}"))
+            return
+        call = self._streams[stream] = _Stream(context)
+        kind = entry.spec.kind
+        if kind in (CLIENT_STREAM, BIDI):
+            arguments = (*arguments, self._upstream(stream, call, entry))
+        serve = self._serve_stream if kind in (SERVER_STREAM, BIDI) else self._serve
+        running = self._runners.start(serve(stream, entry, arguments, context))
+        if not running.done:
+            call.running = running
+
+    def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
+        if not self._mesh.policy.allows(self.caller, entry.module, entry.spec.contract, entry.spec.name):
+            return self._mesh.denied(self.caller, entry.module, entry.spec.contract, entry.spec.name)
+        if len(self._streams) >= self._inflight_max:
+            return overloaded(entry.name, f"{len(self._streams)} calls are under way on the connection")
+        limit = entry.limit
+        if limit is not None and not limit.admit(context.priority):
+            return overloaded(entry.name, f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}")
+        return None
+
+    def _upstream(self, stream: int, call: _Stream, entry: Entry) -> AsyncIterator[Any]:
+        def grant(amount: int) -> None:
+            self._send(frames.frame(frames.CREDIT, stream, frames.CREDIT_AMOUNT.pack(amount)))
+
+        call.incoming = Incoming(self._credit, grant)
+        assert entry.spec.item is not None
+        return _decoded(call.incoming, entry.spec.item.decode)
+
+    async def _serve(self, stream: int, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> None:
+        started = monotonic()
+        try:
+            result = await self._mesh.serve(entry, arguments, context)
+            data = self._encoded(entry, result)
+        except (Fault, CallError) as error:
+            self._fault(stream, error)
+        else:
+            if self._streams.pop(stream, None) is not None:
+                self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
+        finally:
+            if entry.limit is not None:
+                entry.limit.release(monotonic() - started)
+            self._streams.pop(stream, None)
+
+    def _encoded(self, entry: Entry, result: Any) -> bytes:
+        try:
+            data = entry.encode(result)
+        except Exception as error:
+            raise self._mesh.crossed(error, entry) from None
+        if len(data) > self._mesh.settings.frame_bytes_max:
+            raise overloaded(entry.name, f"its result has {len(data)} bytes, more than frame_bytes_max")
+        return data
+
+    async def _serve_stream(self, stream: int, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> None:
+        started = monotonic()
+        call = self._streams[stream]
+        outgoing = call.outgoing = Outgoing(self._credit)
+        try:
+            async for item in stream_local(entry, arguments, context):
+                data = self._encoded(entry, item)
+                if not await outgoing.spend(len(data)):
+                    return
+                await self._writable.wait()
+                self._send(frames.frame(frames.ITEM, stream, data))
+            if self._streams.pop(stream, None) is not None:
+                self._send(frames.frame(frames.END, stream))
+        except (Fault, CallError) as error:
+            self._fault(stream, error)
+        finally:
+            if entry.limit is not None:
+                entry.limit.release(monotonic() - started)
+            self._streams.pop(stream, None)
+
+    def _tunnel(self, stream: int, head: CallHead) -> None:
+        module = head.method.removeprefix(TUNNEL)
+        tunnel = self._mesh.tunnels.get(module)
+        if tunnel is None:
+            self._fault(stream, Unimplemented(f"module {module!r} has no public HTTP face here"))
+            return
+        if not self._mesh.policy.allows(self.caller, module, "", "http"):
+            self._fault(stream, self._mesh.denied(self.caller, module, "", "http"))
+            return
+        context = CallContext(module, self.caller, head.method, trace=TraceContext.from_traceparent(head.trace))
+        call = self._streams[stream] = _Stream(context)
+        duplex = ServerDuplex(self, stream, call, self._credit)
+        running = self._runners.start(self._serve_tunnel(stream, tunnel, duplex))
+        if not running.done:
+            call.running = running
+
+    async def _serve_tunnel(self, stream: int, tunnel: Tunnel, duplex: ServerDuplex) -> None:
+        try:
+            await tunnel(duplex)
+        except Exception as error:
+            _log.exception("a request through the tunnel failed")
+            self._fault(stream, error)
+        finally:
+            if self._streams.pop(stream, None) is not None:
+                self._send(frames.frame(frames.END, stream))
+
+    def _fault(self, stream: int, error: BaseException) -> None:
+        self._streams.pop(stream, None)
+        self._send(frames.frame(frames.FAULT, stream, msgspec.json.encode(error_body(error))))
+
+    async def send_item(self, stream: int, data: bytes) -> None:
+        await self._writable.wait()
+        self._send(frames.frame(frames.ITEM, stream, data))
+
+    def send_now(self, data: bytes) -> None:
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        if self._closed:
+            return
+        self._out.append(data)
+        if not self._receiving and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out, self._out = self._out, []
+        if out and not self._closed:
+            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+
+class ServerDuplex:
+    """The callee's end of a raw stream of byte messages (see ``gateway/tunnel``)."""
+
+    def __init__(self, connection: FrameServerConnection, stream: int, call: _Stream, credit: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._incoming = call.incoming = Incoming(credit, self._grant)
+        self._outgoing = call.outgoing = Outgoing(credit)
+        self.caller = connection.caller
+
+    def _grant(self, amount: int) -> None:
+        self._connection.send_now(frames.frame(frames.CREDIT, self._stream, frames.CREDIT_AMOUNT.pack(amount)))
+
+    async def send(self, message: bytes) -> None:
+        """Send a message; waits while the other side does not keep up. Raises ConnectionError when it has gone."""
+        if not await self._outgoing.spend(len(message)):
+            raise ConnectionResetError("the other side of the stream has gone")
+        await self._connection.send_item(self._stream, message)
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None at the end."""
+        return await self._incoming.next()
+
+    async def end(self) -> None:
+        """Send no more."""
+        self._connection.send_now(frames.frame(frames.END, self._stream))
+
+    def cancel(self) -> None:
+        self._outgoing.close()
+
+
+async def _decoded(incoming: Incoming, decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    while (data := await incoming.next()) is not None:
+        yield decode(data)
+
+
+class _AlpnShell(asyncio.Protocol):
+    """Knows after the handshake which wire the client speaks, and hands the connection over."""
+
+    def __init__(self, port: MeshPort) -> None:
+        self._port = port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
+        protocol = self._port.protocol_for(transport)
+        if protocol is None:
+            transport.abort()
+            return
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+class MeshPort:
+    """The listening side of a process: accepts, proves who calls, serves both wires, drains."""
+
+    def __init__(self, mesh: Mesh, http: Callable[[], asyncio.Protocol] | None) -> None:
+        self.mesh = mesh
+        self.runners = Runners()
+        self.connections: set[FrameServerConnection] = set()
+        self.draining = False
+        self._http = http
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(self, sock: Any) -> None:
+        """Accept on a bound socket."""
+        identity = self.mesh.identity
+        assert identity is not None
+        identity.on_refused = self._refused
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _AlpnShell(self), sock=sock, ssl=identity.server_context(), ssl_handshake_timeout=10, backlog=1024
+        )
+        self._servers.append(server)
+
+    def _refused(self, reason: str) -> None:
+        self.mesh.audit_refusal("", reason)
+        _log.warning("refused a connection: %s", reason)
+
+    def protocol_for(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """The wire that the client chose, or None when it did not prove who it is."""
+        identity = self.mesh.identity
+        assert identity is not None
+        ssl_object = transport.get_extra_info("ssl_object")
+        try:
+            caller = identity.authenticate(ssl_object)
+        except Exception as error:
+            self._refused(str(error))
+            return None
+        if ssl_object.selected_alpn_protocol() == frames.ALPN:
+            return FrameServerConnection(self, caller)
+        return self._http() if self._http is not None else None
+
+    @property
+    def inflight(self) -> int:
+        return sum(c.inflight for c in self.connections)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Accept no more, ask callers to go elsewhere, finish what is under way. False when time ran out."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.goaway()
+        end = monotonic() + timeout_s
+        while self.connections and monotonic() < end:
+            await asyncio.sleep(0.01)
+        return not self.connections
+
+    async def stop(self) -> None:
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.abort()
+        await self.runners.stop()

@@ -1,0 +1,66 @@
+"""Raw duplex streams between processes, over which the gateway reaches a module's public HTTP face."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from seamline.kernel.settings import MeshRules
+from seamline.mesh.channel import FrameChannel
+from seamline.mesh.connection import ClientDuplex
+from seamline.module.context import CURRENT
+from seamline.module.errors import Unavailable, Unimplemented
+
+if TYPE_CHECKING:
+    from seamline.mesh.balance import Replica
+    from seamline.mesh.mesh import Mesh
+
+CONNECT_S = 10.0
+
+
+class TunnelClient:
+    """Opens streams to a module's public HTTP face, each to the replica that is least busy."""
+
+    def __init__(self, mesh: Mesh, caller: str, module: str) -> None:
+        self._mesh = mesh
+        self._caller = caller
+        self._module = module
+        self._rules: MeshRules = mesh.settings.default
+
+    async def open(self) -> ClientDuplex:
+        """A new stream. Raises PermissionDenied, Unavailable or Unauthenticated; tries another replica once."""
+        mesh = self._mesh
+        if not mesh.policy.allows(self._caller, self._module, "", "http"):
+            raise mesh.denied(self._caller, self._module, "", "http")
+        tried: list[Replica] = []
+        for _ in range(1 + self._rules.retries):
+            replica = mesh.pick(self._module, self._rules, tried)
+            tried.append(replica)
+            try:
+                return await self._open_on(replica)
+            except Unavailable as error:
+                failure = error
+        raise failure  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    async def _open_on(self, replica: Replica) -> ClientDuplex:
+        from time import monotonic
+
+        deadline = monotonic() + CONNECT_S
+        channel = await self._mesh.channel(self._caller, self._module, replica.endpoint, deadline)
+        if not isinstance(channel, FrameChannel):
+            raise Unimplemented(
+                "public HTTP to a module in another process travels in frames",
+                'Set `wire = "frames"` in [mesh], or host the module with the gateway.',
+            )
+        context = CURRENT.get(None)
+        duplex = channel.duplex(self._module, context.trace if context is not None else None)
+        replica.inflight += 1
+        duplex.on_closed = lambda: _release(replica)
+        return duplex
+
+
+def _release(replica: Replica) -> None:
+    replica.inflight -= 1
+
+
+Items = AsyncIterator[bytes]
