@@ -97,9 +97,13 @@ class TelemetrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
-    """``[identity]``: certificates are renewed at half of their lifetime."""
+    """``[identity]``: certificates are renewed at half of their lifetime.
+
+    ``passphrase`` seals the root key at rest; it belongs in the environment (``SEAMLINE_IDENTITY_PASSPHRASE``).
+    """
 
     certificate_lifetime_s: int = 3600
+    passphrase: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
         for name, value in record.__dict__.items():
             if name not in _OWN and name not in line:
                 line[name] = value
-        return json.dumps(line, ensure_ascii=False, default=_shown)
+        return json.dumps(line, default=_shown)
 
 
 def configure(
