@@ -1,0 +1,1 @@
+"""The reviews app, whose moderation is a module of its own."""

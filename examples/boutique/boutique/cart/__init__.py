@@ -1,0 +1,51 @@
+"""The cart: what a shopper means to buy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seamline import Contract, Fault, idempotent, readonly
+
+QUANTITY_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class CartLine:
+    product_id: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class CartContents:
+    """``version`` grows with every change, so that what was seen is what is ordered."""
+
+    version: int
+    lines: tuple[CartLine, ...]
+
+    @property
+    def pieces(self) -> int:
+        return sum(line.quantity for line in self.lines)
+
+
+class QuantityRefused(Fault):
+    """One line of a cart holds at least one and at most ``quantity_max`` pieces."""
+
+    product_id: str
+    quantity_max: int
+
+
+class Cart(Contract):
+    @readonly
+    async def contents(self, shopper: str) -> CartContents:
+        """What is in the cart; empty for a shopper never seen."""
+
+    async def add(self, shopper: str, product_id: str, quantity: int) -> CartContents:
+        """Put more pieces of a product in. Raises ``QuantityRefused``."""
+
+    @idempotent
+    async def set_quantity(self, shopper: str, product_id: str, quantity: int) -> CartContents:
+        """Change a line to ``quantity`` pieces; 0 takes it out. Raises ``QuantityRefused``."""
+
+    @idempotent
+    async def empty(self, shopper: str, version: int | None = None) -> None:
+        """Take everything out; with ``version``, only if nothing changed since."""

@@ -1,0 +1,1 @@
+"""The frontend: the pages of the shop. It has no contract; shoppers speak HTTP."""

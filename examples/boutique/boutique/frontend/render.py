@@ -1,0 +1,68 @@
+"""Templates to pages. Everything is compiled when the process starts; a request only fills in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.responses import Response
+
+from boutique.frontend.files import StaticFiles
+from boutique.money import WITHOUT_CENTS, Money
+
+_HERE = Path(__file__).parent
+_SIGNS = {
+    "AUD": "A$", "BRL": "R$", "CAD": "C$", "CNY": "CN¥", "EUR": "€", "GBP": "£", "HKD": "HK$", "ILS": "₪",
+    "INR": "₹", "JPY": "¥", "KRW": "₩", "MXN": "MX$", "NZD": "NZ$", "PHP": "₱", "SGD": "S$", "THB": "฿",
+    "TRY": "₺", "USD": "$",
+}  # fmt: skip
+_HEADERS = {
+    "cache-control": "private, no-cache",
+    "content-security-policy": (
+        "default-src 'none'; img-src 'self'; style-src 'self'; frame-src 'self'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+
+static_files = StaticFiles(_HERE / "static", "/static")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every page shows around its content."""
+
+    path: str
+    currency: str
+    currencies: tuple[str, ...]
+    pieces: int
+    place: str
+
+
+def money(amount: Money) -> str:
+    """``€1,234.50``; the code stands where a currency has no sign of its own."""
+    value: Decimal = amount.amount
+    digits = f"{value:,.0f}" if amount.currency in WITHOUT_CENTS else f"{value:,.2f}"
+    sign = _SIGNS.get(amount.currency)
+    return f"{sign}{digits}" if sign else f"{amount.currency}\N{NO-BREAK SPACE}{digits}"
+
+
+_environment = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=select_autoescape(default=True),
+    undefined=StrictUndefined,
+    auto_reload=False,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters["money"] = money
+_environment.globals["static"] = static_files.url
+_templates = {name: _environment.get_template(name) for name in _environment.list_templates(["html"])}
+
+
+def page(template: str, head: Head, *, status: int = 200, **values: Any) -> Response:
+    """A page as a response."""
+    body = _templates[template].render(head=head, **values)
+    return Response(body, status, _HEADERS, media_type="text/html")

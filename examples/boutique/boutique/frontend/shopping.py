@@ -1,0 +1,213 @@
+"""Looking around and filling the bag."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from boutique.ads import Ads
+from boutique.cart import QUANTITY_MAX, Cart, CartContents, QuantityRefused
+from boutique.catalog import Catalog, Product, ProductNotFound
+from boutique.currency import Currency
+from boutique.frontend.render import page
+from boutique.frontend.visit import (
+    COUNTRY_FIRST,
+    CURRENCY_FIRST,
+    cart_of,
+    form,
+    head,
+    here,
+    new_shopper,
+    redirect,
+    remember,
+    shopper_of,
+)
+from boutique.money import Money
+from boutique.recommendations import Recommendations
+from boutique.shipping import CountryNotServed, Destination, Quote, Shipping
+from seamline import CallError, use
+
+T = TypeVar("T")
+
+KINDS = ("kitchen", "table", "home", "light", "garden", "desk", "wear", "travel")
+
+_ads, _cart, _catalog, _currency = use(Ads), use(Cart), use(Catalog), use(Currency)
+_recommendations, _shipping = use(Recommendations), use(Shipping)
+
+
+async def home(request: Request) -> Response:
+    around = await head(request)
+    things = await priced(await (await _catalog()).list_products(), around.currency)
+    ad = await extra((await _ads()).choose(()))
+    response = page("home.html", around, things=things, kinds=KINDS, ad=ad)
+    if shopper_of(request) is None:
+        remember(request, response, "shopper", new_shopper())
+    return response
+
+
+async def product(request: Request) -> Response:
+    found = await (await _catalog()).product(request.path_params["product_id"])
+    around = await head(request)
+    price = await (await _currency()).convert(found.price, around.currency)
+    return page(
+        "product.html",
+        around,
+        product=found,
+        price=price,
+        others=await goes_with((found.id,)),
+        ad=await extra((await _ads()).choose(found.categories)),
+    )
+
+
+async def search(request: Request) -> Response:
+    query = request.query_params.get("q", "").strip()[:80]
+    around = await head(request)
+    found = await (await _catalog()).search(query) if query else ()
+    return page("search.html", around, query=query, things=await priced(found, around.currency))
+
+
+async def set_currency(request: Request) -> Response:
+    fields = await form(request)
+    chosen = fields.get("currency", "")
+    if chosen not in await (await _currency()).supported():
+        chosen = CURRENCY_FIRST
+    return redirect(request, here(fields.get("back", "/")), currency=chosen)
+
+
+async def cart(request: Request) -> Response:
+    bag = await view_of(request)
+    response = page(
+        "cart.html",
+        await head(request, bag.contents),
+        items=bag.items,
+        things_sum=bag.things,
+        shipping=bag.shipping,
+        total=bag.total,
+        country=bag.country,
+        destinations=bag.destinations,
+        days=f"Between {bag.quote.days_min} and {bag.quote.days_max} working days.",
+        quantity_max=QUANTITY_MAX,
+        notice=_NOTICES.get(request.query_params.get("notice", ""), ""),
+        others=await goes_with(tuple(item.product.id for item in bag.items)),
+    )
+    if request.query_params.get("country") == bag.country.code:
+        remember(request, response, "country", bag.country.code)
+    return response
+
+
+async def add_to_cart(request: Request) -> Response:
+    fields = await form(request)
+    found = await (await _catalog()).product(fields.get("product_id", ""))
+    shopper = shopper_of(request) or new_shopper()
+    try:
+        await (await _cart()).add(shopper, found.id, _quantity(fields))
+    except QuantityRefused:
+        return redirect(request, "/cart?notice=quantity", shopper=shopper)
+    return redirect(request, "/cart", shopper=shopper)
+
+
+async def change_cart(request: Request) -> Response:
+    fields, shopper = await form(request), shopper_of(request)
+    if shopper is None:
+        return redirect(request, "/cart")
+    quantity = 0 if "remove" in fields else _quantity(fields)
+    try:
+        await (await _cart()).set_quantity(shopper, fields.get("product_id", ""), quantity)
+    except QuantityRefused:
+        return redirect(request, "/cart?notice=quantity")
+    return redirect(request, "/cart")
+
+
+async def empty_cart(request: Request) -> Response:
+    shopper = shopper_of(request)
+    if shopper is not None:
+        await (await _cart()).empty(shopper)
+    return redirect(request, "/cart")
+
+
+_NOTICES = {
+    "quantity": f"One bag takes between one and {QUANTITY_MAX} pieces of a thing.",
+    "changed": "Your bag has changed since you went to the till. Please look at it again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    product: Product
+    quantity: int
+    price: Money
+
+    @property
+    def sum(self) -> Money:
+        return self.price * self.quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """The cart with everything that is shown beside it, in the shopper's currency."""
+
+    contents: CartContents
+    items: tuple[Item, ...]
+    currency: str
+    country: Destination
+    destinations: tuple[Destination, ...]
+    quote: Quote
+    things: Money
+    shipping: Money
+    total: Money
+
+
+async def view_of(request: Request) -> Bag:
+    contents = await cart_of(request)
+    catalog, currency, shipping = await _catalog(), await _currency(), await _shipping()
+    chosen = request.cookies.get("currency", CURRENCY_FIRST)
+    code = chosen if chosen in await currency.supported() else CURRENCY_FIRST
+    items: list[Item] = []
+    for line in contents.lines:
+        try:
+            found = await catalog.product(line.product_id)
+        except ProductNotFound:  # taken off the shelf since; checkout refuses it, the page leaves it out
+            continue
+        items.append(Item(found, line.quantity, await currency.convert(found.price, code)))
+    destinations = await shipping.destinations()
+    wanted = request.query_params.get("country") or request.cookies.get("country", COUNTRY_FIRST)
+    by_code = {destination.code: destination for destination in destinations}
+    country = by_code.get(wanted) or by_code[COUNTRY_FIRST]
+    try:
+        quote = await shipping.quote(contents.pieces, country.code)
+    except CountryNotServed:
+        country = by_code[COUNTRY_FIRST]
+        quote = await shipping.quote(contents.pieces, country.code)
+    cost = await currency.convert(quote.cost, code)
+    things = sum((item.sum for item in items), Money(code, cost.amount * 0))
+    return Bag(contents, tuple(items), code, country, destinations, quote, things, cost, things + cost)
+
+
+async def priced(products: tuple[Product, ...], currency: str) -> list[tuple[Product, Money]]:
+    """Each product with its price in ``currency``, by one conversion each."""
+    convert = (await _currency()).convert
+    return [(found, await convert(found.price, currency)) for found in products]
+
+
+async def goes_with(product_ids: tuple[str, ...]) -> list[Product]:
+    """Recommended products; none, rather than no page, if that part of the shop does not answer."""
+    ids = await extra((await _recommendations()).others(product_ids))
+    catalog = await _catalog()
+    return [await catalog.product(product_id) for product_id in ids or ()]
+
+
+async def extra(call: Awaitable[T]) -> T | None:
+    """The answer of a part that a page can do without."""
+    try:
+        return await call
+    except CallError:
+        return None
+
+
+def _quantity(fields: dict[str, str]) -> int:
+    typed = fields.get("quantity", "1").strip()
+    return int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 6 else -1

@@ -1,0 +1,67 @@
+"""Payments: charging a card, and giving the money back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from boutique.money import Money
+from seamline import Contract, Fault, idempotent, timeout
+
+
+class CardBrand(StrEnum):
+    VISA = "visa"
+    MASTERCARD = "mastercard"
+
+
+class DeclineReason(StrEnum):
+    NUMBER = "number"
+    BRAND = "brand"
+    EXPIRED = "expired"
+    SECURITY_CODE = "security_code"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card as the shopper typed it. Number and code never show in a log."""
+
+    number: str = field(repr=False)
+    month: int
+    year: int
+    security_code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    id: str
+    order_id: str
+    amount: Money
+    brand: CardBrand
+    last_four: str
+
+
+class CardDeclined(Fault):
+    """The card cannot be charged; ``reason`` says why."""
+
+    reason: DeclineReason
+
+
+class ChargeNotFound(Fault):
+    """There is no such charge."""
+
+    charge_id: str
+
+
+class Payments(Contract):
+    @timeout(5)
+    @idempotent
+    async def charge(self, order_id: str, amount: Money, card: Card) -> Charge:
+        """Charge an order once: asked again for the same order, the first charge is returned.
+
+        Raises ``CardDeclined``.
+        """
+
+    @timeout(5)
+    @idempotent
+    async def refund(self, charge_id: str) -> None:
+        """Give a charge back, once. Raises ``ChargeNotFound``."""

@@ -1,0 +1,87 @@
+"""The inside of payments: a card check and a ledger. No money moves; this is an example."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from boutique.money import Money
+from boutique.payments import Card, CardBrand, Charge, ChargeNotFound, Payments
+from boutique.payments.cards import check, digits_of
+from boutique.payments.tables import charges, metadata
+from seamline import Clock, Database, Module
+
+module = Module("payments", provides=Payments, tables=metadata)
+
+# Charge ids are drawn from order ids, so that a repeated charge has the same one.
+_CHARGES = UUID("5b6d6b1e-6f0e-4c52-9a36-0f0a0d9e6a11")
+
+
+@module.service
+class PaymentService(Payments):
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def charge(self, order_id: str, amount: Money, card: Card) -> Charge:
+        earlier = await self._charge_of(order_id)
+        if earlier is not None:
+            return earlier
+        now = self._clock.now()
+        brand = check(card, now)
+        charge = Charge(
+            id=str(uuid5(_CHARGES, order_id)),
+            order_id=order_id,
+            amount=amount,
+            brand=brand,
+            last_four=digits_of(card.number)[-4:],
+        )
+        row: dict[str, Any] = {
+            "id": charge.id,
+            "order_id": order_id,
+            "currency": amount.currency,
+            "amount": str(amount.amount),
+            "brand": brand.value,
+            "last_four": charge.last_four,
+            "charged_at": now,
+        }
+        try:
+            async with self._db.begin() as connection:
+                await connection.execute(insert(charges).values(row))
+        except IntegrityError:  # the same order, charged at the same moment: the first one counts
+            first = await self._charge_of(order_id)
+            if first is None:
+                raise
+            return first
+        return charge
+
+    async def refund(self, charge_id: str) -> None:
+        async with self._db.begin() as connection:
+            known = await connection.scalar(select(charges.c.id).where(charges.c.id == charge_id))
+            if known is None:
+                raise ChargeNotFound(charge_id=charge_id)
+            await connection.execute(
+                update(charges)
+                .where(charges.c.id == charge_id, charges.c.refunded_at.is_(None))
+                .values(refunded_at=self._clock.now())
+            )
+
+    async def _charge_of(self, order_id: str) -> Charge | None:
+        async with self._db.connect() as connection:
+            found = await connection.execute(select(charges).where(charges.c.order_id == order_id))
+            row = found.mappings().first()
+        return None if row is None else _charge(row)
+
+
+def _charge(row: RowMapping) -> Charge:
+    return Charge(
+        id=row["id"],
+        order_id=row["order_id"],
+        amount=Money(row["currency"], Decimal(row["amount"])),
+        brand=CardBrand(row["brand"]),
+        last_four=row["last_four"],
+    )
