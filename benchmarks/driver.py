@@ -111,17 +111,12 @@ async def paced_loop(call: Call, *, rate: float, seconds: float) -> Measure:
     return tally.measure(perf_counter() - started, process_time() - cpu)
 
 
-async def perform(command: dict[str, Any], call: Call) -> Measure:
-    if command["loop"] == "paced":
-        return await paced_loop(call, rate=command["rate"], seconds=command["seconds"])
-    return await closed_loop(call, in_flight=command["in_flight"], seconds=command["seconds"])
-
-
-async def _answer_commands(call: Call) -> None:
+async def serve_commands(perform: Callable[[dict[str, Any]], Awaitable[Measure]]) -> None:
+    """Answer each command with its measure until standard input ends."""
     loop = asyncio.get_running_loop()
     say({"ready": True})
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        say(asdict(await perform(json.loads(line), call)))
+        say(asdict(await perform(json.loads(line))))
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -133,7 +128,14 @@ def drive(connect: Callable[[], Awaitable[Call]]) -> None:
     """Run this process as a driver: connect once, then load on command until standard input ends."""
 
     async def main() -> None:
-        await _answer_commands(await connect())
+        call = await connect()
+
+        async def perform(command: dict[str, Any]) -> Measure:
+            if command["loop"] == "paced":
+                return await paced_loop(call, rate=command["rate"], seconds=command["seconds"])
+            return await closed_loop(call, in_flight=command["in_flight"], seconds=command["seconds"])
+
+        await serve_commands(perform)
 
     run(main)
 

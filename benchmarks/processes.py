@@ -38,6 +38,10 @@ def client_core() -> set[int]:
     return {sorted(os.sched_getaffinity(0))[-1]}
 
 
+def all_cores() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
 class Child:
     """A process that speaks JSON lines on standard output and, if it is a driver, takes them on standard input.
 
@@ -100,7 +104,7 @@ class Child:
         """User and system time of the child and all below it that live."""
         return cpu_s(self.pid)
 
-    def rss_mb(self) -> float:
+    def memory_mb(self) -> float:
         """Memory of the child and all below it; pages that they share are counted once (PSS)."""
         return sum(_memory_mb(process) for process in _tree(self.pid))
 

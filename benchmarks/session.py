@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,14 @@ class Session:
     ) -> None:
         self._stack.close()
 
+    @contextmanager
+    def inner(self) -> Iterator[Session]:
+        """Children that stop earlier than the rest; certificates and folder are shared."""
+        session = Session(self.effort)
+        session.folder = self.folder
+        with session._stack:
+            yield session
+
     def certificates(self) -> Path:
         folder = self.folder / "certificates"
         if not folder.exists():
@@ -73,11 +82,11 @@ class Session:
         child.answer(START_S)
         return child
 
-    def http_driver(self, name: str, port: int, path: str, **options: Any) -> Child:
+    def http_driver(self, title: str, port: int, path: str, **options: Any) -> Child:
         """The lean HTTP client, posting the sample order."""
         body = msgspec.json.encode(options.pop("body", SAMPLE)).decode()
         options |= {"port": port, "path": path, "body": body}
-        return self.driver(name, "benchmarks.http_driver", json.dumps(options))
+        return self.driver(title, "benchmarks.http_driver", json.dumps(options))
 
     def start(self, child: Child) -> Child:
         return self._stack.enter_context(child)

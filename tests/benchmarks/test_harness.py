@@ -103,7 +103,7 @@ def test_a_child_is_pinned_asked_and_stopped():
         assert child.answer(10) == {"ready": True}
         assert set(psutil.Process(child.pid).cpu_affinity() or ()) == server_core()
         assert child.ask({"loop": "closed"}, 10)["calls"] == 10
-        assert child.rss_mb() > 1
+        assert child.memory_mb() > 1
         pid = child.pid
     assert not psutil.pid_exists(pid)
 

@@ -7,12 +7,12 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-_WITHOUT_CENTS = frozenset({"ISK", "JPY", "KRW"})
+WITHOUT_CENTS = frozenset({"ISK", "JPY", "KRW"})
 _CENT, _WHOLE = Decimal("0.01"), Decimal(1)
 
 
 def smallest_unit(currency: str) -> Decimal:
-    return _WHOLE if currency in _WITHOUT_CENTS else _CENT
+    return _WHOLE if currency in WITHOUT_CENTS else _CENT
 
 
 class Model(BaseModel):

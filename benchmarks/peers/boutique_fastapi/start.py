@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from benchmarks.processes import Child, free_ports, python, server_core
+from benchmarks.processes import Child, free_ports, python
 from benchmarks.session import START_S, Session
 
 SERVICES = (
@@ -42,15 +42,15 @@ def prepare(session: Session, example: Path, name: str = "peer") -> Path:
     return path
 
 
-def start(session: Session, settings: Path, services: tuple[str, ...] = SERVICES) -> tuple[list[Child], int]:
+def start(session: Session, settings: Path, *, cores: set[int]) -> tuple[list[Child], int]:
     """All services started together, as a supervisor would; the children and the public port."""
     children = [
         session.start(
             Child(
-                python(f"{PACKAGE}.server", service, str(settings)), cores=server_core(), name=f"FastAPI {service}"
+                python(f"{PACKAGE}.server", service, str(settings)), cores=cores, name=f"FastAPI {service}"
             )
         )
-        for service in services
+        for service in SERVICES
     ]
     for child in children:
         child.answer(START_S)

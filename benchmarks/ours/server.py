@@ -1,0 +1,24 @@
+"""``python -m benchmarks.ours.server <authority> [sample]``: a process that hosts orders behind its mesh port."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from benchmarks.driver import run, say
+from benchmarks.ours.hosting import open_mesh
+from benchmarks.peers.uvicorn_server import listen
+
+
+async def main() -> None:
+    sample = float(sys.argv[2]) if len(sys.argv) > 2 else None
+    mesh = open_mesh("orders", authority=Path(sys.argv[1]), sample=sample)
+    listening = listen()
+    await mesh.port.listen(listening)
+    say({"ready": True, "port": listening.getsockname()[1]})
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    run(main)

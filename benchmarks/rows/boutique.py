@@ -1,0 +1,174 @@
+"""The whole shop: the boutique in one process, as services, and the same boutique as FastAPI services.
+
+All server processes share the servers' core, in every form, so that processes that sleep cost nothing and processes
+that work cost what they cost. CPU is that of every server process together, the supervisor included.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.driver import Measure
+from benchmarks.figures import Row, compare
+from benchmarks.ours.shop import EXAMPLE, start_ours
+from benchmarks.peers.boutique_fastapi import start as peer
+from benchmarks.processes import Child, ChildFailed, all_cores, server_core
+from benchmarks.rows import Family
+from benchmarks.session import START_S, Session
+from benchmarks.sides import Side, alternate
+
+PEER = "FastAPI + httpx services"
+
+# A rate at which the slowest side is well below its limit: a queue would measure the queue.
+RATE_PER_S = 10
+SHOPPERS_PACED = 20
+SHOPPERS_CLOSED = 16
+PACED_S_PER_S = 4
+CLOSED_S_PER_S = 2.5
+CLOSED_ROUNDS_MAX = 3
+START_ROUNDS_MAX = 3
+MEMORY_LOAD_S = 5
+ASK_S = 60
+
+
+def whole_shop(session: Session) -> list[Row]:
+    sides = [_ours(session, "monolith"), _ours(session, "services"), _theirs(session)]
+    effort = session.effort
+    paced: dict[str, Any] = {
+        "in_flight": SHOPPERS_PACED,
+        "rate": RATE_PER_S,
+        "seconds": PACED_S_PER_S * effort.seconds,
+    }
+    closed: dict[str, Any] = {"in_flight": SHOPPERS_CLOSED, "seconds": CLOSED_S_PER_S * effort.seconds}
+    warm_up_s = 2 * effort.warm_up_s
+    monolith, services, theirs = alternate(sides, paced, rounds=effort.rounds, warm_up_s=warm_up_s)
+    rounds = min(effort.rounds, CLOSED_ROUNDS_MAX)
+    full = alternate(sides, closed, rounds=rounds, warm_up_s=warm_up_s)
+    return [
+        _row("boutique_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, full[0], full[2]),
+        _row("boutique_services_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, full[1], full[2]),
+        _row("boutique_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, monolith, theirs),
+        _row("boutique_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, monolith, theirs),
+        _row("boutique_services_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, services, theirs),
+        _row("boutique_services_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, services, theirs),
+        _row("boutique_throughput_vs_fastapi_services", "requests/s", _per_s, full[0], full[2]),
+        _row("boutique_services_throughput_vs_fastapi_services", "requests/s", _per_s, full[1], full[2]),
+        compare(
+            "boutique_monolith_cpu_vs_own_services",
+            "ms of CPU",
+            "lower",
+            [_cpu_ms(measure) for measure in full[0]],
+            "Seamline, services",
+            [_cpu_ms(measure) for measure in full[1]],
+        ),
+    ]
+
+
+def start_and_memory(session: Session) -> list[Row]:
+    """From the start of the first process to the first answered page on all cores, then memory after a bounded load."""
+    rounds = min(session.effort.rounds, START_ROUNDS_MAX)
+    taken: dict[str, list[float]] = {"our start": [], "our memory": [], "their start": [], "their memory": []}
+    for number in range(rounds):
+        settings = peer.prepare(session, EXAMPLE, f"start-{number}")
+        for name, start in (
+            ("our", lambda inner: start_ours(inner, "monolith", cores=all_cores())),
+            ("their", lambda inner: peer.start(inner, settings, cores=all_cores())),
+        ):
+            with session.inner() as inner:
+                began = time.monotonic()
+                children, port = start(inner)
+                wait_for_page(port, children)
+                taken[f"{name} start"].append(time.monotonic() - began)
+                _driver(inner, port).ask(
+                    {"in_flight": SHOPPERS_PACED, "rate": RATE_PER_S, "seconds": MEMORY_LOAD_S}, ASK_S
+                )
+                taken[f"{name} memory"].append(sum(child.memory_mb() for child in children))
+    return [
+        compare(
+            "startup_to_first_request_s", "s", "lower", taken["our start"], PEER, taken["their start"]
+        ),
+        compare("monolith_rss_mb", "MB", "lower", taken["our memory"], PEER, taken["their memory"]),
+    ]
+
+
+FAMILIES = (
+    Family(
+        {
+            "boutique_cpu_per_request_vs_fastapi_services": "≥ 10",
+            "boutique_services_cpu_per_request_vs_fastapi_services": "≥ 5",
+            "boutique_p50_vs_fastapi_services": "≥ 10",
+            "boutique_p99_vs_fastapi_services": "",
+            "boutique_services_p50_vs_fastapi_services": "",
+            "boutique_services_p99_vs_fastapi_services": "",
+            "boutique_throughput_vs_fastapi_services": "",
+            "boutique_services_throughput_vs_fastapi_services": "",
+            "boutique_monolith_cpu_vs_own_services": "",
+        },
+        whole_shop,
+    ),
+    Family({"startup_to_first_request_s": "≤ 2 s", "monolith_rss_mb": "≤ 200 MB"}, start_and_memory),
+)
+
+
+def _ours(session: Session, topology: str) -> Side:
+    children, port = start_ours(session, topology, cores=server_core())
+    wait_for_page(port, children)
+    return Side(f"Seamline, {topology}", children, _driver(session, port))
+
+
+def _theirs(session: Session) -> Side:
+    settings = peer.prepare(session, EXAMPLE)
+    children, port = peer.start(session, settings, cores=server_core())
+    wait_for_page(port, children)
+    return Side(PEER, children, _driver(session, port))
+
+
+def _driver(session: Session, port: int) -> Child:
+    return session.driver("shoppers", "benchmarks.shop_driver", str(EXAMPLE), f"http://127.0.0.1:{port}")
+
+
+def wait_for_page(port: int, children: Sequence[Child], timeout_s: float = START_S) -> None:
+    """Until the home page is answered with 200."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=timeout_s) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.005)
+        for child in children:
+            if child.ended:
+                raise ChildFailed(f"{child.name} ended\n{child.log()}")
+    logs = "\n".join(child.log(1000) for child in children)
+    raise ChildFailed(f"no page within {timeout_s} s\n{logs}")
+
+
+def _row(
+    name: str,
+    unit: str,
+    figure: Callable[[Measure], float],
+    ours: Sequence[Measure],
+    theirs: Sequence[Measure],
+) -> Row:
+    better = "higher" if figure is _per_s else "lower"
+    return compare(name, unit, better, [figure(each) for each in ours], PEER, [figure(each) for each in theirs])
+
+
+def _cpu_ms(measure: Measure) -> float:
+    return measure.server_cpu_ms
+
+
+def _p50(measure: Measure) -> float:
+    return measure.p50_ms
+
+
+def _p99(measure: Measure) -> float:
+    return measure.p99_ms
+
+
+def _per_s(measure: Measure) -> float:
+    return measure.per_s
