@@ -125,15 +125,14 @@ class CertificateAuthority:
         Names and extensions in the request are ignored: the caller has attested who asks.
         """
         request = _checked_request(csr_pem)
-        lifetime = timedelta(seconds=lifetime_s)
-        if not timedelta(0) < lifetime <= LIFETIME_MAX:
+        if not 0 < lifetime_s <= LIFETIME_MAX.total_seconds():
             raise CertificateRequestError(
                 f"a lifetime of {lifetime_s!r} s is not allowed",
                 f"It must be above 0 and at most {LIFETIME_MAX.total_seconds():.0f} s.",
             )
         now = self._clock.now()
         spiffe = SpiffeId(self.trust_domain, self.app, module)
-        leaf = _leaf(self._key, self._root, request.public_key(), spiffe, now, now + lifetime)
+        leaf = _leaf(self._key, self._root, request.public_key(), spiffe, now, now + timedelta(seconds=lifetime_s))
         return b"".join(_pem(each) for each in (leaf, *(old.cross for old in reversed(self._retired))))
 
     def rotate_root(self) -> bytes:

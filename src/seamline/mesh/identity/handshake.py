@@ -70,10 +70,11 @@ def explain_tls_failure(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         if isinstance(error.__cause__, IdentityError):
             return f"the peer was refused: {error.__cause__.fact}"
-        why = _VERIFY.get(error.verify_code, f"its certificate does not verify: {error.verify_message}")
+        code = getattr(error, "verify_code", 0)  # OpenSSL's errors carry more than those that Python raises
+        why = _VERIFY.get(code, f"its certificate does not verify: {getattr(error, 'verify_message', error)}")
         return f"the peer was refused: {why}"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
+        reason = _reason(error)
         # OpenSSL 3 calls most alerts TLSV1_ALERT_X and this one TLSV1_UNRECOGNIZED_NAME.
         alert = reason.partition("_ALERT_")[2] or reason.removeprefix("TLSV1_") * reason.startswith("TLSV1_")
         if alert:
@@ -89,6 +90,10 @@ def explain_tls_failure(error: BaseException) -> str:
     if isinstance(error, ConnectionAbortedError | TimeoutError):
         return "the handshake took too long"
     return f"{type(error).__name__}: {error}"
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return getattr(error, "reason", None) or ""
 
 
 class _ReportingObject(ssl.SSLObject):
@@ -117,7 +122,7 @@ class _ReportingObject(ssl.SSLObject):
 
 def _without_alert(error: ssl.SSLError) -> bool:
     """Nothing waits to be sent: the peer does not speak TLS, or it was the peer that refused."""
-    reason = error.reason or ""
+    reason = _reason(error)
     return _LOCAL.get(reason, "").endswith(_NOT_TLS) or "_ALERT_" in reason
 
 

@@ -221,7 +221,7 @@ class WorkloadIdentity:
         _trust(context, list(self._roots.values()))
         _load(context, pem)
 
-    def _select(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+    def _select(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
         """Called within the handshake: choose the context, and with it certificate and roots, by server name."""
         if name is None:
             svid = next(iter(self._svids.values()), None)
@@ -233,7 +233,7 @@ class WorkloadIdentity:
         if svid.server is None:
             svid.server = self._new_server_context()
             self._prepare(svid.server, svid.pem, (FRAMES, HTTP1))
-        connection.context = svid.server  # pyright: ignore[reportAssignmentType]  # a property
+        connection.context = svid.server
         return None
 
     def _check_server(self, connection: ssl.SSLObject) -> None:
