@@ -46,7 +46,7 @@ def needs(function: Callable[..., Any], *, skip: int = 0) -> dict[str, tuple[Any
 class Wiring:
     """The wiring of one module: checks it without running anything, then builds it."""
 
-    def __init__(self, module: Module, providers: Mapping[type[Contract], Module], platform: Platform) -> None:
+    def __init__(self, module: Module, providers: Mapping[type[Contract], str], platform: Platform) -> None:
         self.module = module
         self._providers = providers
         self._platform = platform
@@ -61,6 +61,11 @@ class Wiring:
                 )
             self._factories[made] = factory
         self._made: dict[Any, Any] = {}
+
+    def asks_for(self, kind: type[Any]) -> bool:
+        """Whether any constructor, factory, hook or handler of the module asks for ``kind``."""
+        functions = [*((f, 0) for f in self._roots()), *((h.function, 1) for h in self.module.event_handlers)]
+        return any(wanted is kind for f, skip in functions for wanted, _ in needs(f, skip=skip).values())
 
     def check(self) -> set[type[Contract]]:
         """Check that everything asked for exists and nothing goes round in a circle.
@@ -121,7 +126,7 @@ class Wiring:
             )
         for name, (wanted, required) in needs(function, skip=skip).items():
             if _is_contract(wanted):
-                self._provider_of(wanted, function, name)
+                self._check_provider(wanted, function, name)
                 used.add(wanted)
             elif wanted in self._factories:
                 self._walk(self._factories[wanted], 0, used, (*path, label))
@@ -133,16 +138,14 @@ class Wiring:
                     place=place_of(function),
                 )
 
-    def _provider_of(self, contract: type[Contract], function: Any, name: str) -> Module:
-        provider = self._providers.get(contract)
-        if provider is None:
+    def _check_provider(self, contract: type[Contract], function: Any, name: str) -> None:
+        if contract not in self._providers:
             raise UnknownContractError(
                 f"{_label(function)} of module {self.module.name!r} asks for {name}: {contract.__name__}, "
                 "but no module provides that contract",
                 "Add the module that provides it to `modules` in seamline.toml.",
                 place=place_of(function),
             )
-        return provider
 
     async def build(self, function: Callable[..., Any], *, skip: int = 0) -> Any:
         """Call a constructor, factory or hook with what it asks for, made on first need."""

@@ -12,12 +12,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any
-
-current_module: ContextVar[str] = ContextVar("seamline_module", default="")
-"""The module whose code runs now; empty between modules."""
 
 MESSAGE_CHARACTERS_MAX = 16 * 1024
 _OWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
@@ -35,6 +31,18 @@ def set_trace_source(source: Callable[[], str | None]) -> None:
     _trace_sources[0] = source
 
 
+def _no_module() -> str:
+    return ""
+
+
+_module_sources: list[Callable[[], str]] = [_no_module]
+
+
+def set_module_source(source: Callable[[], str]) -> None:
+    """Ask ``source`` for the module at work, ``""`` between modules, whenever a line is written."""
+    _module_sources[0] = source
+
+
 def get(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
@@ -50,7 +58,7 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": record.levelname.lower(),
-            "module": current_module.get(),
+            "module": _module_sources[0](),
             "logger": record.name,
             "message": _cut(_message(record)),
             **self._fields,

@@ -1,0 +1,262 @@
+"""An application as a whole: its settings, its modules, who provides what, and whether it all fits."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from seamline.kernel.clock import Clock
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.settings import Settings
+from seamline.mesh.policy import Policy
+from seamline.module.contract import Contract, compile_contract
+from seamline.module.errors import DuplicateModuleError, InsideImportError, ModuleImportError
+from seamline.module.imports import find_inside_imports
+from seamline.module.module import Module
+from seamline.module.wiring import Platform, Wiring
+
+
+class Application:
+    """What ``seamline.toml`` names, imported.
+
+    Attributes:
+        folder: where ``seamline.toml`` lies; it is on the import path.
+        settings: the file's contents.
+        modules: the modules that were imported whole, by name; all of them unless ``load`` was told otherwise.
+        contracts: every contract of the application, and the module that provides it.
+    """
+
+    def __init__(
+        self, settings: Settings, modules: Mapping[str, Module], contracts: Mapping[type[Contract], str]
+    ) -> None:
+        self.folder = settings.folder
+        self.settings = settings
+        self.modules = dict(modules)
+        self.contracts = dict(contracts)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, *, only: Iterable[str] | None = None, settings: Settings | None = None
+    ) -> Application:
+        """Import the application in ``folder``.
+
+        Args:
+            folder: where ``seamline.toml`` lies.
+            only: import the insides of these modules alone; of the others, just the contracts.
+            settings: already read, or None to read them.
+
+        Raises:
+            SettingsError: the file is wrong.
+            ModuleImportError: a module cannot be imported, or is not one.
+            DuplicateModuleError: two modules have one name or provide one contract.
+            ModuleError: a contract is wrong.
+        """
+        settings = settings or Settings.load(folder)
+        root = str(settings.folder)
+        if root not in sys.path:
+            sys.path.insert(0, root)
+        wanted = set(settings.modules if only is None else only)
+        contracts: dict[type[Contract], str] = {}
+        modules: dict[str, Module] = {}
+        for name, package in settings.modules.items():
+            for contract in _contracts_in(_import(package)):
+                _claim(contracts, contract, name)
+            if name in wanted:
+                module = _module_in(package, name)
+                modules[name] = module
+                for contract in module.provides:
+                    _claim(contracts, contract, name)
+        return cls(settings, modules, contracts)
+
+    def policy(self) -> Policy:
+        """The policy in the application's policy folder, deny by default."""
+        attributes = {
+            name: {"owner": self.modules[name].owner} if name in self.modules and self.modules[name].owner else {}
+            for name in self.settings.modules
+        }
+        return Policy.load(self.settings.policy_folder, modules=attributes, contracts=self.contract_methods())
+
+    def contract_methods(self) -> dict[str, tuple[str, list[str]]]:
+        """Contract name to its module and its methods."""
+        return {c.__name__: (module, list(compile_contract(c).methods)) for c, module in self.contracts.items()}
+
+    def topology(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Workload to modules. Raises UnknownTargetError."""
+        from seamline.run.placement import groups
+
+        return groups(self.settings, name)
+
+    def findings(self) -> list[SeamlineError]:
+        """Everything that is wrong with the application, without starting any of it."""
+        found: list[SeamlineError] = []
+        for module in self.modules.values():
+            try:
+                self.calls_of(module)
+            except SeamlineError as error:
+                found.append(error)
+        found += self._inside_imports()
+        try:
+            self.policy()
+        except SeamlineError as error:
+            found.append(error)
+        return found
+
+    def check(self) -> None:
+        """Raise the first finding; all of them are in its ``findings``."""
+        found = self.findings()
+        if found:
+            first = found[0]
+            first.findings = found  # pyright: ignore[reportAttributeAccessIssue]
+            raise first
+
+    def calls_of(self, module: Module) -> set[type[Contract]]:
+        """The contracts that a module calls, by its wiring. Raises ModuleError."""
+        wiring = Wiring(module, self.providers(), checking_platform())
+        return wiring.check()
+
+    def graph(self) -> list[tuple[str, str, str]]:
+        """The arrows between modules as (caller, contract, callee), in order."""
+        return sorted(
+            (module.name, contract.__name__, self.contracts[contract])
+            for module in self.modules.values()
+            for contract in self.calls_of(module)
+        )
+
+    def providers(self) -> dict[type[Contract], str]:
+        return dict(self.contracts)
+
+    def _inside_imports(self) -> list[SeamlineError]:
+        packages = dict(self.settings.modules)
+        return [
+            InsideImportError(
+                f"module {found.importer_module!r} imports {found.imported_dotted!r}, the inside of module {found.owner_module!r}",
+                f"Import from {packages[found.owner_module]!r}, its contract; if what is needed is not there, put it there.",
+                place=f"{found.file}:{found.line}",
+            )
+            for found in find_inside_imports(packages)
+        ]
+
+
+def checking_platform() -> Platform:
+    """What the platform will give, for checks that make nothing."""
+    from seamline.kernel.store import Database
+
+    def nothing(_: Module) -> Any:
+        return None
+
+    return {kind: nothing for kind in (Contract, Database, Clock, Settings, Module)}
+
+
+def front_module(settings: Settings) -> str | None:
+    """The module whose public face is at ``/``, found without importing it: the gateway lives in its workload.
+
+    A route for ``/`` in ``[gateway]`` decides; else the first module that mounts at ``/``; else the first that mounts.
+    """
+    for route in settings.gateway.routes:
+        if route.path == "/" and not route.host:
+            return route.module
+    root = str(settings.folder)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    mounting: list[tuple[str, bool]] = []
+    for name, package in settings.modules.items():
+        source = _source_of(package)
+        if source is not None:
+            mounting += [(name, at_root) for at_root in _mounts(source)]
+    at_root = [name for name, is_root in mounting if is_root]
+    return (at_root or [name for name, _ in mounting] or [None])[0]
+
+
+def _source_of(package: str) -> str | None:
+    path = Path(*package.split(".")) / "module.py"
+    for entry in sys.path:
+        file = Path(entry or ".") / path
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    return None
+
+
+def _mounts(source: str) -> list[bool]:
+    """For every ``module.mount(...)`` in the source, whether it is at the root."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    found: list[bool] = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount"):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "module"):
+            continue
+        keywords = {k.arg: k.value for k in node.keywords}
+        at, host = keywords.get("at"), keywords.get("host")
+        found.append(host is None and (at is None or (isinstance(at, ast.Constant) and at.value == "/")))
+    return found
+
+
+def _import(dotted: str) -> ModuleType:
+    try:
+        return importlib.import_module(dotted)
+    except SeamlineError:
+        raise
+    except Exception as error:
+        raise ModuleImportError(
+            f"{dotted!r} cannot be imported: {type(error).__name__}: {error}",
+            "Correct it, or the name in `modules` of seamline.toml.",
+            place=_place_in_traceback(error),
+        ) from error
+
+
+def _place_in_traceback(error: Exception) -> str | None:
+    trace = error.__traceback__
+    place: str | None = None
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<") and "importlib" not in file and not file.endswith("run/application.py"):
+            place = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _contracts_in(package: ModuleType) -> list[type[Contract]]:
+    return [
+        value
+        for value in vars(package).values()
+        if inspect.isclass(value)
+        and issubclass(value, Contract)
+        and value is not Contract
+        and value.__module__ == package.__name__
+    ]
+
+
+def _module_in(package: str, name: str) -> Module:
+    inside = _import(f"{package}.module")
+    module = getattr(inside, "module", None)
+    if not isinstance(module, Module):
+        raise ModuleImportError(
+            f"{package}.module has no `module`", f'Write `module = Module("{name}", ...)` in it.', place=inside.__file__
+        )
+    if module.name != name:
+        raise ModuleImportError(
+            f"the module in package {package!r} is called {module.name!r}",
+            f'A module is called by its package: write `Module("{name}", ...)`, or rename the package.',
+            place=module.place,
+        )
+    return module
+
+
+def _claim(contracts: dict[type[Contract], str], contract: type[Contract], module: str) -> None:
+    compile_contract(contract)
+    for other, owner in contracts.items():
+        if other.__name__ == contract.__name__ and (other is not contract or owner != module):
+            raise DuplicateModuleError(
+                f"the contract {contract.__name__!r} belongs to module {owner!r} and to module {module!r}",
+                "A contract has one name and one module: rename or remove one.",
+            )
+    contracts[contract] = module

@@ -1,0 +1,190 @@
+"""Modules' public HTTP faces: mounted apps under an identity, here or through a tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seamline.kernel.signal.trace import TraceContext
+from seamline.module.context import CURRENT, CallContext
+from seamline.module.contract import Contract
+from seamline.module.module import Module, Mount
+from seamline.module.port import MOUNTED
+
+if TYPE_CHECKING:
+    from seamline.kernel.settings import GatewaySettings
+    from seamline.mesh.mesh import Mesh
+    from seamline.mesh.server import ServerDuplex
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+GATEWAY = "gateway"
+_log = logging.getLogger("seamline.run")
+
+
+class PublicRoute(NamedTuple):
+    """A path of the public side, and the module whose face is there."""
+
+    module: str
+    path: str
+    host: str = ""
+
+
+class Faces:
+    """The faces of the modules in this process, and ways to those elsewhere."""
+
+    def __init__(self, mesh: Mesh, stub: Callable[[type[Contract], str], Any]) -> None:
+        self._mesh = mesh
+        self._stub = stub
+        self._apps: dict[str, AsgiApp] = {}
+        self._lifespans: dict[str, list[Lifespan]] = {}
+        self._remote: dict[str, AsgiApp] = {}
+
+    async def start(self, module: Module) -> None:
+        """Run the lifespan of a module's apps and make its face."""
+        if not module.mounts:
+            return
+        apps = [(mount, _as_asgi(mount)) for mount in module.mounts]
+        self._lifespans[module.name] = []
+        for _, app in apps:
+            lifespan = Lifespan(app, module.name)
+            await lifespan.start()
+            self._lifespans[module.name].append(lifespan)
+        self._apps[module.name] = self._face(module, apps)
+
+    async def stop(self, module: Module) -> None:
+        for lifespan in self._lifespans.pop(module.name, []):
+            await lifespan.stop()
+
+    def _face(self, module: Module, apps: list[tuple[Mount, AsgiApp]]) -> AsgiApp:
+        """Choose the module's app by path, and run it under the module's identity."""
+        name = module.name
+        by_length = sorted(apps, key=lambda pair: len(pair[0].at), reverse=True)
+        tracer = self._mesh.tracer
+
+        def stubs(contract: type[Contract]) -> Any:
+            return self._stub(contract, name)
+
+        async def face(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            app = _app_for(by_length, scope)
+            trace = _trace_of(scope) or tracer.root()
+            call = CURRENT.set(CallContext(name, GATEWAY, "http", trace=trace))
+            mounted = MOUNTED.set(stubs)
+            try:
+                await app(scope, receive, send)
+            finally:
+                MOUNTED.reset(mounted)
+                CURRENT.reset(call)
+
+        return face
+
+    def app(self, module: str) -> AsgiApp:
+        """The face of a module, wherever it runs."""
+        local = self._apps.get(module)
+        if local is not None:
+            return local
+        remote = self._remote.get(module)
+        if remote is None:
+            from seamline.gateway.tunnel import TunnelApp
+
+            remote = self._remote[module] = TunnelApp(self._mesh.tunnel(GATEWAY, module).open)
+        return remote
+
+    def tunnels(self) -> dict[str, Callable[[ServerDuplex], Any]]:
+        """What serves the faces hosted here to a gateway elsewhere."""
+        from seamline.gateway.tunnel import serve_tunnel
+
+        def serve(app: AsgiApp) -> Callable[[ServerDuplex], Any]:
+            return lambda duplex: serve_tunnel(duplex, app)
+
+        return {name: serve(app) for name, app in self._apps.items()}
+
+    def routes(self, settings: GatewaySettings, mounts: Iterable[PublicRoute]) -> list[Any]:
+        """The gateway's routes: the modules' mounts, and what ``[gateway] routes`` says over them."""
+        from seamline.gateway.routes import Route
+
+        table = {(m.host, m.path): Route(module=m.module, path=m.path, host=m.host) for m in mounts}
+        for r in settings.routes:
+            table[r.host, r.path] = Route(
+                module=r.module, path=r.path, host=r.host, timeout_s=r.timeout_s, body_bytes_max=r.body_bytes_max
+            )
+        return list(table.values())
+
+
+def _app_for(apps: list[tuple[Mount, AsgiApp]], scope: MutableMapping[str, Any]) -> AsgiApp:
+    path: str = scope.get("path", "/")
+    for mount, app in apps:
+        if mount.at == "/" or path == mount.at or path.startswith(f"{mount.at}/"):
+            return app
+    return apps[-1][1]
+
+
+def _trace_of(scope: MutableMapping[str, Any]) -> TraceContext | None:
+    for name, value in scope.get("headers", ()):
+        if name == b"traceparent":
+            return TraceContext.from_traceparent(value.decode("latin-1"))
+    return None
+
+
+def _as_asgi(mount: Mount) -> AsgiApp:
+    if not mount.wsgi:
+        return mount.app
+    from seamline.gateway.wsgi import wsgi_app
+
+    return wsgi_app(mount.app)
+
+
+class Lifespan:
+    """Runs an app's ASGI lifespan; an app that has none is left in peace."""
+
+    def __init__(self, app: AsgiApp, module: str) -> None:
+        self._app = app
+        self._module = module
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._supported = False
+
+    async def start(self) -> None:
+        """Raises RuntimeError when the app says that its start failed."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"lifespan of {self._module}")
+        await self._events.put({"type": "lifespan.startup"})
+        answer = await self._answers.get()
+        if answer is None:
+            return
+        if answer["type"] == "lifespan.startup.failed":
+            message = f"the app of module {self._module!r} failed to start: {answer.get('message', '')}"
+            raise RuntimeError(message)
+        self._supported = True
+
+    async def stop(self) -> None:
+        if self._task is None:
+            return
+        if self._supported:
+            await self._events.put({"type": "lifespan.shutdown"})
+            answer = await self._answers.get()
+            if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+                _log.error("the app of module %r failed to shut down: %s", self._module, answer.get("message", ""))
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        scope: dict[str, Any] = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": {},
+        }
+        try:
+            await self._app(scope, self._events.get, self._answers.put)
+        except Exception as error:
+            if self._supported:
+                _log.exception("the lifespan of module %r failed", self._module)
+            else:
+                _log.debug("the app of module %r has no lifespan: %r", self._module, error)
+        finally:
+            await self._answers.put(None)

@@ -1,0 +1,255 @@
+"""One process that hosts modules: wires them, binds them to the mesh, serves, drains and stops.
+
+A worker is a host with sockets and an identity; a test in one process is a host without either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from seamline.kernel.clock import Clock, SystemClock
+from seamline.kernel.settings import Settings
+from seamline.kernel.signal import log
+from seamline.kernel.signal.trace import Tracer
+from seamline.mesh.audit import Audit
+from seamline.mesh.mesh import Mesh
+from seamline.module.context import CURRENT
+from seamline.module.contract import Contract
+from seamline.module.module import Module
+from seamline.module.wiring import Platform, Wiring
+from seamline.run.faces import Faces, PublicRoute
+
+if TYPE_CHECKING:
+    from seamline.gateway.gateway import Gateway
+    from seamline.kernel.store import Database
+    from seamline.mesh.balance import Endpoint
+    from seamline.mesh.identity import WorkloadIdentity
+    from seamline.mesh.policy import Policy
+    from seamline.run.application import Application
+
+C = TypeVar("C", bound=Contract)
+_log = logging.getLogger("seamline.run")
+
+
+class Host:
+    """Hosts some of an application's modules in this process.
+
+    Args:
+        application: loaded with at least the modules hosted here.
+        modules: which to host; all that are loaded when None.
+        data: the data directory.
+        identity: the certificates of the modules, or None when nothing leaves or enters the process.
+        policy: who may call what; the application's own when None.
+        clock: what modules get when they ask for a Clock.
+        migrate: bring each module's database up to date at the start (the way of development).
+        replace: services that stand in for a contract's own (fakes in tests).
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        modules: Sequence[str] | None = None,
+        data: Path | None = None,
+        identity: WorkloadIdentity | None = None,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+        copies: bool | None = None,
+        workload: str = "local",
+        migrate: bool = True,
+        replace: Mapping[type[Contract], object] | None = None,
+    ) -> None:
+        settings = application.settings
+        self.application = application
+        self.settings = settings
+        self.data = data or settings.data_folder
+        self.clock = clock or SystemClock()
+        self.modules: list[Module] = [
+            application.modules[name] for name in (modules if modules is not None else application.modules)
+        ]
+        self._migrate = migrate
+        self._replace = dict(replace or {})
+        self._audit = Audit(self.data / "audit" / f"{workload}.jsonl")
+        self.mesh = Mesh(
+            settings.app.name,
+            policy or application.policy(),
+            settings.mesh,
+            identity=identity,
+            audit=self._audit,
+            tracer=Tracer(settings.telemetry.sample),
+            copies=settings.app.isolation == "copy" if copies is None else copies,
+        )
+        for contract, module in application.contracts.items():
+            self.mesh.know(contract, module)
+        self._databases: dict[str, Database] = {}
+        self._wirings: dict[str, Wiring] = {}
+        self._faces = Faces(self.mesh, self.stub)
+        self._gateway: Gateway | None = None
+        self._routes: list[PublicRoute] = []
+        log.set_trace_source(_trace_id)
+        log.set_module_source(_module_at_work)
+
+    # Start.
+
+    async def start(self) -> None:
+        """Wire the modules, bring their databases up, run their startup hooks, and serve their contracts."""
+        platform = self._platform()
+        for module in self.modules:
+            wiring = Wiring(module, self.application.providers(), platform)
+            wiring.check()
+            self._wirings[module.name] = wiring
+            await self._open_database(module, wiring)
+        for module in self.modules:
+            await self._provide(module, self._wirings[module.name])
+        for module in self.modules:
+            for hook in module.startups:
+                await self._wirings[module.name].build(hook)
+            await self._faces.start(module)
+        self.mesh.tunnels.update(self._faces.tunnels())
+
+    async def _open_database(self, module: Module, wiring: Wiring) -> None:
+        from seamline.kernel.store import Database
+
+        if module.tables is None and not wiring.asks_for(Database):
+            return
+        database = self._database(module)
+        await database.start()
+        if self._migrate:
+            from seamline.kernel.store import prepare
+
+            await prepare(database, module.folder / "migrations")
+
+    async def _provide(self, module: Module, wiring: Wiring) -> None:
+        for contract in module.provides:
+            service: object | None = self._replace.get(contract)
+            if service is None:
+                (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
+                service = await wiring.build(cls)
+            self.mesh.provide(module.name, contract, service)
+
+    def _platform(self) -> Platform:
+        from seamline.kernel.store import Database
+
+        def stubs(module: Module) -> Callable[[type[Contract]], Contract]:
+            return lambda contract: self.stub(contract, module.name)
+
+        return {
+            Contract: stubs,
+            Database: self._database,
+            Clock: lambda _: self.clock,
+            Settings: lambda _: self.settings,
+            Module: lambda module: module,
+        }
+
+    def _database(self, module: Module) -> Database:
+        from seamline.kernel.store import Database, sqlite_url
+
+        database = self._databases.get(module.name)
+        if database is None:
+            url = self.settings.data.url_of(module.name) or sqlite_url(self.data, module.name)
+            database = self._databases[module.name] = Database(url, module.name, module.tables)
+        return database
+
+    # Serve.
+
+    def stub(self, contract: type[C], caller: str) -> C:
+        """A stub of ``contract`` that calls as the module ``caller``."""
+        return self.mesh.stub(contract, caller)
+
+    async def serve_mesh(self, sock: socket.socket) -> None:
+        """Take calls of other processes on a bound socket."""
+        await self.mesh.port.listen(sock)
+
+    async def serve_public(self, sock: socket.socket) -> None:
+        """Let the public in on a bound socket: the gateway lives in this process."""
+        from seamline.gateway.gateway import Gateway
+
+        self._gateway = Gateway(self.settings.gateway, self._gateway_routes(), self._faces.app)
+        await self._gateway.serve(sock)
+
+    def mounts(self) -> list[PublicRoute]:
+        """The public faces of the modules hosted here."""
+        return [
+            PublicRoute(module.name, mount.at, mount.host or "") for module in self.modules for mount in module.mounts
+        ]
+
+    def set_routes(self, routes: Iterable[PublicRoute]) -> None:
+        """Tell the gateway the public faces of the modules hosted elsewhere."""
+        self._routes = list(routes)
+        if self._gateway is not None:
+            self._gateway.set_routes(self._gateway_routes())
+
+    def _gateway_routes(self) -> list[Any]:
+        return self._faces.routes(self.settings.gateway, [*self.mounts(), *self._routes])
+
+    def set_endpoints(self, table: Mapping[str, Iterable[Endpoint]]) -> None:
+        """Where modules run; the whole table. Modules hosted here are called here."""
+        hosted = {module.name for module in self.modules}
+        self.mesh.set_endpoints({name: list(found) for name, found in table.items() if name not in hosted})
+
+    def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the rules given while running, by method or contract."""
+        self.mesh.override(rules)
+
+    def reload_policy(self) -> None:
+        """Read the policy folder again. Raises PolicyError, and the old policy stays in force."""
+        self.mesh.policy.reload()
+        self.mesh.refresh()
+
+    def stats(self) -> dict[str, Any]:
+        """Calls by edge, requests by route, and what is under way; for JSON."""
+        found = self.mesh.stats()
+        if self._gateway is not None:
+            found["gateway"] = self._gateway.stats()
+        return found
+
+    # Stop.
+
+    async def drain_public(self, timeout_s: float) -> bool:
+        """Stop letting the public in; finish what came. False when time ran out."""
+        return await self._gateway.drain(timeout_s) if self._gateway is not None else True
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Finish what is under way, the public's requests first, since they make the calls. False when time ran out."""
+        end = asyncio.get_running_loop().time() + timeout_s
+        public = await self.drain_public(timeout_s)
+        left = max(end - asyncio.get_running_loop().time(), 0.1)
+        return await self.mesh.drain(left) and public
+
+    async def stop(self) -> None:
+        """Run the shutdown hooks and close everything."""
+        if self._gateway is not None:
+            await self._gateway.stop()
+        for module in reversed(self.modules):
+            await self._faces.stop(module)
+            for hook in module.shutdowns:
+                try:
+                    await self._wirings[module.name].build(hook)
+                except Exception:
+                    _log.exception("a shutdown hook of module %r failed", module.name)
+        await self.mesh.stop()
+        for database in self._databases.values():
+            await database.close()
+        self._audit.close()
+
+    async def __aenter__(self) -> Host:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def _trace_id() -> str | None:
+    context = CURRENT.get(None)
+    return f"{context.trace.trace_id:032x}" if context is not None and context.trace is not None else None
+
+
+def _module_at_work() -> str:
+    context = CURRENT.get(None)
+    return context.module if context is not None else ""
