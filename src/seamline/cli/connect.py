@@ -73,4 +73,16 @@ def ask(settings: Settings, op: str, say: Say | None = None, **arguments: Any) -
 
 async def ask_async(settings: Settings, op: str, say: Say | None = None, **arguments: Any) -> dict[str, Any]:
     """Like ``ask``, on a running event loop. ``say`` hears the progress."""
-    raise NotImplementedError
+    from seamline.run.admin import AdminClient
+
+    return await AdminClient(settings.data_folder).ask(op, say, **arguments)
+
+
+def running_topology(settings: Settings) -> str | None:
+    """The topology in force; ``None`` if nothing runs."""
+    from seamline.run.errors import NotRunningError
+
+    try:
+        return str(ask(settings, "status")["topology"])
+    except NotRunningError:
+        return None

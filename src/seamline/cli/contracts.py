@@ -85,8 +85,7 @@ def specs(app_folder: Any) -> dict[str, tuple[str, ContractSpec]]:
 
     application = modules.load_application(app_folder)
     return {
-        contract.__name__: (module.name, compile_contract(contract))
-        for contract, module in modules.providers(application.modules).items()
+        contract.__name__: (module, compile_contract(contract)) for contract, module in application.contracts.items()
     }
 
 

@@ -37,12 +37,7 @@ def graph(
     if mermaid and as_json:
         raise ArgumentError("--mermaid and --json are both given", "Choose one")
     application = modules.load_application(app_folder)
-    owners = {contract: module.name for contract, module in modules.providers(application.modules).items()}
-    arrows = [
-        (caller, contract.__name__, owners[contract])
-        for caller, contracts in modules.calls(application.modules).items()
-        for contract in contracts
-    ]
+    arrows = application.graph()
     if as_json:
         output.emit(
             {

@@ -33,7 +33,7 @@ class Shopper:
 
     def __init__(self, browser: Browser, tally: Tally, number: int, seed: int) -> None:
         self.number = number
-        self.random = random.Random(seed + number)  # noqa: S311 - repeatable choices, not secrets
+        self.random = random.Random(seed + number)  # repeatable choices, not secrets
         self.notes: dict[str, Any] = {}
         self._browser = browser
         self._tally = tally

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -169,3 +170,15 @@ def lasted(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Generator[Callable[[str], None] | None]:
+    """Show the progress of something long: a moving line on a terminal, a line each elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stdout.isatty():
+        with console().status("") as status:
+            yield status.update
+    else:
+        yield print

@@ -1,0 +1,59 @@
+"""``seamline check``: everything that can be found wrong before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from seamline.cli import connect, output
+from seamline.cli.manual import ManualCommand
+from seamline.cli.options import App, Json
+from seamline.kernel.errors import SeamlineError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline check         # each finding with its code, place and remedy
+    seamline check --json  # for an editor or a pipeline
+    """,
+)
+def check(app_folder: App = None, as_json: Json = False) -> None:
+    """Load the application and check settings, modules, contracts, wiring and policy. Nothing is started.
+
+    The exit status is 1 if anything was found, and `seamline explain CODE` says more about a finding.
+    """
+    folder = connect.find_folder(app_folder)
+    found, modules = findings(folder)
+    if as_json:
+        output.emit({"ok": not found, "modules": modules, "findings": [error.to_json() for error in found]})
+    elif found:
+        for error in found:
+            output.print_error(error.code, str(error).removeprefix(f"{error.code}: "))
+        plural = "s" if len(found) > 1 else ""
+        typer.echo(f"\n{len(found)} finding{plural}; `seamline explain CODE` says more about each.", err=True)
+    else:
+        typer.echo(f"{len(modules)} modules, nothing found.")
+    if found:
+        raise typer.Exit(output.STATUS_FOUND_WANTING)
+
+
+def findings(folder: Path) -> tuple[list[SeamlineError], list[str]]:
+    """All that is wrong, and the names of the modules that could be loaded."""
+    from seamline.run.application import Application
+
+    try:
+        application = Application.load(folder)
+    except SeamlineError as error:
+        return all_of(error), []
+    found = [each for error in application.findings() for each in all_of(error)]
+    return found, list(application.modules)
+
+
+def all_of(error: SeamlineError) -> list[SeamlineError]:
+    """An error may carry others that were found with it (those of a policy do)."""
+    others: list[SeamlineError] = list(getattr(error, "findings", None) or [error])
+    return others if error in others else [error, *others]
