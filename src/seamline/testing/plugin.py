@@ -1,0 +1,1 @@
+"""The pytest plugin: one test file, every topology."""
