@@ -28,10 +28,10 @@ def lines() -> Iterator[Any]:
 
 def test_a_record_says_who_when_and_in_which_trace(lines: Any):
     """Module and trace come from the call at work, further fields from ``extra``."""
-    token = log.current_module.set("payments")
+    log.set_module_source(lambda: "payments")
     log.set_trace_source(lambda: "abc123")
     log.get("pay.cards").info("charged %s", "o-1", extra={"order": "o-1"})
-    log.current_module.reset(token)
+    log.set_module_source(lambda: "")
     (line,) = lines()
     assert line.pop("time").endswith("Z")
     assert line == {
