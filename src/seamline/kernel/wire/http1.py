@@ -154,8 +154,7 @@ class HttpServer:
             _log.exception("%s %r failed", exchange.request.method, exchange.request.path)
         finally:
             self.inflight -= 1
-            if not exchange.ended:
-                connection.abandon(exchange)
+            connection.handled(exchange)
 
     def joined(self, connection: HttpConnection) -> None:
         if self._loop is None:

@@ -38,7 +38,7 @@ _METHODS: dict[bytes, str] = {
     )
 }  # fmt: skip
 _SPECIAL = frozenset({b"host", b"transfer-encoding", b"content-length", b"expect", b"upgrade"})
-_UNKNOWN_METHOD = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} \S+ HTTP/1\.[01]\r\n")
+_REQUEST_LINE = re.compile(rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) \S+ HTTP/1\.[01]\r$", re.MULTILINE)
 
 
 class ServerSide(Protocol):
@@ -68,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_content_length", "_count", "_current", "_discarding", "_expects", "_fed", "_head_bytes",
-        "_headers", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
+        "_headers", "_hijacker", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
         "_pumping", "_queue", "_raw", "_reading", "_running", "_server", "_since", "_synthetic",
         "_transfer_encoding", "_unparsed", "_upgrade", "_upgrading", "_url", "_write_paused",
         "_write_seen", "_write_since", "_writers", "closing", "state", "transport",
@@ -83,6 +83,7 @@ class HttpConnection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._running: Running | None = None
         self._raw: RawStream | None = None
+        self._hijacker: Exchange | None = None
         self._reading: HttpRequest | None = None  # its body is still arriving
         self._unparsed: bytes | memoryview = b""
         self._paused = False
@@ -466,11 +467,12 @@ class HttpConnection(asyncio.Protocol):
             self._shut(linger=not request.complete)
             return
         self._upgrading = False
-        if (self._queue or self._paused or self._unparsed) and not self._pumping:
+        if self._paused or self._unparsed or (self._queue and not self._pumping):
             self._server.later(self._resume)
 
     def hijack(self, exchange: Exchange) -> RawStream:
         self._raw = raw = RawStream(self)
+        self._hijacker = exchange
         self._current = None
         self._last = True
         self._upgrading = False
@@ -485,9 +487,13 @@ class HttpConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         self._unpause()
 
-    def abandon(self, exchange: Exchange) -> None:
-        """The handler ended without an answer, or in the middle of one."""
+    def handled(self, exchange: Exchange) -> None:
+        """The handler ended; with what it left undone the connection ends as well."""
         if exchange.disconnected:
+            return
+        if exchange.ended:
+            if self._hijacker is exchange:
+                self.transport.close()
             return
         if exchange.started:
             self.transport.abort()
@@ -550,7 +556,7 @@ def _refusal_of(error: httptools.HttpParserError, data: bytes | memoryview) -> H
     if isinstance(cause, HttpRefusal):
         return cause
     if isinstance(error, httptools.HttpParserInvalidMethodError):
-        if _UNKNOWN_METHOD.match(data):
+        if any(match[1] not in _METHODS for match in _REQUEST_LINE.finditer(data)):
             return HttpRefusal(501, "not_implemented", "the method is not known here")
         return HttpRefusal(400, "bad_request", "this is not HTTP")
     reason = str(error)

@@ -93,7 +93,6 @@ class Exchange:
         """Answer in one write. ``content-length`` is ours to add; do not pass it."""
         if self.started:
             raise RuntimeError("the exchange is already answered")
-        self.started = True
         wire = self._wire
         request = self.request
         close = wire.must_close(request)
@@ -107,7 +106,7 @@ class Exchange:
         elif request.http_version == "1.0":
             extra += _KEEP_ALIVE
         head = encode_head(status, headers, extra)
-        self.ended = True
+        self.started = self.ended = True
         if self.disconnected:
             return
         if request.method == "HEAD" or not body:

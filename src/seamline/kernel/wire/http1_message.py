@@ -38,7 +38,7 @@ class HttpLimits:
     pipelined_max: int = 32
 
 
-class HttpRefusal(Exception):  # noqa: N818  # an answer, not a fault of this program
+class HttpRefusal(Exception):  # an answer, not a fault of this program
     """A request that is answered with an error; a handler may raise it as well."""
 
     def __init__(self, status: int, code: str, message: str, headers: Iterable[Header] = ()) -> None:
@@ -52,7 +52,7 @@ class HttpRefusal(Exception):  # noqa: N818  # an answer, not a fault of this pr
         return json.dumps({"code": self.code, "message": self.message}).encode()
 
 
-class Disconnected(ConnectionError):  # noqa: N818  # what happened, not a fault
+class Disconnected(ConnectionError):  # what happened, not a fault
     """The client went away before the exchange was over."""
 
 
