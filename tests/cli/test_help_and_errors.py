@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import typer.main
+import typer
 
 from seamline.cli import manual, output
 from seamline.cli.app import VERBS, run

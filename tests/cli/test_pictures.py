@@ -16,10 +16,10 @@ def test_a_topology_is_boxes_that_fit_the_width() -> None:
     """Workloads stand side by side while they fit; boxes of a row are equally high."""
     drawn = picture.topology({"front": ["frontend", "ads"], "cart": ["cart"]}, {"cart": 3}, "frontend", 80)
     assert drawn.splitlines() == [
-        "╭─ front ─────────────╮  ╭─ cart ×3 ──╮",  # noqa: RUF001
-        "│ frontend ◂ public   │  │ cart       │",
-        "│ ads                 │  │            │",
-        "╰─────────────────────╯  ╰────────────╯",
+        "╭─ front ───────────╮  ╭─ cart ×3 ──╮",  # noqa: RUF001
+        "│ frontend ◂ public │  │ cart       │",
+        "│ ads               │  │            │",
+        "╰───────────────────╯  ╰────────────╯",
     ]
 
 
