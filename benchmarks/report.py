@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from benchmarks.figures import Row
 
+WIDTH = 180
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -67,7 +69,7 @@ def show(rows: Sequence[Row], goals: Mapping[str, str], console: Console | None 
             str(row.rounds),
             f"{row.spread:.0%}",
         )
-    (console or Console(width=None)).print(table)
+    (console or Console(width=None if sys.stdout.isatty() else WIDTH)).print(table)
 
 
 def figure(value: float) -> str:
