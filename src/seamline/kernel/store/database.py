@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sqlalchemy import URL, Connection, MetaData, NullPool, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from seamline.kernel.store import sqlite_dialect
-from seamline.kernel.store.errors import (
-    DamagedFileError,
-    FolderError,
-    NestedTransactionError,
-    NotStartedError,
-    ReadOnlyError,
-    StoreError,
-    UrlError,
-)
-from seamline.kernel.store.postgresql import PostgresqlServer, check_driver, shown, sqlstate
-from seamline.kernel.store.sqlite_file import SqliteFile
-
-_READ_ONLY_STATE = "25006"
+from seamline.kernel.store.access import Access, Block
+from seamline.kernel.store.errors import DamagedFileError, FolderError, UrlError
+from seamline.kernel.store.postgresql import PostgresqlServer, check_driver
+from seamline.kernel.store.sqlite_file import Readers, SqliteFile, Writer
 
 
 class Database:
@@ -67,9 +56,8 @@ class Database:
         self._wait_s = wait_s
         self._file: SqliteFile | None = None
         self._server: PostgresqlServer | None = None
-        self._writer: AsyncEngine | None = None
-        self._reader: AsyncEngine | None = None
-        self._writing: set[asyncio.Task[object] | None] = set()
+        self._write = Access(module, writes=True)
+        self._read = Access(module, writes=False)
         if self.url.get_backend_name() != "sqlite":
             check_driver(self.url)
         elif not self.url.database or self.url.database == ":memory:":
@@ -92,18 +80,19 @@ class Database:
         Raises:
             StoreError: with what is in the way.
         """
-        if self._writer is not None:
+        if self._write.engine is not None:
             return
         path = self.path
         if path is not None:
             # In a thread: another process may hold the file for a moment.
             self._file = await asyncio.to_thread(self._open_file, path)
-            self._writer = _engine(self._file.writer)
-            self._reader = _engine(self._file.readers)
+            self._write.engine = _engine(self._file.writer)
+            self._read.engine = _engine(self._file.readers)
         else:
-            self._server = PostgresqlServer(self.url, self.module, wait_s=self._wait_s)
-            await self._server.prepare()
-            self._writer, self._reader = self._server.writer, self._server.reader
+            server = PostgresqlServer(self.url, self.module, wait_s=self._wait_s)
+            await server.prepare()
+            self._server = self._write.server = self._read.server = server
+            self._write.engine, self._read.engine = server.writer, server.reader
 
     def _open_file(self, path: Path) -> SqliteFile:
         try:
@@ -125,7 +114,7 @@ class Database:
     async def close(self) -> None:
         """Wait for the commit under way, and close every connection. A second close does nothing."""
         file, server, self._file, self._server = self._file, self._server, None, None
-        self._writer = self._reader = None
+        self._write.engine = self._read.engine = None
         if file is not None:
             await file.close()
         if server is not None:
@@ -143,23 +132,23 @@ class Database:
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
 
-    def transaction(self) -> _Block:
+    def transaction(self) -> Block:
         """A transaction that may write. Its statements see each other; others see them when it is on disk."""
-        return _Block(self, self._writer, writes=True)
+        return Block(self._write)
 
-    def read(self) -> _Block:
+    def read(self) -> Block:
         """Statements that only read, and never wait for a writer.
 
         In SQLite all of them see one moment; in PostgreSQL each sees its own.
         """
-        return _Block(self, self._reader, writes=False)
+        return Block(self._read)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
+    async def session(self) -> AsyncGenerator[AsyncSession]:
         """A transaction for mapped classes. Objects stay readable after the commit."""
         async with (
             self.transaction() as connection,
-            AsyncSession(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session,
+            AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
         ):
             yield session
             await session.flush()
@@ -170,94 +159,8 @@ class Database:
         async with self.transaction() as connection:
             await connection.run_sync(work)
 
-    def _enter(self, engine: AsyncEngine | None, *, writes: bool) -> AsyncEngine:
-        if engine is None:
-            raise NotStartedError(
-                "the database is not open", "Use it between start() and close()", place=self.module
-            )
-        if writes:
-            task = asyncio.current_task()
-            if task in self._writing:
-                raise NestedTransactionError(
-                    "a transaction is opened inside a transaction of the same module, and would wait for itself",
-                    "Pass the outer one on, or use its begin_nested() for a part that may fail alone",
-                    place=self.module,
-                )
-            self._writing.add(task)
-        return engine
 
-    def _leave(self, *, writes: bool) -> None:
-        if writes:
-            self._writing.discard(asyncio.current_task())
-
-    async def _reach(self, connection: AsyncConnection) -> None:
-        if self._server is None:
-            await connection.start()
-        else:
-            async with self._server.reachable():
-                await connection.start()
-
-    def _explained(self, error: BaseException) -> StoreError | None:
-        """What a driver's error means to the module, if it is more than the driver says."""
-        if not isinstance(error, DBAPIError):
-            return None
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_READONLY or sqlstate(error) == _READ_ONLY_STATE:
-            return ReadOnlyError(
-                "something was written inside read()", "Use transaction() instead", place=self.module
-            )
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            return DamagedFileError(
-                f"{shown(self.url)} is damaged ({error.orig})", "Restore the last copy", place=self.module
-            )
-        return None
-
-
-class _Block:
-    """``async with db.transaction()``: a class, because a generator would cost more than the statement."""
-
-    __slots__ = ("_connection", "_db", "_engine", "_writes")
-
-    def __init__(self, db: Database, engine: AsyncEngine | None, *, writes: bool) -> None:
-        self._db = db
-        self._engine = engine
-        self._writes = writes
-
-    async def __aenter__(self) -> AsyncConnection:
-        engine = self._db._enter(self._engine, writes=self._writes)
-        try:
-            self._connection = engine.connect()
-            await self._db._reach(self._connection)
-        except BaseException:
-            self._db._leave(writes=self._writes)
-            raise
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        connection = self._connection.sync_connection
-        assert connection is not None
-        try:
-            if error is None and self._writes:
-                await greenlet_spawn(_commit_and_close, connection)
-            else:
-                await greenlet_spawn(connection.close)  # rolls back
-        finally:
-            self._db._leave(writes=self._writes)
-        explained = self._db._explained(error) if error is not None else None
-        if explained is not None:
-            raise explained from error
-
-
-def _commit_and_close(connection: Connection) -> None:
-    try:
-        connection.commit()
-    finally:
-        connection.close()
-
-
-def _engine(source: object) -> AsyncEngine:
+def _engine(source: Writer | Readers) -> AsyncEngine:
     # Seats cost nothing, so no pool keeps them: the queue for the real connections is in the source.
     return create_async_engine(
         f"{sqlite_dialect.NAME}://", creator=lambda: sqlite_dialect.Seat(source), poolclass=NullPool

@@ -7,9 +7,9 @@ round trip. Other modules' schemas are closed to that role.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import URL, NullPool, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -37,12 +37,16 @@ class PostgresqlServer:
                     "Give the database or the module a shorter name",
                     place=module,
                 )
-        as_module = {"role": self.role, "search_path": _quoted(self.schema), "application_name": module}
-        read_only = as_module | {"default_transaction_read_only": "on"}
-        self.writer = _engine(url, as_module, wait_s=wait_s)
+        self.writer = _engine(url, self.as_module(), wait_s=wait_s)
+        read_only = self.as_module(default_transaction_read_only="on")
         # Without BEGIN and COMMIT a read is one round trip; each statement sees one moment, as it would
         # in a READ COMMITTED transaction.
         self.reader = _engine(url, read_only, wait_s=wait_s, isolation_level="AUTOCOMMIT")
+
+    def as_module(self, **settings: str) -> dict[str, Any]:
+        """Arguments of a connection that starts as the module's role in the module's schema."""
+        own = {"role": self.role, "search_path": _quoted(self.schema), "application_name": self.schema}
+        return {"timeout": CONNECT_TIMEOUT_S, "server_settings": own | settings}
 
     async def prepare(self) -> None:
         """Make the schema and the role where they are absent."""
@@ -82,7 +86,7 @@ class PostgresqlServer:
             )
 
     @asynccontextmanager
-    async def reachable(self) -> AsyncIterator[None]:
+    async def reachable(self) -> AsyncGenerator[None]:
         """Name the server when it does not answer."""
         try:
             yield
@@ -107,7 +111,7 @@ class PostgresqlServer:
 
 
 def _engine(
-    url: URL, server_settings: dict[str, str], *, wait_s: float, isolation_level: str | None = None
+    url: URL, connect_args: dict[str, Any], *, wait_s: float, isolation_level: str | None = None
 ) -> AsyncEngine:
     options = {} if isolation_level is None else {"isolation_level": isolation_level}
     return create_async_engine(
@@ -117,7 +121,7 @@ def _engine(
         pool_timeout=wait_s,
         pool_pre_ping=False,
         pool_use_lifo=True,
-        connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": server_settings},
+        connect_args=connect_args,
         **options,
     )
 
@@ -125,9 +129,7 @@ def _engine(
 def check_driver(url: URL) -> None:
     """Raise an error that says what to install or write, before the url is used."""
     if url.drivername != "postgresql+asyncpg":
-        raise UrlError(
-            f"the url names {url.drivername!r}", 'Begin it with "postgresql+asyncpg://" or "sqlite:///"'
-        )
+        raise UrlError(f"the url names {url.drivername!r}", 'Begin it with "postgresql+asyncpg://" or "sqlite:///"')
     if not url.database:
         raise UrlError(f"{shown(url)} names no database", "Add its name: postgresql+asyncpg://host/name")
     try:

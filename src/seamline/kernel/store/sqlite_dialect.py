@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -205,18 +205,19 @@ class SeamlineDialect(SQLiteDialect_aiosqlite):
     def on_connect(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Real connections are prepared where they are opened."""
 
-    def create_connect_args(self, url: URL) -> Any:
+    def create_connect_args(self, url: URL) -> Any:  # noqa: ARG002  # the dialect's signature
         return ([], {})
 
-    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:  # noqa: ARG002  # likewise
         return False
 
 
 class _AtOnce:
     """Done before it is awaited. SQLAlchemy asks that every statement awaits something."""
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
 
 
 _AT_ONCE = _AtOnce()

@@ -304,7 +304,7 @@ class Writer:
                     raise _busy(f"another process held the database for {self._wait_s:g} s") from error
             # SQLite's own waiting would hold a thread and could not be cancelled. Uneven pauses keep
             # two processes from meeting again and again.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 1.5, POLL_S_MAX)
 
     def leave(self) -> None:
@@ -325,9 +325,7 @@ class Writer:
     def _go_on(self) -> None:
         self._held = False
         group = self._group
-        full = group and (
-            len(group) >= GROUP_MAX or time.monotonic() - self._group_since_s > GROUP_AGE_S_MAX
-        )
+        full = group and (len(group) >= GROUP_MAX or time.monotonic() - self._group_since_s > GROUP_AGE_S_MAX)
         while self._queue and not full:
             waiting = self._queue.popleft()
             if not waiting.done():
@@ -374,9 +372,7 @@ class SqliteFile:
         self._path = path
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
         self._read_threads = ThreadPoolExecutor(READER_THREADS_MAX, thread_name_prefix=f"read-{path.stem}")
-        self.writer = Writer(
-            Lane(connect(path, read_only=False), self._write_thread, read_only=False), wait_s=wait_s
-        )
+        self.writer = Writer(Lane(connect(path, read_only=False), self._write_thread, read_only=False), wait_s=wait_s)
         self.readers = Readers(self._open_reader, wait_s=wait_s)
 
     def _open_reader(self) -> Lane:

@@ -82,4 +82,3 @@ class Plans:
             ).fetchone()
             is not None
         )
-
