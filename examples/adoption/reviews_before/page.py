@@ -9,7 +9,8 @@ from reviews_before.store import Stored
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reviews</title><style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 1rem/1.55 system-ui, sans-serif; margin: 0; padding: 1.3rem 1.5rem; color: #2b2f36; background: #fffdf9; }}
+body {{ font: 1rem/1.55 system-ui, sans-serif; margin: 0; padding: 1.3rem 1.5rem;
+  color: #2b2f36; background: #fffdf9; }}
 h2 {{ font: 500 1.15rem Georgia, serif; margin: 0 0 .8rem; }}
 ul {{ list-style: none; padding: 0; margin: 0 0 1.4rem; }}
 li {{ padding: .7rem 0; border-bottom: 1px solid #8883; }}
@@ -17,7 +18,8 @@ li {{ padding: .7rem 0; border-bottom: 1px solid #8883; }}
 .held {{ background: #8882; padding: .6rem .9rem; border-radius: .6rem; }}
 form {{ display: grid; grid-template-columns: 1fr auto; gap: .6rem; max-width: 36rem; }}
 textarea {{ grid-column: span 2; min-height: 4.5rem; }}
-input, select, textarea, button {{ font: inherit; padding: .45rem .7rem; border-radius: .5rem; border: 1px solid #8886; }}
+input, select, textarea, button {{ font: inherit; padding: .45rem .7rem;
+  border-radius: .5rem; border: 1px solid #8886; }}
 @media (prefers-color-scheme: dark) {{ body {{ color: #ece6da; background: #24282b; }} .stars {{ color: #e58b66; }} }}
 </style></head><body>
 <h2>{summary}</h2>{notice}
@@ -26,7 +28,8 @@ input, select, textarea, button {{ font: inherit; padding: .45rem .7rem; border-
 <select name="stars" aria-label="Stars">
 <option value="5">5 stars</option><option value="4">4 stars</option><option value="3">3 stars</option>
 <option value="2">2 stars</option><option value="1">1 star</option></select>
-<textarea name="text" aria-label="Your review" placeholder="How is it, after a while?" required minlength="3" maxlength="600"></textarea>
+<textarea name="text" aria-label="Your review" placeholder="How is it, after a while?"
+ required minlength="3" maxlength="600"></textarea>
 <button>Send</button></form>
 </body></html>
 """

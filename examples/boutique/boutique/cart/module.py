@@ -38,13 +38,13 @@ class CartService(Cart):
         self._db = db
 
     async def contents(self, shopper: str) -> CartContents:
-        async with self._db.connect() as connection:
+        async with self._db.read() as connection:
             return await _contents(connection, shopper)
 
     async def add(self, shopper: str, product_id: str, quantity: int) -> CartContents:
         if quantity < 1:
             raise QuantityRefused(product_id=product_id, quantity_max=QUANTITY_MAX)
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             version = await _changed(connection, shopper)
             before = await connection.scalar(
                 select(cart_lines.c.quantity).where(
@@ -55,7 +55,7 @@ class CartService(Cart):
             return await _contents(connection, shopper)
 
     async def set_quantity(self, shopper: str, product_id: str, quantity: int) -> CartContents:
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             version = await _changed(connection, shopper)
             if quantity == 0:
                 await connection.execute(
@@ -66,7 +66,7 @@ class CartService(Cart):
             return await _contents(connection, shopper)
 
     async def empty(self, shopper: str, version: int | None = None) -> None:
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             changed = update(carts).where(carts.c.shopper == shopper).values(version=carts.c.version + 1)
             if version is not None:
                 changed = changed.where(carts.c.version == version)

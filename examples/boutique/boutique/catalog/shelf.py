@@ -78,7 +78,7 @@ SHELF: tuple[Product, ...] = (
         "For bread, cheese and long evenings.",
         "Cut from one plank and oiled three times. Knife marks will make it look better; a little oil each "
         "winter keeps it so.",
-        ("38 × 22 cm", "Solid walnut", "Food-safe oil"),
+        ("38 by 22 cm", "Solid walnut", "Food-safe oil"),
     ),
     _product(
         "linen-apron",
@@ -98,7 +98,7 @@ SHELF: tuple[Product, ...] = (
         "The quiet end of the sofa.",
         "Woven from lambswool on looms older than we are. The fringe is twisted by hand, the stripes are three "
         "shades of the same hillside.",
-        ("130 × 180 cm", "Pure lambswool", "Air it, rarely wash it"),
+        ("130 by 180 cm", "Pure lambswool", "Air it, rarely wash it"),
     ),
     _product(
         "quiet-clock",

@@ -93,7 +93,7 @@ class CheckoutService(Checkout):
             return await self._payments.charge(order.id, order.total, purchase.card)
         except CardDeclined:
             # Nothing was charged: forget the price, so that a corrected form is taken as it then stands.
-            async with self._db.begin() as connection:
+            async with self._db.transaction() as connection:
                 await connection.execute(delete(orders).where(orders.c.id == order.id, orders.c.status == _PRICED))
             raise
 
@@ -113,14 +113,14 @@ class CheckoutService(Checkout):
             _log.warning("order %s has no confirmation: %s", order.id, error)
 
     async def _find(self, order_id: str) -> tuple[str, Order | None]:
-        async with self._db.connect() as connection:
+        async with self._db.read() as connection:
             found = await connection.execute(select(orders.c.status, orders.c.content).where(orders.c.id == order_id))
             row = found.first()
         return ("", None) if row is None else (row.status, msgspec.json.decode(row.content, type=Order))
 
     async def _record(self, order: Order) -> tuple[str, Order]:
         try:
-            async with self._db.begin() as connection:
+            async with self._db.transaction() as connection:
                 await connection.execute(
                     insert(orders).values(
                         id=order.id, status=_PRICED, content=_json(order), created_at=self._clock.now()
@@ -134,7 +134,7 @@ class CheckoutService(Checkout):
         return _PRICED, order
 
     async def _finish(self, order: Order) -> None:
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             await connection.execute(
                 update(orders).where(orders.c.id == order.id).values(status=_PLACED, content=_json(order))
             )

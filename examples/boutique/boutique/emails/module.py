@@ -49,7 +49,7 @@ class EmailService(Emails):
 
     async def confirm_order(self, order: Order) -> None:
         letter = compose(order)
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             await connection.execute(
                 _WRITE,
                 {
@@ -62,7 +62,7 @@ class EmailService(Emails):
             )
 
     async def letter(self, order_id: str) -> Letter:
-        async with self._db.connect() as connection:
+        async with self._db.read() as connection:
             found = await connection.execute(
                 select(outbox.c.recipient, outbox.c.subject, outbox.c.text).where(outbox.c.order_id == order_id)
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import Response
@@ -58,7 +58,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters["money"] = money
-_environment.globals["static"] = static_files.url
+cast("dict[str, Any]", _environment.globals)["static"] = static_files.url
 _templates = {name: _environment.get_template(name) for name in _environment.list_templates(["html"])}
 
 

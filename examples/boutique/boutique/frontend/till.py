@@ -84,7 +84,7 @@ async def _till(request: Request, typed: CheckoutForm, status: int = 200) -> Res
     bag = await view_of(request)
     if not bag.items:
         return redirect(request, "/cart")
-    rows = [(f"{item.quantity} × {item.product.name}", item.sum) for item in bag.items]
+    rows = [(f"{item.quantity} \N{MULTIPLICATION SIGN} {item.product.name}", item.sum) for item in bag.items]
     return page(
         "checkout.html",
         await head(request, bag.contents),
@@ -98,5 +98,7 @@ async def _till(request: Request, typed: CheckoutForm, status: int = 200) -> Res
 
 
 def _rows(placed: Order) -> list[tuple[str, Money]]:
-    rows = [(f"{line.quantity} × {line.name}", line.price * line.quantity) for line in placed.lines]
+    rows = [
+        (f"{line.quantity} \N{MULTIPLICATION SIGN} {line.name}", line.price * line.quantity) for line in placed.lines
+    ]
     return [*rows, ("Shipping", placed.shipping)]

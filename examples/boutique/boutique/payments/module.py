@@ -50,7 +50,7 @@ class PaymentService(Payments):
             "charged_at": now,
         }
         try:
-            async with self._db.begin() as connection:
+            async with self._db.transaction() as connection:
                 await connection.execute(insert(charges).values(row))
         except IntegrityError:  # the same order, charged at the same moment: the first one counts
             first = await self._charge_of(order_id)
@@ -60,7 +60,7 @@ class PaymentService(Payments):
         return charge
 
     async def refund(self, charge_id: str) -> None:
-        async with self._db.begin() as connection:
+        async with self._db.transaction() as connection:
             known = await connection.scalar(select(charges.c.id).where(charges.c.id == charge_id))
             if known is None:
                 raise ChargeNotFound(charge_id=charge_id)
@@ -71,7 +71,7 @@ class PaymentService(Payments):
             )
 
     async def _charge_of(self, order_id: str) -> Charge | None:
-        async with self._db.connect() as connection:
+        async with self._db.read() as connection:
             found = await connection.execute(select(charges).where(charges.c.order_id == order_id))
             row = found.mappings().first()
         return None if row is None else _charge(row)

@@ -1,5 +1,7 @@
 """Carts and their lines."""
 
+# ruff: noqa: INP001  # Alembic runs the file by its path
+
 from __future__ import annotations
 
 import sqlalchemy as sa
