@@ -164,10 +164,10 @@ class Policy:
             return Explanation(True, caller, callee, call, reasons, fact, "")
         fact = _denied(caller, callee, call)
         if not known:
-            return Explanation(False, caller, callee, call, (), fact, "The application has no such module or method")
+            return Explanation(False, caller, callee, call, (), fact, "The application has no such module or method.")
         if reasons:
             names = ", ".join(reason.name for reason in reasons)
-            return Explanation(False, caller, callee, call, reasons, fact, f"Forbidden by {names}: change it")
+            return Explanation(False, caller, callee, call, reasons, fact, f"Forbidden by {names}: change it.")
         return Explanation(False, caller, callee, call, (), fact, _permit_remedy(caller, callee, call))
 
     def denial_text(self, caller: str, callee: str, contract: str, method: str) -> tuple[str, str]:
@@ -194,7 +194,7 @@ def _read(folder: Path) -> dict[str, str]:
             f"{folder.name}/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cedar"))
         }
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"a policy file cannot be read: {error}", "It must be readable UTF-8 text") from error
+        raise PolicyError(f"a policy file cannot be read: {error}", "It must be readable UTF-8 text.") from error
 
 
 def _build(world: World, texts: Mapping[str, str]) -> _Table:
@@ -216,4 +216,4 @@ def _denied(caller: str, callee: str, call: str) -> str:
 
 def _permit_remedy(caller: str, callee: str, call: str) -> str:
     line = f'permit(principal == Module::"{caller}", action == Action::"{call}", resource == Module::"{callee}");'
-    return f"Add `{line}` to policy/{callee}.cedar"
+    return f"Add `{line}` to policy/{callee}.cedar."

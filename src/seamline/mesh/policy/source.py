@@ -97,7 +97,7 @@ def _parse_one(place: str, text: str) -> SourcePolicy:
     if document["templates"]:
         raise PolicySyntaxError(
             "a template (`?principal` or `?resource`) is never linked here, so it would decide nothing",
-            "Name the module, or leave the scope open and write a `when` clause",
+            "Name the module, or leave the scope open and write a `when` clause.",
             place=place,
         )
     (body,) = document["staticPolicies"].values()
@@ -111,16 +111,16 @@ def _syntax_error(place: str, text: str, message: str) -> PolicySyntaxError:
         kind, name = wrong_type["type"], wrong_type["id"]
         return PolicySyntaxError(
             f'{kind}::"{name}" cannot be an action',
-            f'Cedar\'s actions have the type Action: write Action::"{name}"',
+            f'Cedar\'s actions have the type Action: write Action::"{name}".',
             place=_place_of(place, text, f'{kind}::"{name}"'),
         )
     if message == "unexpected end of input":
         return PolicySyntaxError(
-            "the policy ends too early", "End it with `;` and close its brackets and strings", place=place
+            "the policy ends too early", "End it with `;` and close its brackets and strings.", place=place
         )
     quoted = _QUOTED.search(message)
     where = _place_of(place, text, quoted.group(1)) if quoted else place
-    return PolicySyntaxError(f"not Cedar: {message}", "See docs.cedarpolicy.com for the syntax", place=where)
+    return PolicySyntaxError(f"not Cedar: {message}", "See docs.cedarpolicy.com for the syntax.", place=where)
 
 
 def _place_of(place: str, text: str, needle: str) -> str:

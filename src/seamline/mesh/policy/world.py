@@ -91,7 +91,7 @@ class World:
         """``"Payments.charge"`` as (callee, contract, method); ``"http"`` needs the callee said."""
         if call == HTTP:
             if callee is None:
-                raise UnknownPolicyNameError("'http' does not say into which module", "Name the module it goes to")
+                raise UnknownPolicyNameError("'http' does not say into which module", "Name the module it goes to.")
             if callee not in self.modules:
                 raise UnknownPolicyNameError(f"there is no module {callee!r}", nearest(callee, self.modules))
             return callee, "", HTTP
@@ -100,8 +100,18 @@ class World:
         if method not in methods:
             raise UnknownPolicyNameError(f"there is no method {call!r}", nearest(call, self._leaves()))
         if callee is not None and callee != module:
-            raise UnknownPolicyNameError(f"{contract!r} belongs to {module!r}, not to {callee!r}", f"Write {module!r}")
+            raise UnknownPolicyNameError(f"{contract!r} belongs to {module!r}, not to {callee!r}", f"Write {module!r}.")
         return module, contract, method
+
+    def caller(self, name: str) -> str:
+        """The name itself, if it is a module or the gateway."""
+        if name not in self.callers:
+            raise UnknownPolicyNameError(f"there is no module {name!r}", nearest(name, self.callers))
+        return name
+
+    def named_calls(self) -> list[tuple[str, str]]:
+        """Every (callee, call) that exists, by the names people use."""
+        return [(callee, call_name(contract, method)) for callee, contract, method in self.calls()]
 
     def check(self, policies: Sequence[SourcePolicy]) -> list[PolicyError]:
         """Names that do not exist, policies that can never apply, and what Cedar's own validator finds."""
@@ -185,7 +195,7 @@ class World:
             right = " or ".join(f'resource == Module::"{owner}"' for owner in sorted(owners))
             yield PolicyTypeError(
                 f"the policy can never apply: the action does not belong to {module!r}",
-                f"Write {right}",
+                f"Write {right}.",
                 place=policy.line_of(f'"{module}"'),
             )
 
@@ -197,7 +207,7 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"Known are: {shown}"
+    return f"Known are: {shown}."
 
 
 def _type_error(policy: SourcePolicy, message: str) -> PolicyTypeError:
@@ -206,10 +216,10 @@ def _type_error(policy: SourcePolicy, message: str) -> PolicyTypeError:
         name = optional.group(1)
         return PolicyTypeError(
             f"attribute {name!r} is not on every module",
-            f"Ask first: `principal has {name} && ...`",
+            f"Ask first: `principal has {name} && ...`.",
             place=policy.line_of(f".{name}"),
         )
-    return PolicyTypeError(message, "Correct the condition", place=policy.place)
+    return PolicyTypeError(message, "Correct the condition.", place=policy.place)
 
 
 def _entities_in(node: object) -> Iterator[tuple[str, str]]:
