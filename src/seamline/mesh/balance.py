@@ -10,6 +10,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
 
 from seamline.kernel.settings import MeshRules
 
@@ -36,17 +37,20 @@ class Replica:
 
     DECAY_S = 10.0
     FIRST_S = 0.001
+    FLOOR_S = 0.00005
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.inflight = 0
         self.latency_s = self.FIRST_S
-        self._stamp = 0.0
+        self._stamp = monotonic()
         self._failures = 0
         self._ejected_until = 0.0
 
-    def cost(self) -> float:
-        return self.latency_s * (self.inflight + 1) / self.endpoint.weight
+    def cost(self, now: float) -> float:
+        """What one more call would cost; a replica that was not asked for long is forgiven its slowness."""
+        forgiven = self.latency_s * math.exp(-(now - self._stamp) / self.DECAY_S)
+        return max(forgiven, self.FLOOR_S) * (self.inflight + 1) / self.endpoint.weight
 
     def ejected(self, now: float) -> bool:
         return now < self._ejected_until
@@ -99,7 +103,7 @@ class Replicas:
         if len(healthy) < 2:
             return healthy[0] if healthy else None
         first, second = random.sample(healthy, 2)
-        return first if first.cost() <= second.cost() else second
+        return first if first.cost(now) <= second.cost(now) else second
 
     def named(self, version_or_workload: str) -> Replica | None:
         """Any replica of a version or a workload."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from seamline.kernel.codec import CodecError
 from seamline.kernel.settings import MeshRules
 from seamline.kernel.signal.metrics import EdgeStats
 from seamline.mesh.limits import PRIORITIES, CircuitBreaker, RetryBudget
-from seamline.mesh.local import call_local, seen_by_caller, stream_local
+from seamline.mesh.local import seen_by_caller, stream_local
 from seamline.mesh.outcome import deadline_exceeded, overloaded
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import MethodSpec
@@ -217,19 +217,19 @@ class Edge:
             stream, arguments = arguments[-1], arguments[:-1]
         body = self.encode_arguments(arguments)
         self._mirror(body, context)
-        started = monotonic()
         replica.inflight += 1
         try:
             channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
+            started = monotonic()
             data = await channel.unary(self, body, context, stream)
+            now = monotonic()
+            replica.observe(now, now - started)
         except (Unavailable, Overloaded):
             now = monotonic()
             replica.failed(now, self.rules, self.mesh.may_eject(self.callee, now, self.rules))
             raise
         finally:
             replica.inflight -= 1
-            now = monotonic()
-            replica.observe(now, now - started)
         replica.succeeded()
         try:
             return self.spec.result.decode(data)
@@ -401,6 +401,3 @@ async def _copied(stream: AsyncIterator[Any], copy: Callable[[Any], Any]) -> Asy
         yield copy(item)
 
 
-Serve = Callable[["Entry", tuple[Any, ...], CallContext], Awaitable[Any]]
-
-__all__ = ["Edge", "call_local"]

@@ -223,5 +223,5 @@ def _message_in_query(entry: Entry, query: bytes) -> bytes:
 
 def _answer_error(exchange: Exchange, error: Exception, status: int | None = None) -> None:
     body = error_body(error)
-    if not exchange.begun and not exchange.disconnected:
+    if not exchange.started and not exchange.disconnected:
         exchange.respond(status or HTTP_STATUS.get(body.code, 500), _JSON, msgspec.json.encode(error_json(body)))
