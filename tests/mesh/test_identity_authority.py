@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -289,9 +290,13 @@ def test_a_certificate_that_was_not_backdated_is_rotated_within_its_life():
     assert made < moment < made + timedelta(seconds=60)
 
 
-def test_a_key_on_its_way_into_a_context_leaves_no_file():
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_key_on_its_way_into_a_context_leaves_no_file(in_memory: bool, monkeypatch: pytest.MonkeyPatch):
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     with secret_file(b"key") as path:
         assert Path(path).read_bytes() == b"key"
+        assert Path(path).stat().st_mode & 0o077 == 0 or in_memory
     assert not Path(path).exists()
 
 

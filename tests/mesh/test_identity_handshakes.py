@@ -235,6 +235,23 @@ def test_a_client_that_names_no_server_meets_the_first_module(run: Run, authorit
     run(main())
 
 
+def test_an_ordinary_strict_client_is_content(run: Run, authority: CertificateAuthority):
+    """Clients in other languages check host names and RFC 5280 to the letter; they need no special setting."""
+
+    async def main() -> None:
+        async with serving(identity_of(authority, "payments")) as server:
+            context = ssl.create_default_context(cadata=authority.bundle_pem.decode())
+            context.verify_flags |= ssl.VERIFY_X509_STRICT
+            key, csr = new_key_and_csr()
+            with secret_file(key + authority.issue(csr, "checkout")) as path:
+                context.load_cert_chain(path)
+            assert context.check_hostname
+            assert await attempt(server, context) == "ping\n"
+            assert server.callers == ["checkout"]
+
+    run(main())
+
+
 def test_a_module_that_is_not_hosted_is_refused_by_name(run: Run, authority: CertificateAuthority):
     async def main() -> None:
         async with serving(identity_of(authority, "payments")) as server:

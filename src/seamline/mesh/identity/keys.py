@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,7 +33,7 @@ def new_key_and_csr() -> tuple[bytes, bytes]:
 @contextlib.contextmanager
 def secret_file(content: bytes) -> Generator[str]:
     """A path ``SSLContext.load_cert_chain`` can read: in memory on Linux, elsewhere a 0600 file deleted at once."""
-    if hasattr(os, "memfd_create"):
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").exists():
         descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
         try:
             os.write(descriptor, content)

@@ -62,13 +62,12 @@ class _Table(dict[_Key, bool]):
     Only what the application knows is remembered, so that strange names cannot fill the memory.
     """
 
-    __slots__ = ("entities", "policies", "set", "world")
-
     def __init__(self, world: World, policies: Sequence[SourcePolicy]) -> None:
         super().__init__()
         self.world = world
         self.policies = {policy.place: policy for policy in policies}
         self.set = policy_set(policies)
+        self.denials: dict[_Key, tuple[str, str]] = {}
 
     def __missing__(self, key: _Key) -> bool:
         if not self.world.knows(*key):
@@ -171,9 +170,15 @@ class Policy:
         return Explanation(False, caller, callee, call, (), fact, _permit_remedy(caller, callee, call))
 
     def denial_text(self, caller: str, callee: str, contract: str, method: str) -> tuple[str, str]:
-        """(fact, remedy) for a PermissionDenied; costs no evaluation, since denials can come in floods."""
-        call = call_name(contract, method)
-        return _denied(caller, callee, call), _permit_remedy(caller, callee, call)
+        """(fact, remedy) for a PermissionDenied; explained once and remembered, since denials can come in floods."""
+        key = (caller, callee, contract, method)
+        text = self._table.denials.get(key)
+        if text is None:
+            explanation = self.explain(*key)
+            text = (explanation.fact, explanation.remedy)
+            if self.world.knows(*key):
+                self._table.denials[key] = text
+        return text
 
     def permitted(self) -> list[tuple[str, str, str]]:
         """Every (caller, callee, call) that is allowed between different modules, in order."""
