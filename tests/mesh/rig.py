@@ -138,6 +138,7 @@ class StockService(Stock):
         return start
 
     async def double(self, items: AsyncIterator[int]) -> AsyncIterator[int]:
+        await self._enter("double")
         async for item in items:
             yield item * 2
 

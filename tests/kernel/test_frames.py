@@ -1,0 +1,93 @@
+"""The frame parser: any cut of any bytes gives the same frames, and nothing is stored beyond the limit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seamline.kernel.wire import frames
+from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
+
+Seen = list[tuple[int, int, bytes]]
+
+FRAMES = st.lists(st.tuples(st.integers(1, 10), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=12)
+
+
+def read(data: bytes, cuts: list[int], limit: int = 200) -> tuple[Seen, list[tuple[int, int, int]], FrameReader]:
+    seen: Seen = []
+    oversize: list[tuple[int, int, int]] = []
+    reader = FrameReader(
+        lambda kind, stream, payload: seen.append((kind, stream, payload)),
+        lambda kind, stream, length: oversize.append((kind, stream, length)),
+        limit,
+    )
+    position = 0
+    for cut in sorted({min(c, len(data)) for c in cuts} | {len(data)}):
+        reader.feed(data[position:cut])
+        position = cut
+    return seen, oversize, reader
+
+
+@given(FRAMES, st.lists(st.integers(0, 4000), max_size=40))
+def test_frames_come_out_as_they_went_in_however_they_are_cut(sent: Seen, cuts: list[int]):
+    """Order, type, stream and payload survive; a payload beyond the limit is reported and skipped."""
+    data = b"".join(frames.frame(*item) for item in sent)
+    seen, oversize, reader = read(data, cuts)
+    assert seen == [item for item in sent if len(item[2]) <= 200]
+    assert oversize == [(k, s, len(p)) for k, s, p in sent if len(p) > 200]
+    assert not reader.partial
+
+
+@given(st.binary(max_size=600), st.lists(st.integers(0, 600), max_size=30))
+def test_garbage_is_an_error_or_waits_and_is_never_stored_without_bound(data: bytes, cuts: list[int]):
+    """Random bytes raise FrameError, or parse, or leave at most one frame's worth behind."""
+    try:
+        _, _, reader = read(data, cuts)
+    except FrameError:
+        return
+    assert sum(len(chunk) for chunk in reader._chunks) <= 200 + frames.HEADER_BYTES  # pyright: ignore[reportPrivateUsage]
+
+
+@given(st.binary(max_size=200))
+def test_a_malformed_call_head_is_a_frame_error(data: bytes):
+    """Whatever a CALL's payload holds, it reads as a call or raises FrameError."""
+    try:
+        head, _ = frames.read_call(data)
+    except FrameError:
+        return
+    assert isinstance(head, CallHead)
+
+
+@given(st.binary(max_size=300))
+def test_a_malformed_error_reads_as_internal(data: bytes):
+    """A peer cannot make the reader of errors fail."""
+    assert isinstance(frames.read_error(data).code, str)
+
+
+def test_an_endless_frame_is_not_stored():
+    """A frame that claims four gigabytes is skipped as it comes; what follows is read."""
+    seen: Seen = []
+    reader = FrameReader(lambda *item: seen.append(item), lambda *_: None, 100)
+    reader.feed(frames.HEADER.pack(10_000_000, frames.CALL, 1))
+    for _ in range(1000):
+        reader.feed(b"x" * 10_000)
+        assert not reader._chunks  # pyright: ignore[reportPrivateUsage]
+    reader.feed(frames.frame(frames.PING, 0, b"still there"))
+    assert seen == [(frames.PING, 0, b"still there")]
+
+
+def test_a_large_frame_in_small_pieces_is_joined_once():
+    """A megabyte in 100-byte pieces arrives whole."""
+    seen: Seen = []
+    reader = FrameReader(lambda *item: seen.append(item), lambda *_: None)
+    data = frames.frame(frames.RESULT, 7, b"y" * 1_000_000)
+    for start in range(0, len(data), 100):
+        reader.feed(data[start : start + 100])
+    assert seen == [(frames.RESULT, 7, b"y" * 1_000_000)]
+
+
+def test_credit_must_be_four_bytes():
+    """A CREDIT of another size is not a frame of ours."""
+    with pytest.raises(FrameError):
+        frames.read_credit(b"12345")
