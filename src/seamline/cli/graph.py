@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +12,9 @@ from seamline.cli import output
 from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Json
+
+if TYPE_CHECKING:
+    from seamline.run.application import Application
 
 app = typer.Typer(add_completion=False)
 
@@ -29,15 +34,14 @@ def graph(
 ) -> None:
     """Which module calls which contract, read from the wiring without starting anything.
 
-    Constructors, factories, hooks and FastAPI dependencies are read. A contract that other code of a mounted
-    app asks for by `use(...)` shows only when it runs; `seamline top` has it.
+    Constructors, factories, hooks, FastAPI dependencies and `use(Contract)` in the module's own files are read.
     """
     from seamline.cli import modules, picture
 
     if mermaid and as_json:
         raise ArgumentError("--mermaid and --json are both given", "Choose one")
     application = modules.load_application(app_folder)
-    arrows = application.graph()
+    arrows = sorted({*application.graph(), *uses(application)})
     if as_json:
         output.emit(
             {
@@ -57,3 +61,16 @@ def graph(
             for name in application.modules
         }
         typer.echo(picture.tree(branches, "calls nothing"))
+
+
+def uses(application: Application) -> Iterator[tuple[str, str, str]]:
+    """The arrows of ``use(Contract)`` in the files of each module, found without running them."""
+    owners = {contract.__name__: module for contract, module in application.contracts.items()}
+    for name, module in application.modules.items():
+        for path in module.folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                match node:
+                    case ast.Call(func=ast.Name(id="use"), args=[ast.Name(id=contract)]) if contract in owners:
+                        yield name, contract, owners[contract]
+                    case _:
+                        pass

@@ -9,6 +9,7 @@ import typer
 from seamline.cli import connect, output
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Data, Json
+from seamline.cli.topology import change
 
 app = typer.Typer(add_completion=False)
 
@@ -36,4 +37,4 @@ def restart(
     if as_json:
         output.emit(result)
     else:
-        typer.echo(f"{workload or 'All workloads'} restarted.")
+        typer.echo(change(result))

@@ -9,6 +9,7 @@ import typer
 from seamline.cli import connect, output
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Data, Json
+from seamline.cli.topology import change
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import Settings
@@ -38,7 +39,7 @@ def scale(
         output.emit(result)
     else:
         said = ", ".join(f"{name} has {count} replica{'s' if count != 1 else ''}" for name, count in wanted.items())
-        typer.echo(f"{said}.")
+        typer.echo(f"{said}. {change(result)}")
 
 
 def known_names(settings: Settings) -> list[str]:

@@ -124,14 +124,24 @@ def switch(
 
 
 def report(settings: Settings, wanted: str, result: Mapping[str, Any]) -> None:
-    """What the switch did, and how it looks now."""
+    """How it looks now, and what the switch did."""
     typer.echo(f"{manual.strong(wanted)} of {settings.app.name} runs.\n")
     typer.echo(draw(settings, wanted))
-    lines = [
-        f"{key.replace('_', ' ')}: {value}" for key, value in result.items() if isinstance(value, str | int | float)
+    typer.echo("\n" + change(result))
+
+
+def change(result: Mapping[str, Any]) -> str:
+    """What a switch, a scaling or a restart did, in one sentence or two."""
+    started, stopped = result.get("started") or [], result.get("stopped") or []
+    if not started and not stopped:
+        return "It was so already; nothing was started or stopped."
+    parts = [
+        f"started {', '.join(started)}" if started else "",
+        f"drained and ended {', '.join(stopped)}" if stopped else "",
     ]
-    if lines:
-        typer.echo("\n" + "\n".join(lines))
+    said = f"{'; '.join(filter(None, parts))}."
+    cut = "" if result.get("drained", True) else " Not everything in flight was finished within the drain time."
+    return f"In {output.lasted(float(result.get('seconds', 0)))}: {said}{cut}"
 
 
 def known(settings: Settings, name: str) -> str:
