@@ -110,7 +110,7 @@ def _holder(port: int) -> str:
                     inodes.add(f"socket:[{columns[9]}]")
     for entry in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
         with contextlib.suppress(OSError):
-            if os.readlink(entry) in inodes:
+            if str(entry.readlink()) in inodes:
                 pid = entry.parts[2]
                 return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
     return ""

@@ -1,0 +1,50 @@
+"""What a worker and the host of its modules know of each other; tests put another host in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seamline.kernel.clock import SystemClock
+from seamline.run.control import Address, Route
+
+if TYPE_CHECKING:
+    from seamline.mesh.identity import WorkloadIdentity
+
+
+class Hosting(Protocol):
+    """What a worker asks of the host of its modules."""
+
+    gateway: bool
+    """Whether it can serve the public socket."""
+    routes: Sequence[Route]
+    """The public faces of its own modules."""
+
+    async def start(self) -> None: ...
+    async def serve_mesh(self, listener: socket.socket) -> None: ...
+    async def serve_public(self, listener: socket.socket) -> None: ...
+    def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None: ...
+    def reload_policy(self) -> None: ...
+    def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
+    async def drain(self, timeout_s: float) -> bool: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Berth:
+    """What a host is built from."""
+
+    folder: Path
+    data: Path
+    workload: str
+    """With the replica's number, if it is not the first."""
+    modules: tuple[str, ...]
+    identity: WorkloadIdentity
+    clock: SystemClock
+
+
+Factory = Callable[[Berth], Hosting]

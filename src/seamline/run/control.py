@@ -1,0 +1,264 @@
+"""What supervisor and workers say to each other, and the channel it travels on.
+
+A message is a JSON object behind its length in four bytes (big-endian). The supervisor asks with a ``number`` that
+the worker repeats in its :class:`Done`; a worker asks only for signatures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from seamline.run.errors import ControlError
+
+CONTROL_SOCKET = Path("run", "control.sock")
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+_UNSENT_BYTES_MAX = 16 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told on its command line."""
+
+    folder: str
+    data: str
+    control: str
+    supervisor_pid: int
+    workload: str
+    replica: int
+    generation: int
+    modules: list[str]
+    mesh: int
+    """The descriptor of its mesh socket."""
+    public: int
+    """The descriptor of the public socket."""
+    log_level: str
+    host_factory: str
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
+    """One object on the channel; ``type`` names the class."""
+
+
+class Hello(Message, frozen=True):
+    """A worker's first words. What it claims must be what was spawned under its process id."""
+
+    workload: str
+    replica: int
+    generation: int
+
+
+class Sign(Message, frozen=True):
+    """Module to certificate request (PEM)."""
+
+    requests: dict[str, str]
+
+
+class Route(msgspec.Struct, frozen=True, array_like=True):
+    """A public face: which module answers below ``at``, for ``host`` or any."""
+
+    module: str
+    at: str
+    host: str = ""
+
+
+class Ready(Message, frozen=True):
+    """Serves its mesh socket. ``gateway`` says that it can serve the public one, for these and other routes."""
+
+    gateway: bool
+    took_s: float
+    routes: list[Route] = []
+
+
+class Failed(Message, frozen=True):
+    """Cannot start: the error, as ``SeamlineError.to_json`` gives it."""
+
+    error: dict[str, str | None]
+
+
+class Beat(Message, frozen=True):
+    """Every heartbeat: how late the event loop is, what the process has used."""
+
+    lag_ms: float
+    cpu_s: float
+    rss_bytes: int
+
+
+class Done(Message, frozen=True):
+    """The answer to a numbered message; ``error`` is empty when it went well."""
+
+    number: int
+    result: Any = None
+    error: str = ""
+
+
+class Welcome(Message, frozen=True):
+    """Attested. Modules whose certificates the worker may ask for, and what to trust."""
+
+    modules: list[str]
+    trust_domain: str
+    app: str
+    bundle: str
+    heartbeat_s: float
+    clock_offset_s: float = 0.0
+
+
+class Refused(Message, frozen=True):
+    """Not attested, or a certificate that this worker may not have."""
+
+    error: dict[str, str | None]
+
+
+class Signed(Message, frozen=True):
+    """Module to certificate chain (PEM), and the bundle to trust from now on."""
+
+    chains: dict[str, str]
+    bundle: str
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True):
+    """Where a module can be reached."""
+
+    host: str
+    port: int
+    weight: float = 1.0
+    workload: str = ""
+    version: str = ""
+
+
+class Endpoints(Message, frozen=True):
+    """Where the modules are, and the public faces of all of them."""
+
+    number: int
+    endpoints: dict[str, list[Address]]
+    routes: list[Route] = []
+
+
+class ServePublic(Message, frozen=True):
+    """Accept on the public socket from now on."""
+
+    number: int
+
+
+class Bundle(Message, frozen=True):
+    number: int
+    bundle: str
+
+
+class ReloadPolicy(Message, frozen=True):
+    number: int
+
+
+class Inject(Message, frozen=True):
+    """Rules of faults, by short method name; an empty map takes them away."""
+
+    number: int
+    rules: dict[str, dict[str, Any]]
+
+
+class MoveClock(Message, frozen=True):
+    number: int
+    offset_s: float
+
+
+class AskStats(Message, frozen=True):
+    number: int
+
+
+class Drain(Message, frozen=True):
+    """Refuse new work, finish what is in flight; the result says whether all was finished."""
+
+    number: int
+    timeout_s: float
+
+
+class Stop(Message, frozen=True):
+    """Stop without further waiting, and exit."""
+
+
+ToWorker = (
+    Welcome
+    | Refused
+    | Signed
+    | Endpoints
+    | ServePublic
+    | Bundle
+    | ReloadPolicy
+    | Inject
+    | MoveClock
+    | AskStats
+    | Drain
+    | Stop
+)
+ToSupervisor = Hello | Sign | Ready | Failed | Beat | Done
+Numbered = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | Drain
+
+M = TypeVar("M")
+
+
+class ControlChannel(Generic[M]):
+    """Messages of type ``M`` in, any message out, both bounded."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decoder: msgspec.json.Decoder[M]
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = decoder
+
+    async def receive(self) -> M | None:
+        """The next message; None when the other end is gone. Raises ControlError for what is no message."""
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            if length > MESSAGE_BYTES_MAX:
+                raise ControlError(f"a control message of {length} bytes is above the limit of {MESSAGE_BYTES_MAX}")
+            body = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        try:
+            return self._decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise ControlError(f"not a control message: {error}") from error
+
+    def send(self, message: Message) -> None:
+        """Queue ``message``; a peer that does not read is cut off rather than buffered for."""
+        body = msgspec.json.encode(message)
+        if len(body) > MESSAGE_BYTES_MAX:
+            raise ControlError(f"a control message of {len(body)} bytes is above the limit of {MESSAGE_BYTES_MAX}")
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES_MAX:
+            self._writer.transport.abort()
+            return
+        self._writer.write(_LENGTH.pack(len(body)) + body)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def closed(self) -> None:
+        """Wait until what was sent is gone or the peer is."""
+        try:
+            await self._writer.wait_closed()
+        except (ConnectionError, BrokenPipeError):
+            return
+
+
+def worker_decoder() -> msgspec.json.Decoder[ToWorker]:
+    return msgspec.json.Decoder(ToWorker)
+
+
+def supervisor_decoder() -> msgspec.json.Decoder[ToSupervisor]:
+    return msgspec.json.Decoder(ToSupervisor)
+
+
+def in_json(endpoints: Mapping[str, list[Address]]) -> dict[str, list[dict[str, Any]]]:
+    """Endpoints for people and scripts."""
+    return {
+        module: [{"host": each.host, "port": each.port, "workload": each.workload} for each in addresses]
+        for module, addresses in endpoints.items()
+    }

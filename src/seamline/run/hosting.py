@@ -1,0 +1,72 @@
+"""The host a worker runs unless it is told otherwise: the application's modules on the mesh."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seamline.mesh.balance import Endpoint
+from seamline.run.application import Application, front_module
+from seamline.run.berth import Berth
+from seamline.run.control import Address, Route
+from seamline.run.faces import PublicRoute
+from seamline.run.host import Host
+
+
+class ModuleHosting:
+    """Puts a :class:`Host` behind what a worker asks."""
+
+    def __init__(self, berth: Berth) -> None:
+        application = Application.load(berth.folder, only=berth.modules)
+        application.check()
+        self._host = Host(
+            application,
+            modules=berth.modules,
+            data=berth.data,
+            identity=berth.identity,
+            clock=berth.clock,
+            workload=berth.workload,
+        )
+        self._modules = set(berth.modules)
+        self.routes = [Route(*route) for route in self._host.mounts()]
+        front = front_module(application.settings)
+        self.gateway = front in self._modules
+
+    async def start(self) -> None:
+        await self._host.start()
+
+    async def serve_mesh(self, listener: socket.socket) -> None:
+        await self._host.serve_mesh(listener)
+
+    async def serve_public(self, listener: socket.socket) -> None:
+        await self._host.serve_public(listener)
+
+    def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None:
+        self._host.set_endpoints(
+            {
+                module: [Endpoint(each.host, each.port, each.weight, each.workload, each.version) for each in found]
+                for module, found in endpoints.items()
+            }
+        )
+        elsewhere = [each for each in routes if each.module not in self._modules]
+        self._host.set_routes(PublicRoute(each.module, each.at, each.host) for each in elsewhere)
+
+    def reload_policy(self) -> None:
+        self._host.reload_policy()
+
+    def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
+        self._host.inject(rules)
+
+    def stats(self) -> dict[str, Any]:
+        return self._host.stats()
+
+    async def drain(self, timeout_s: float) -> bool:
+        return await self._host.drain(timeout_s)
+
+    async def stop(self) -> None:
+        await self._host.stop()
+
+
+def host(berth: Berth) -> ModuleHosting:
+    return ModuleHosting(berth)

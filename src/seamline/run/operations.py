@@ -1,0 +1,253 @@
+"""The admin socket from inside: one line of JSON asks, lines of JSON answer (see ``admin``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.signal import log
+from seamline.run.control import Address, AskStats, Bundle, Inject, MoveClock, in_json
+from seamline.run.errors import ControlError, NotAllowedError, RunError, UnknownTargetError
+from seamline.run.sockets import peer_of
+from seamline.run.traffic import Snapshot, compare
+
+if TYPE_CHECKING:
+    from seamline.run.replica import Replica
+    from seamline.run.supervisor import Supervisor
+
+_log = log.get("seamline.run")
+_REQUEST_BYTES_MAX = 1024 * 1024
+_CONNECTIONS_MAX = 64
+_ANSWER_S = 5.0
+
+
+class Answer:
+    """The open end of one request."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def line(self, content: Mapping[str, Any]) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(content).encode() + b"\n")
+
+    def say(self, text: str) -> None:
+        self.line({"progress": text})
+
+    async def flush(self) -> None:
+        """Wait until a slow reader has caught up."""
+        await self._writer.drain()
+
+
+Operation = Callable[[dict[str, Any], Answer], Awaitable[dict[str, Any]]]
+
+
+class AdminServer:
+    """Answers what :class:`~seamline.run.admin.AdminClient` asks."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._owner = TaskOwner("admin socket")
+        self._open: set[asyncio.Task[None]] = set()
+        self._operations: dict[str, Operation] = {
+            "status": self._status,
+            "endpoints": self._endpoints,
+            "top": self._top,
+            "logs": self._logs,
+            "switch": self._switch,
+            "scale": self._scale,
+            "restart": self._restart,
+            "stop": self._stop,
+            "inject": self._inject,
+            "policy": self._policy,
+            "rotate": self._rotate,
+        }
+        self._for_tests: dict[str, Operation] = {
+            "external": self._external,
+            "issue": self._issue,
+            "clock": self._clock,
+        }
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            if peer_of(connection).uid != os.getuid() or len(self._open) >= _CONNECTIONS_MAX:
+                connection.close()
+                continue
+            connection.setblocking(False)
+            task = self._owner.spawn(self._serve_one(connection), name="admin connection")
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+
+    async def finish(self) -> None:
+        """Let answers under way (that of ``stop`` among them) end, shortly."""
+        if self._open:
+            await asyncio.wait(self._open, timeout=1.0)
+        await self._owner.stop()
+
+    async def _serve_one(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_REQUEST_BYTES_MAX)
+        answer = Answer(writer)
+        try:
+            raw = await reader.readuntil(b"\n")
+            answer.line({"done": True, "result": await self._run(raw, answer)})
+            await answer.flush()
+        except SeamlineError as error:
+            answer.line({"error": error.to_json()})
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            return  # the other end broke off, or never asked
+        except Exception as error:  # whatever it is, who asked must hear of it
+            _log.exception("an admin request failed")
+            answer.line({"error": RunError(f"{type(error).__name__}: {error}").to_json()})
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _run(self, raw: bytes, answer: Answer) -> dict[str, Any]:
+        try:
+            request = json.loads(raw)
+            name = request.pop("op")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ControlError("a request is one line of JSON with an op", 'Such as {"op": "status"}.') from None
+        operation = self._operations.get(name)
+        if operation is None and name in self._for_tests:
+            if not self._supervisor.testing:
+                raise NotAllowedError(f"{name!r} is for tests", "Start the supervisor with testing=True.")
+            operation = self._for_tests[name]
+        if operation is None:
+            raise UnknownTargetError(
+                f"there is no operation {name!r}", f"Known: {', '.join(sorted(self._operations))}."
+            )
+        try:
+            return await operation(request, answer)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.debug("a malformed request", exc_info=error)
+            raise ControlError(f"the request {name!r} has a missing or wrong argument: {error}") from error
+
+    # What everybody may ask.
+
+    async def _status(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        return self._supervisor.status()
+
+    async def _endpoints(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        return {"endpoints": in_json(self._supervisor.fleet.endpoints()), "url": self._supervisor.url}
+
+    async def _top(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """``top`` lines every ``interval_s`` with ``follow``; the result is the last."""
+        interval_s = min(max(float(request.get("interval_s", 1.0)), 0.05), 60.0)
+        before = await self._snapshot()
+        while True:
+            await asyncio.sleep(interval_s)
+            after = await self._snapshot()
+            top = {
+                "topology": self._supervisor.topology,
+                "edges": compare(before, after),
+                "workloads": self._supervisor.status()["workloads"],
+            }
+            if not request.get("follow"):
+                return top
+            answer.line({"top": top})
+            await answer.flush()
+            before = after
+
+    async def _snapshot(self) -> Snapshot:
+        replicas = [each for each in self._supervisor.fleet.replicas if each.reachable]
+        stats = await asyncio.gather(*(each.ask(AskStats, _ANSWER_S) for each in replicas), return_exceptions=True)
+        found = {
+            (each.pid, each.label): cast("dict[str, Any]", stat)
+            for each, stat in zip(replicas, stats, strict=True)
+            if isinstance(stat, dict)
+        }
+        return Snapshot(asyncio.get_running_loop().time(), found)
+
+    async def _logs(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """``log`` lines: the last ``lines``, of ``module`` (or workload) if named; with ``follow`` all that come."""
+        book, name = self._supervisor.book, request.get("module")
+        with book.follow() as queue:
+            for line in book.last(name, int(request.get("lines", 50))):
+                answer.line({"log": line})
+            await answer.flush()
+            while request.get("follow"):
+                line = await queue.get()
+                if name is None or name in {line.get("module"), line.get("workload")}:
+                    answer.line({"log": line})
+                    await answer.flush()
+        return {}
+
+    async def _switch(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        change = await self._supervisor.switch(str(request["topology"]), answer.say)
+        return {"topology": self._supervisor.topology, **change.to_json()}
+
+    async def _scale(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        counts = {str(name): int(number) for name, number in request["replicas"].items()}
+        return (await self._supervisor.scale(counts, answer.say)).to_json()
+
+    async def _restart(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        return (await self._supervisor.restart(request.get("workload"), answer.say)).to_json()
+
+    async def _stop(self, _: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        answer.say("finishing what is in flight")
+        self._supervisor.request_stop()
+        assert self._supervisor.stopped is not None
+        return {"drained": await asyncio.shield(self._supervisor.stopped)}
+
+    async def _inject(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        self._supervisor.fleet.rules = request["rules"]
+        replicas = self._workers(request.get("workload"))
+        await asyncio.gather(*(each.ask(Inject, _ANSWER_S, rules=request["rules"]) for each in replicas))
+        return {"workers": len(replicas)}
+
+    async def _policy(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        await self._supervisor.reload_policy()
+        return {}
+
+    async def _rotate(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        """A new root: everyone trusts it before anyone is given a certificate that it signed."""
+        authority = await self._supervisor.registrar.authority()
+        bundle = authority.rotate_root().decode()
+        replicas = self._workers(None)
+        await asyncio.gather(*(each.ask(Bundle, _ANSWER_S, bundle=bundle) for each in replicas))
+        return {"workers": len(replicas)}
+
+    # What tests may ask.
+
+    async def _external(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """``endpoints``: module to ``host:port``."""
+        found: dict[str, Address] = {}
+        for module, where in request["endpoints"].items():
+            host, _, port = str(where).rpartition(":")
+            found[module] = Address(host, int(port), workload="external")
+        return (await self._supervisor.replace_external(found, answer.say)).to_json()
+
+    async def _issue(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """A certificate for any ``module`` on ``csr``, so that a test can take part in the mesh."""
+        authority = await self._supervisor.registrar.authority()
+        lifetime_s = float(request.get("lifetime_s", 600))
+        chain = authority.issue(str(request["csr"]).encode(), str(request["module"]), lifetime_s)
+        return {"chain": chain.decode(), "bundle": authority.bundle_pem.decode()}
+
+    async def _clock(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """Move the clock of one ``workload``, or of all."""
+        offset_s = float(request["offset_s"])
+        workload = request.get("workload")
+        if workload is None:
+            self._supervisor.clock.offset_s = offset_s
+        replicas = self._workers(workload)
+        await asyncio.gather(*(each.ask(MoveClock, _ANSWER_S, offset_s=offset_s) for each in replicas))
+        return {"workers": len(replicas)}
+
+    def _workers(self, name: str | None) -> list[Replica]:
+        wanted = None if name is None else self._supervisor.workload_of(name)
+        return [
+            each for each in self._supervisor.fleet.replicas if each.reachable and wanted in {None, each.workload.name}
+        ]

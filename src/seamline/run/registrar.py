@@ -1,0 +1,187 @@
+"""The control socket: who a worker is, and the identities it may have.
+
+A process is believed only by what the kernel says of it: its pid must be of a child that this supervisor spawned,
+its user ours, its claim of workload, replica and generation that of the spawn, and it may come once. Then it is
+given certificates for exactly the modules of its workload. Everything else is refused and written to the audit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seamline.kernel.clock import SystemClock
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.settings import Settings
+from seamline.kernel.signal import log
+from seamline.mesh.audit import Audit
+from seamline.run.control import (
+    ControlChannel,
+    Hello,
+    Refused,
+    Sign,
+    Signed,
+    ToSupervisor,
+    Welcome,
+    supervisor_decoder,
+)
+from seamline.run.errors import AttestationError, ControlError
+from seamline.run.replica import Replica
+from seamline.run.sockets import Peer, peer_of
+
+if TYPE_CHECKING:
+    from seamline.mesh.identity import CertificateAuthority
+
+_log = log.get("seamline.run")
+_HELLO_TIMEOUT_S = 10.0
+_CONNECTIONS_MAX = 512
+
+
+class Registrar:
+    """Serves the control socket.
+
+    Args:
+        settings: the application's.
+        data: the data directory; the authority lives in ``identity``, the audit in ``audit``.
+        replicas: all that may have a process now.
+        clock: the authority's.
+    """
+
+    def __init__(
+        self, settings: Settings, data: Path, replicas: Callable[[], Iterable[Replica]], clock: SystemClock
+    ) -> None:
+        self._settings = settings
+        self._folder = data / "identity"
+        self._replicas = replicas
+        self._clock = clock
+        self._audit = Audit(data / "audit" / "supervisor.jsonl")
+        self._owner = TaskOwner("control socket")
+        self._authority: asyncio.Task[CertificateAuthority] | None = None
+        self._connections = 0
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept workers until cancelled."""
+        loop = asyncio.get_running_loop()
+        # Loaded beside the start of the workers: the cryptography library takes a tenth of a second to import.
+        self._authority = self._owner.spawn(asyncio.to_thread(self._load_authority), name="authority")
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                self._owner.spawn(self._serve_one(connection), name="control connection")
+        finally:
+            await self._owner.stop()
+            self._audit.close()
+
+    def _load_authority(self) -> CertificateAuthority:
+        from seamline.mesh.identity import CertificateAuthority  # heavy: see serve
+
+        return CertificateAuthority.load_or_create(
+            self._folder,
+            self._settings.trust_domain,
+            self._settings.app.name,
+            passphrase=self._settings.identity.passphrase or None,
+            clock=self._clock,
+        )
+
+    async def authority(self) -> CertificateAuthority:
+        assert self._authority is not None
+        return await asyncio.shield(self._authority)
+
+    async def _serve_one(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        peer = peer_of(connection)
+        if self._connections >= _CONNECTIONS_MAX:
+            connection.close()
+            return
+        self._connections += 1
+        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        channel = ControlChannel[ToSupervisor](reader, writer, supervisor_decoder())
+        try:
+            await self._converse(channel, peer)
+        except SeamlineError as error:
+            self._refuse(channel, peer, error)
+        finally:
+            self._connections -= 1
+            channel.close()
+            await channel.closed()
+
+    async def _converse(self, channel: ControlChannel[ToSupervisor], peer: Peer) -> None:
+        try:
+            hello = await asyncio.wait_for(channel.receive(), _HELLO_TIMEOUT_S)
+        except TimeoutError:
+            raise AttestationError(f"the process {peer.pid} connected and said nothing") from None
+        if hello is None:
+            return
+        replica = self.attest(hello, peer)
+        authority = await self.authority()
+        replica.attach(channel)
+        channel.send(
+            Welcome(
+                modules=list(replica.workload.modules),
+                trust_domain=self._settings.trust_domain,
+                app=self._settings.app.name,
+                bundle=authority.bundle_pem.decode(),
+                heartbeat_s=self._settings.run.heartbeat_s,
+                clock_offset_s=self._clock.offset_s,
+            )
+        )
+        while (message := await channel.receive()) is not None:
+            if isinstance(message, Sign):
+                channel.send(self._sign(message, replica, authority, peer))
+            else:
+                replica.hear(message)
+
+    def attest(self, hello: ToSupervisor, peer: Peer) -> Replica:
+        """The replica whose process this is. Raises AttestationError."""
+        if peer.uid != os.getuid():
+            raise AttestationError(f"the process {peer.pid} belongs to user {peer.uid}, not to ours ({os.getuid()})")
+        replica = next((each for each in self._replicas() if each.pid == peer.pid), None)
+        if replica is None:
+            raise AttestationError(f"the process {peer.pid} was not started by this supervisor")
+        claim = (hello.workload, hello.replica, hello.generation) if isinstance(hello, Hello) else None
+        if claim != (replica.workload.name, replica.index, replica.generation):
+            raise AttestationError(f"the process {peer.pid} was started as {replica!r} and claims to be {claim!r}")
+        if replica.attached:
+            raise AttestationError(f"the process {peer.pid} ({replica!r}) is connected already")
+        return replica
+
+    def _sign(self, message: Sign, replica: Replica, authority: CertificateAuthority, peer: Peer) -> Signed | Refused:
+        foreign = sorted(set(message.requests) - set(replica.workload.modules))
+        if foreign:
+            error = AttestationError(
+                f"{replica.label!r} asked for the identity of {', '.join(map(repr, foreign))}, which it does not host"
+            )
+            self._record(peer, str(foreign), error)
+            return Refused(error.to_json())
+        lifetime_s = self._settings.identity.certificate_lifetime_s
+        try:
+            chains = {
+                module: authority.issue(request.encode(), module, lifetime_s).decode()
+                for module, request in message.requests.items()
+            }
+        except SeamlineError as error:
+            self._record(peer, replica.label, error)
+            return Refused(error.to_json())
+        return Signed(chains=chains, bundle=authority.bundle_pem.decode())
+
+    def _refuse(self, channel: ControlChannel[ToSupervisor], peer: Peer, error: SeamlineError) -> None:
+        self._record(peer, "control socket", error)
+        if isinstance(error, AttestationError):
+            channel.send(Refused(error.to_json()))
+
+    def _record(self, peer: Peer, resource: str, error: SeamlineError) -> None:
+        _log.warning("%s", error)
+        kind = "protocol" if isinstance(error, ControlError) else "attestation"
+        self._audit.record(
+            "refuse",
+            principal=f"pid {peer.pid}",
+            action="issue identity",
+            resource=resource,
+            reason=f"{kind}: {error.fact}",
+            peer=f"uid {peer.uid}",
+        )

@@ -1,0 +1,348 @@
+"""A worker process: proves who it is, gets its certificates, hosts its modules, does what the supervisor says.
+
+``python -m seamline.run.worker <label> <options as JSON>``; the supervisor starts it. It makes its own keys, which
+never leave it. When the supervisor dies the kernel kills the worker; where the kernel cannot, the end of the control
+channel does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from seamline.kernel.clock import SystemClock
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.signal import log
+from seamline.run.berth import Berth, Factory, Hosting
+from seamline.run.control import (
+    Address,
+    AskStats,
+    Beat,
+    Bundle,
+    ControlChannel,
+    Done,
+    Drain,
+    Endpoints,
+    Failed,
+    Hello,
+    Inject,
+    MoveClock,
+    Numbered,
+    Ready,
+    Refused,
+    ReloadPolicy,
+    Route,
+    ServePublic,
+    Sign,
+    Signed,
+    Stop,
+    ToWorker,
+    Welcome,
+    WorkerOptions,
+    worker_decoder,
+)
+from seamline.run.errors import AttestationError, ControlError, Exit, StartFailedError
+from seamline.run.sockets import unix_address
+
+if TYPE_CHECKING:
+    from seamline.mesh.identity import WorkloadIdentity
+
+_log = log.get("seamline.run")
+_DEFAULT_FACTORY = "seamline.run.hosting:host"
+_STOP_S = 2.0
+_RENEWAL_RETRY_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """The one worker of this process."""
+
+    def __init__(self, options: WorkerOptions, channel: ControlChannel[ToWorker]) -> None:
+        self._options = options
+        self._channel = channel
+        self._clock = SystemClock()
+        self._owner = TaskOwner("worker")
+        self._host: Hosting | None = None
+        self._endpoints: dict[str, list[Address]] = {}
+        self._routes: list[Route] = []
+        self._identity: WorkloadIdentity | None = None
+        self._keys: dict[str, str] = {}
+        self._signed: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._ready = False
+        self._began = time.monotonic()
+
+    async def run(self) -> Exit:
+        """Until the supervisor says stop, or is gone."""
+        options = self._options
+        self._channel.send(Hello(workload=options.workload, replica=options.replica, generation=options.generation))
+        welcome = await self._channel.receive()
+        if isinstance(welcome, Refused):
+            print(f"refused: {welcome.error.get('fact')}", file=sys.stderr)  # noqa: T201  # before logs mean anything
+            return Exit.REFUSED
+        if not isinstance(welcome, Welcome):
+            return Exit.ORPHANED
+        self._clock.offset_s = welcome.clock_offset_s
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_terminate)
+        self._owner.spawn(self._listen(), name="control")
+        starting = self._owner.spawn(self._start_or_report(welcome), name="start")
+        status = await self._ended
+        starting.cancel()
+        await self._finish()
+        return status
+
+    async def _start_or_report(self, welcome: Welcome) -> None:
+        try:
+            await self._start(welcome)
+        except SeamlineError as error:
+            self._fail(error.to_json())
+        except Exception as error:  # whatever the application raises while it starts
+            _log.exception("%s cannot start", self._options.workload)
+            fact = f"{self._options.workload!r} cannot start: {type(error).__name__}: {error}"
+            self._fail(StartFailedError(fact, "The log above has the traceback.").to_json())
+
+    def _fail(self, error: dict[str, str | None]) -> None:
+        self._channel.send(Failed(error=error))
+        self._end(Exit.START_FAILED)
+
+    async def _start(self, welcome: Welcome) -> None:
+        from seamline.mesh.identity import WorkloadIdentity  # heavy, and not needed by the supervisor
+
+        options = self._options
+        self._identity = identity = WorkloadIdentity(welcome.trust_domain, welcome.app)
+        identity.set_bundle(welcome.bundle.encode())
+        await self._get_certificates(welcome.modules)
+        module, _, name = (options.host_factory or _DEFAULT_FACTORY).partition(":")
+        factory = cast("Factory", getattr(importlib.import_module(module), name))
+        berth = Berth(
+            folder=Path(options.folder),
+            data=Path(options.data),
+            workload=f"{options.workload}-{options.replica}" if options.replica else options.workload,
+            modules=tuple(options.modules),
+            identity=identity,
+            clock=self._clock,
+        )
+        self._host = host = factory(berth)
+        host.set_endpoints(self._endpoints, self._routes)
+        await host.start()
+        await host.serve_mesh(socket.socket(fileno=options.mesh))
+        if not host.gateway:
+            os.close(options.public)
+        self._owner.spawn(self._renew(), name="renew certificates")
+        self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
+        self._ready = True
+        self._channel.send(Ready(gateway=host.gateway, took_s=time.monotonic() - self._began, routes=list(host.routes)))
+
+    # Identity.
+
+    async def _get_certificates(self, modules: list[str]) -> None:
+        from seamline.mesh.identity import new_key_and_csr
+
+        requests: dict[str, str] = {}
+        for module in modules:
+            key, request = new_key_and_csr()
+            self._keys[module] = key.decode()
+            requests[module] = request.decode()
+        self._signed = asyncio.get_running_loop().create_future()
+        self._channel.send(Sign(requests=requests))
+        await self._signed
+
+    async def _renew(self) -> None:
+        """New keys and certificates at about half of a certificate's life, each module in its own time."""
+        from seamline.mesh.identity import next_rotation
+
+        assert self._identity is not None
+        random = Random()  # jitter, not a secret
+        due: dict[str, datetime] = {}
+        while True:
+            for module in self._options.modules:
+                due.setdefault(module, next_rotation(*self._identity.validity(module), random))
+            first = min(due, key=lambda name: due[name])
+            wait_s = (due[first] - datetime.now(UTC)).total_seconds() - self._clock.offset_s
+            await asyncio.sleep(min(max(wait_s, 0.05), _RENEWAL_RETRY_S))
+            if wait_s > _RENEWAL_RETRY_S:
+                continue  # in short steps, because the clock may be moved
+            try:
+                await self._get_certificates([first])
+                del due[first]
+            except SeamlineError as error:
+                _log.error("the certificate of %s was not renewed: %s", first, error)  # no traceback: a fact
+                await asyncio.sleep(_RENEWAL_RETRY_S)
+
+    def _install(self, message: Signed) -> None:
+        assert self._identity is not None
+        self._identity.set_bundle(message.bundle.encode())
+        for module, chain in message.chains.items():
+            self._identity.install(module, self._keys.pop(module).encode(), chain.encode())
+        if self._signed and not self._signed.done():
+            self._signed.set_result(None)
+
+    # What the supervisor says.
+
+    async def _listen(self) -> None:
+        try:
+            while (message := await self._channel.receive()) is not None:
+                if isinstance(message, Stop):
+                    self._end(Exit.STOPPED)
+                    return
+                self._hear(message)
+        except ControlError as error:
+            _log.error("%s", error)  # a fact, no traceback
+        self._end(Exit.ORPHANED)
+
+    def _hear(self, message: ToWorker) -> None:
+        match message:
+            case Signed():
+                self._install(message)
+            case Refused(error=error):
+                if self._signed and not self._signed.done():
+                    fact, remedy = str(error.get("fact")), error.get("remedy") or ""
+                    self._signed.set_exception(AttestationError(fact, remedy))
+            case Endpoints(number=0):
+                self._set_endpoints(message)
+            case (
+                Endpoints() | ServePublic() | Bundle() | ReloadPolicy() | Inject() | MoveClock() | AskStats() | Drain()
+            ):
+                self._owner.spawn(self._answer(message), name=type(message).__name__)
+            case _:
+                raise ControlError(f"the supervisor sent a {type(message).__name__} out of turn")
+
+    async def _answer(self, message: Numbered) -> None:
+        try:
+            result = await self._do(message)
+            self._channel.send(Done(number=message.number, result=result))
+        except Exception as error:  # the supervisor is told, and decides
+            _log.exception("%s failed", type(message).__name__)
+            self._channel.send(Done(number=message.number, error=f"{type(error).__name__}: {error}"))
+
+    async def _do(self, message: Numbered) -> Any:
+        if isinstance(message, Endpoints):
+            return self._set_endpoints(message)
+        if isinstance(message, Bundle):
+            assert self._identity is not None
+            return self._identity.set_bundle(message.bundle.encode())
+        if isinstance(message, MoveClock):
+            self._clock.offset_s = message.offset_s
+            return None
+        host = self._host
+        if host is None:
+            raise ControlError(f"{self._options.workload!r} has not started yet")
+        match message:
+            case ServePublic():
+                # A duplicate: the descriptor stays for the next time, as after a failed attempt.
+                return await host.serve_public(socket.socket(fileno=os.dup(self._options.public)))
+            case ReloadPolicy():
+                return host.reload_policy()
+            case Inject(rules=rules):
+                return host.inject(rules)
+            case AskStats():
+                return host.stats()
+            case Drain(timeout_s=timeout_s):
+                return await host.drain(timeout_s)
+
+    def _set_endpoints(self, message: Endpoints) -> None:
+        self._endpoints, self._routes = message.endpoints, message.routes
+        if self._host is not None:
+            self._host.set_endpoints(message.endpoints, message.routes)
+
+    async def _beat(self, every_s: float) -> None:
+        """Tell that the event loop turns, and how late."""
+        while True:
+            asked = time.monotonic()
+            await asyncio.sleep(every_s)
+            lag_ms = max(0.0, (time.monotonic() - asked - every_s) * 1000)
+            self._channel.send(Beat(lag_ms=round(lag_ms, 2), cpu_s=time.process_time(), rss_bytes=_rss_bytes()))
+
+    # The end.
+
+    def _on_terminate(self) -> None:
+        """SIGTERM to the worker itself: finish what is in flight; the supervisor fills the place again."""
+        self._owner.spawn(self._terminate(), name="terminate")
+
+    async def _terminate(self) -> None:
+        drained = await self._host.drain(_STOP_S) if self._host else True
+        self._end(Exit.STOPPED if drained else Exit.FORCED)
+
+    def _end(self, status: Exit) -> None:
+        if not self._ended.done():
+            self._ended.set_result(status)
+
+    async def _finish(self) -> None:
+        # Whatever the application's own shutdown does, the process ends.
+        backstop = threading.Timer(_STOP_S + 1.0, os._exit, args=(Exit.FORCED,))
+        backstop.daemon = True
+        backstop.start()
+        if self._host is not None:
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await self._host.stop()
+            except Exception:  # it stops all the same
+                _log.exception("%s did not stop cleanly", self._options.workload)
+        self._channel.close()
+        await self._channel.closed()
+        await self._owner.stop(1.0)
+
+
+def _rss_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def die_with_parent(parent: int) -> bool:
+    """Ask the kernel to kill this process when ``parent`` dies; False if it is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
+async def _connect_and_run(options: WorkerOptions) -> Exit:
+    with unix_address(Path(options.control)) as address:
+        reader, writer = await asyncio.open_unix_connection(address)
+    return await Worker(options, ControlChannel[ToWorker](reader, writer, worker_decoder())).run()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker that ``arguments`` describe; its exit status."""
+    options = msgspec.json.decode(arguments[1], type=WorkerOptions)
+    if not die_with_parent(options.supervisor_pid):
+        return Exit.ORPHANED
+    # The terminal's Ctrl-C is for the supervisor, which tells us what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.configure(options.log_level)
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    run: Callable[[Coroutine[Any, Any, Exit]], Exit] = asyncio.run
+    if sys.platform != "win32":
+        import uvloop
+
+        run = uvloop.run
+    try:
+        return run(_connect_and_run(options))
+    except OSError as error:
+        _log.error("no control channel: %s", error)  # a fact, no traceback
+        return Exit.ORPHANED
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    # Threads that an application left behind must not keep the process: everything was stopped or given up.
+    os._exit(status)
