@@ -18,6 +18,7 @@ li {{ padding: .7rem 0; border-bottom: 1px solid #8883; }}
 .held {{ background: #8882; padding: .6rem .9rem; border-radius: .6rem; }}
 form {{ display: grid; grid-template-columns: 1fr auto; gap: .6rem; max-width: 36rem; }}
 textarea {{ grid-column: span 2; min-height: 4.5rem; }}
+button {{ justify-self: start; padding-inline: 1.2rem; cursor: pointer; }}
 input, select, textarea, button {{ font: inherit; padding: .45rem .7rem;
   border-radius: .5rem; border: 1px solid #8886; }}
 @media (prefers-color-scheme: dark) {{ body {{ color: #ece6da; background: #24282b; }} .stars {{ color: #e58b66; }} }}

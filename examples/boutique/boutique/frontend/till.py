@@ -63,7 +63,7 @@ async def place_order(request: Request) -> Response:
 async def order(request: Request) -> Response:
     placed = await (await _checkout()).order(request.path_params["order_id"])
     shipping = await _shipping()
-    stops = [stop async for stop in shipping.route(placed.tracking_id, placed.address.country)]
+    stops = [stop async for stop in shipping.route(placed.address.country)]
     return page(
         "order.html",
         await head(request),

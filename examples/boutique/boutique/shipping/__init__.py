@@ -64,6 +64,6 @@ class Shipping(Contract):
         ...
 
     @readonly
-    def route(self, tracking_id: str, country: str) -> AsyncIterator[Stop]:
-        """The stops of a parcel, in order. Raises ``CountryNotServed``."""
+    def route(self, country: str) -> AsyncIterator[Stop]:
+        """The stops of a parcel to a country, in order. Raises ``CountryNotServed``."""
         ...
