@@ -1,0 +1,173 @@
+"""Coroutines start at once, in tasks that are used again and never mix up their calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator
+
+import pytest
+
+from seamline.kernel.lifetime import Runners, TaskOwner
+
+_VARIABLE = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.fixture
+async def runners() -> AsyncIterator[Runners]:
+    pool = Runners()
+    yield pool
+    await pool.stop()
+
+
+async def in_a_callback(function: object) -> None:
+    """Run outside of any task, as a protocol's data_received does."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def run() -> None:
+        try:
+            function()  # type: ignore[operator]  # pyright: ignore
+        finally:
+            done.set_result(None)
+
+    loop.call_soon(run)
+    await done
+
+
+async def test_a_coroutine_that_does_not_wait_ends_within_start(runners: Runners):
+    """No tick of the loop passes, once the pool has a parked task."""
+    seen: list[object] = []
+
+    async def quick() -> None:
+        seen.append(asyncio.current_task())
+
+    runners.start(quick())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    def start() -> None:
+        assert runners.start(quick()).done
+        assert runners.start(quick()).done
+
+    await in_a_callback(start)
+    assert len(seen) == 3
+    assert None not in seen
+
+
+async def test_a_waiting_coroutine_is_an_ordinary_task(runners: Runners):
+    """asyncio.timeout, task groups and cancellation work from the first step on."""
+    seen: list[str] = []
+
+    async def waits() -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(10)
+        except TimeoutError:
+            seen.append("timeout")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+        seen.append("group")
+        await asyncio.sleep(10)
+
+    running = runners.start(waits())
+    async with asyncio.timeout(5):
+        while seen != ["timeout", "group"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    running.cancel()
+    async with asyncio.timeout(5):
+        while not running.done:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def test_a_cancelled_task_serves_the_next_call_unharmed(runners: Runners):
+    """Neither the cancellation nor a swallowed one leaks into the call that follows."""
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    seen: list[int] = []
+
+    async def polite() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append(task.cancelling())
+        await asyncio.sleep(0)
+        seen.append(1)
+
+    for _ in range(5):
+        running = runners.start(stubborn())
+        await asyncio.sleep(0.002)
+        running.cancel()
+        running.cancel()
+        await asyncio.sleep(0.002)
+        assert running.done
+        running.cancel()
+        runners.start(polite())
+        await asyncio.sleep(0.002)
+    assert seen == [0, 1] * 5
+
+
+async def test_context_variables_do_not_reach_the_next_call(runners: Runners):
+    """What one handler sets, no other sees."""
+    seen: list[str] = []
+
+    async def sets() -> None:
+        seen.append(_VARIABLE.get())
+        _VARIABLE.set("left behind")
+        await asyncio.sleep(0)
+        seen.append(_VARIABLE.get())
+
+    for _ in range(3):
+        runners.start(sets())
+        await asyncio.sleep(0.002)
+    assert seen == ["unset", "left behind"] * 3
+
+
+async def test_started_from_within_a_task_it_still_runs(runners: Runners):
+    """A start from inside a task cannot run at once; it runs in the next tick."""
+    seen: list[int] = []
+
+    async def quick() -> None:
+        seen.append(1)
+
+    for _ in range(3):
+        runners.start(quick())
+    await asyncio.sleep(0.002)
+    assert seen == [1, 1, 1]
+
+
+async def test_stop_cancels_what_runs():
+    """Nothing is left behind."""
+    pool = Runners()
+    ended: list[str] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("ended")
+
+    pool.start(long())
+    pool.start(long())
+    await asyncio.sleep(0)
+    await pool.stop()
+    assert ended == ["ended", "ended"]
+
+
+async def test_an_owner_tells_of_failures():
+    """A background task's error is not lost: it is logged, and raised at the end."""
+    owner = TaskOwner("test")
+
+    async def fails() -> None:
+        raise ValueError
+
+    owner.spawn(fails())
+    await asyncio.sleep(0)
+    with pytest.raises(ValueError):
+        await owner.stop()
+    async with TaskOwner() as other:
+        other.spawn(asyncio.sleep(60))
