@@ -82,7 +82,12 @@ async def test_retries_stop_at_their_number_and_their_budget(made: Rig):
     """``retries`` bounds one call, the budget bounds them all: an outage is not multiplied."""
     service = StockService()
     service.failing = unavailable(10**9)
-    rules = {"retry_budget_ratio": 0.1, "retry_budget_min_per_s": 0, "circuit_calls_min": 10**6, "outlier_failures": 10**6}
+    rules = {
+        "retry_budget_ratio": 0.1,
+        "retry_budget_min_per_s": 0,
+        "circuit_calls_min": 10**6,
+        "outlier_failures": 10**6,
+    }
     _, stock = await client_of(made, service, rules=rules)
     for _ in range(100):
         with pytest.raises(Unavailable):
