@@ -34,9 +34,7 @@ def test_boxes_break_into_rows_and_stay_rectangular() -> None:
 
 def test_a_tree_ends_each_branch() -> None:
     """The last twig of a trunk has the corner."""
-    assert picture.tree({"web": ["Cart", "Ads"], "cart": []}, "calls nothing") == (
-        "web\n├─ Cart\n└─ Ads\ncart  calls nothing"
-    )
+    assert picture.tree({"web": ["Cart", "Ads"], "cart": ["Ads"]}) == "web\n├─ Cart\n└─ Ads\ncart\n└─ Ads"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,6 @@ VERBS: dict[str, Entry] = {
     "scale": Entry(CHANGE, "Give modules more or fewer replicas", "scale"),
     "restart": Entry(CHANGE, "Replace the processes of a workload, or of all", "restart"),
     "inject": Entry(CHANGE, "Inject delays, errors, drops and crashes into calls", "inject"),
-    "call": Entry(CHANGE, "Call a method of a contract by hand", "call"),
     "check": Entry(PROVE, "Check modules, contracts, wiring and policy without starting anything", "check"),
     "load": Entry(PROVE, "Send shoppers, switch topologies meanwhile, count what failed", "load"),
     "policy": Entry(KEEP, "Test and explain who may call what", "policy"),

@@ -86,3 +86,9 @@ def running_topology(settings: Settings) -> str | None:
         return str(ask(settings, "status")["topology"])
     except NotRunningError:
         return None
+
+
+def known_names(settings: Settings) -> list[str]:
+    """Modules, and the workloads of every topology."""
+    workloads = [name for groups in settings.topologies.values() for name in groups]
+    return list(dict.fromkeys([*settings.modules, *workloads]))

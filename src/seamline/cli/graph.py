@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seamline.cli import output
+from seamline.cli import manual, output
 from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Json
@@ -60,7 +60,10 @@ def graph(
             name: [f"{b} of {c}" if b.lower() != c else b for a, b, c in arrows if a == name]
             for name in application.modules
         }
-        typer.echo(picture.tree(branches, "calls nothing"))
+        quiet = [name for name, twigs in branches.items() if not twigs]
+        typer.echo(picture.tree({name: twigs for name, twigs in branches.items() if twigs}))
+        if quiet:
+            typer.echo(manual.paragraphs(f"Calling nobody: {', '.join(quiet)}."))
 
 
 def uses(application: Application) -> Iterator[tuple[str, str, str]]:

@@ -56,10 +56,10 @@ def topology(
     return boxes([box(name, modules) for name, modules in workloads.items()], width)
 
 
-def tree(branches: Mapping[str, Sequence[str]], otherwise: str) -> str:
+def tree(branches: Mapping[str, Sequence[str]]) -> str:
     """A trunk for each name, with its twigs below it."""
     lines: list[str] = []
     for trunk, twigs in branches.items():
-        lines.append(trunk if twigs else f"{trunk}  {otherwise}")
+        lines.append(trunk)
         lines += [f"{'└─' if twig is twigs[-1] else '├─'} {twig}" for twig in twigs]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from seamline.cli import connect, output
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Data, Json
 from seamline.cli.topology import change
-
-if TYPE_CHECKING:
-    from seamline.kernel.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +29,7 @@ def scale(
 ) -> None:
     """Give modules more or fewer replicas while they run; those that end are drained first."""
     settings = connect.read_settings(app_folder, data)
-    wanted = connect.parse_counts(counts, known_names(settings))
+    wanted = connect.parse_counts(counts, connect.known_names(settings))
     with output.progress(quiet=as_json) as say:
         result = connect.ask(settings, "scale", say, replicas=wanted)
     if as_json:
@@ -40,9 +37,3 @@ def scale(
     else:
         said = ", ".join(f"{name} has {count} replica{'s' if count != 1 else ''}" for name, count in wanted.items())
         typer.echo(f"{said}. {change(result)}")
-
-
-def known_names(settings: Settings) -> list[str]:
-    """Modules, and the workloads of every topology."""
-    workloads = [name for groups in settings.topologies.values() for name in groups]
-    return list(dict.fromkeys([*settings.modules, *workloads]))

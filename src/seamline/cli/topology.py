@@ -132,7 +132,8 @@ def report(settings: Settings, wanted: str, result: Mapping[str, Any]) -> None:
 
 def change(result: Mapping[str, Any]) -> str:
     """What a switch, a scaling or a restart did, in one sentence or two."""
-    started, stopped = result.get("started") or [], result.get("stopped") or []
+    started: list[str] = list(result.get("started") or ())
+    stopped: list[str] = list(result.get("stopped") or ())
     if not started and not stopped:
         return "It was so already; nothing was started or stopped."
     parts = [
