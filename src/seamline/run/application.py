@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import sys
@@ -135,8 +134,9 @@ class Application:
         packages = dict(self.settings.modules)
         return [
             InsideImportError(
-                f"module {found.importer_module!r} imports {found.imported_dotted!r}, the inside of module {found.owner_module!r}",
-                f"Import from {packages[found.owner_module]!r}, its contract; if what is needed is not there, put it there.",
+                f"module {found.importer_module!r} imports {found.imported_dotted!r}, "
+                f"the inside of module {found.owner_module!r}",
+                f"Import from {packages[found.owner_module]!r}, its contract; what is needed and not there belongs there.",
                 place=f"{found.file}:{found.line}",
             )
             for found in find_inside_imports(packages)
@@ -150,54 +150,7 @@ def checking_platform() -> Platform:
     def nothing(_: Module) -> Any:
         return None
 
-    return {kind: nothing for kind in (Contract, Database, Clock, Settings, Module)}
-
-
-def front_module(settings: Settings) -> str | None:
-    """The module whose public face is at ``/``, found without importing it: the gateway lives in its workload.
-
-    A route for ``/`` in ``[gateway]`` decides; else the first module that mounts at ``/``; else the first that mounts.
-    """
-    for route in settings.gateway.routes:
-        if route.path == "/" and not route.host:
-            return route.module
-    root = str(settings.folder)
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    mounting: list[tuple[str, bool]] = []
-    for name, package in settings.modules.items():
-        source = _source_of(package)
-        if source is not None:
-            mounting += [(name, at_root) for at_root in _mounts(source)]
-    at_root = [name for name, is_root in mounting if is_root]
-    return (at_root or [name for name, _ in mounting] or [None])[0]
-
-
-def _source_of(package: str) -> str | None:
-    path = Path(*package.split(".")) / "module.py"
-    for entry in sys.path:
-        file = Path(entry or ".") / path
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-    return None
-
-
-def _mounts(source: str) -> list[bool]:
-    """For every ``module.mount(...)`` in the source, whether it is at the root."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return []
-    found: list[bool] = []
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount"):
-            continue
-        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "module"):
-            continue
-        keywords = {k.arg: k.value for k in node.keywords}
-        at, host = keywords.get("at"), keywords.get("host")
-        found.append(host is None and (at is None or (isinstance(at, ast.Constant) and at.value == "/")))
-    return found
+    return dict.fromkeys((Contract, Database, Clock, Settings, Module), nothing)
 
 
 def _import(dotted: str) -> ModuleType:

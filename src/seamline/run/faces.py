@@ -12,6 +12,7 @@ from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import Contract
 from seamline.module.module import Module, Mount
 from seamline.module.port import MOUNTED
+from seamline.run.placement import GATEWAY
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import GatewaySettings
@@ -23,7 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-GATEWAY = "gateway"
+
 _log = logging.getLogger("seamline.run")
 
 
@@ -119,7 +120,7 @@ class Faces:
 def _app_for(apps: list[tuple[Mount, AsgiApp]], scope: MutableMapping[str, Any]) -> AsgiApp:
     path: str = scope.get("path", "/")
     for mount, app in apps:
-        if mount.at == "/" or path == mount.at or path.startswith(f"{mount.at}/"):
+        if mount.at in ("/", path) or path.startswith(f"{mount.at}/"):
             return app
     return apps[-1][1]
 

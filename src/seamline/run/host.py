@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.settings import Settings
@@ -237,7 +237,7 @@ class Host:
             await database.close()
         self._audit.close()
 
-    async def __aenter__(self) -> Host:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

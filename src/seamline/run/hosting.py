@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seamline.mesh.balance import Endpoint
-from seamline.run.application import Application, front_module
+from seamline.run.application import Application
 from seamline.run.berth import Berth
 from seamline.run.control import Address, Route
 from seamline.run.faces import PublicRoute
 from seamline.run.host import Host
+from seamline.run.placement import front_module
 
 
 class ModuleHosting:

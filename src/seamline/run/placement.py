@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from seamline.kernel.settings import Settings
 from seamline.run.errors import UnknownTargetError
@@ -58,3 +62,60 @@ def place(
 
 def _name(group: str, modules: tuple[str, ...]) -> str:
     return modules[0] if len(modules) == 1 else group
+
+
+GATEWAY = "gateway"
+"""The identity under which public requests are made."""
+
+
+def identities(settings: Settings, modules: Collection[str]) -> list[str]:
+    """Who a workload of ``modules`` is: its modules, and the gateway where it hosts the front."""
+    return [*modules, GATEWAY] if front_module(settings) in modules else list(modules)
+
+
+def front_module(settings: Settings) -> str | None:
+    """The module whose public face is at ``/``, found without importing it: the gateway lives in its workload.
+
+    A route for ``/`` in ``[gateway]`` decides; else the first module that mounts at ``/``; else the first that mounts.
+    """
+    for route in settings.gateway.routes:
+        if route.path == "/" and not route.host:
+            return route.module
+    root = str(settings.folder)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    mounting: list[tuple[str, bool]] = []
+    for name, package in settings.modules.items():
+        file = _source_of(package)
+        if file is not None:
+            mounting += [(name, at_root) for at_root in _mounts(file, file.stat().st_mtime_ns)]
+    at_root = [name for name, is_root in mounting if is_root]
+    return (at_root or [name for name, _ in mounting] or [None])[0]
+
+
+def _source_of(package: str) -> Path | None:
+    path = Path(*package.split(".")) / "module.py"
+    for entry in sys.path:
+        file = Path(entry or ".") / path
+        if file.is_file():
+            return file
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _mounts(file: Path, changed_ns: int) -> tuple[bool, ...]:  # noqa: ARG001  # a change makes it read anew
+    """For every ``module.mount(...)`` in the file, whether it is at the root."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, OSError, UnicodeDecodeError):
+        return ()
+    found: list[bool] = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mount"):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "module"):
+            continue
+        keywords = {k.arg: k.value for k in node.keywords}
+        at, host = keywords.get("at"), keywords.get("host")
+        found.append(host is None and (at is None or (isinstance(at, ast.Constant) and at.value == "/")))
+    return tuple(found)

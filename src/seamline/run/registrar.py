@@ -31,6 +31,7 @@ from seamline.run.control import (
     supervisor_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError
+from seamline.run.placement import identities
 from seamline.run.replica import Replica
 from seamline.run.sockets import Peer, peer_of
 
@@ -122,7 +123,7 @@ class Registrar:
         replica.attach(channel)
         channel.send(
             Welcome(
-                modules=list(replica.workload.modules),
+                modules=identities(self._settings, replica.workload.modules),
                 trust_domain=self._settings.trust_domain,
                 app=self._settings.app.name,
                 bundle=authority.bundle_pem.decode(),
@@ -151,7 +152,7 @@ class Registrar:
         return replica
 
     def _sign(self, message: Sign, replica: Replica, authority: CertificateAuthority, peer: Peer) -> Signed | Refused:
-        foreign = sorted(set(message.requests) - set(replica.workload.modules))
+        foreign = sorted(set(message.requests) - set(identities(self._settings, replica.workload.modules)))
         if foreign:
             error = AttestationError(
                 f"{replica.label!r} asked for the identity of {', '.join(map(repr, foreign))}, which it does not host"

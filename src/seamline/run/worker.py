@@ -171,7 +171,7 @@ class Worker:
         random = Random()  # jitter, not a secret
         due: dict[str, datetime] = {}
         while True:
-            for module in self._options.modules:
+            for module in self._identity.modules:
                 due.setdefault(module, next_rotation(*self._identity.validity(module), random))
             first = min(due, key=lambda name: due[name])
             wait_s = (due[first] - datetime.now(UTC)).total_seconds() - self._clock.offset_s
