@@ -12,6 +12,7 @@ from seamline.kernel.codec import Codec
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
+from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of, overloaded
 from seamline.module.context import NO_DEADLINE, CallContext
 from seamline.module.contract import MethodSpec
@@ -184,7 +185,8 @@ class ClientConnection(asyncio.Protocol):
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        why = f": {exc}" if exc is not None else ""
+        # In TLS 1.3 a client hears only now that its certificate was refused.
+        why = f": {explain_tls_failure(exc)}" if exc is not None else ""
         self._lose(self._lost or Unavailable(f"the connection to {self.peer} was lost{why}"))
 
     def _lose(self, error: Exception) -> None:

@@ -208,7 +208,9 @@ class _ClientConnection(asyncio.Protocol):
         response = self._response
         if response is not None and not response.complete and exc is None and self._until_eof(response):
             self._complete()
-        self._fail(HttpClientError(f"the server closed the connection{f': {exc}' if exc else ''}"))
+        lost = HttpClientError(f"the server closed the connection{f': {exc}' if exc else ''}")
+        lost.__cause__ = exc
+        self._fail(lost)
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
         self._pool.gone(self)

@@ -67,6 +67,8 @@ def explain_tls_failure(error: BaseException) -> str:
     """One readable clause for what a failed connection raised, on either side, at connecting or at the first read."""
     if isinstance(error, IdentityError):
         return error.fact
+    if isinstance(error.__cause__, ssl.SSLError) and not isinstance(error, ssl.SSLError):
+        return explain_tls_failure(error.__cause__)
     if isinstance(error, ssl.SSLCertVerificationError):
         if isinstance(error.__cause__, IdentityError):
             return f"the peer was refused: {error.__cause__.fact}"
