@@ -9,6 +9,7 @@ from reviews_before.store import Stored
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reviews</title><style>
 :root {{ color-scheme: light dark; }}
+* {{ box-sizing: border-box; min-width: 0; }}
 body {{ font: 1rem/1.55 system-ui, sans-serif; margin: 0; padding: 1.3rem 1.5rem;
   color: #2b2f36; background: #fffdf9; }}
 h2 {{ font: 500 1.15rem Georgia, serif; margin: 0 0 .8rem; }}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from boutique.cart import QUANTITY_MAX, Cart, CartContents, CartLine, QuantityRefused
@@ -16,6 +16,7 @@ _NOTHING = CartContents(0, ())
 _READ = (
     select(carts.c.version, cart_lines.c.product_id, cart_lines.c.quantity)
     .select_from(carts.outerjoin(cart_lines, cart_lines.c.shopper == carts.c.shopper))
+    .where(carts.c.shopper == bindparam("shopper"))
     .order_by(cart_lines.c.position, cart_lines.c.product_id)
 )
 
@@ -75,7 +76,7 @@ class CartService(Cart):
 
 
 async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:
-    rows = (await connection.execute(_READ.where(carts.c.shopper == shopper))).all()
+    rows = (await connection.execute(_READ, {"shopper": shopper})).all()
     if not rows:
         return _NOTHING
     lines = tuple(CartLine(row.product_id, row.quantity) for row in rows if row.product_id is not None)

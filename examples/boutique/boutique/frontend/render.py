@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from starlette.responses import Response
 
 from boutique.frontend.files import StaticFiles
@@ -49,6 +51,15 @@ def money(amount: Money) -> str:
     return f"{sign}{digits}" if sign else f"{amount.currency}\N{NO-BREAK SPACE}{digits}"
 
 
+@lru_cache(maxsize=256)
+def options(values: tuple[str, ...], chosen: str) -> Markup:
+    """The options of a select; the same few lists stand on every page."""
+    return Markup().join(
+        Markup("<option{}>{}</option>").format(Markup(" selected") if value == chosen else "", value)
+        for value in values
+    )
+
+
 _environment = Environment(
     loader=FileSystemLoader(_HERE / "templates"),
     autoescape=select_autoescape(default=True),
@@ -58,7 +69,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters["money"] = money
-cast("dict[str, Any]", _environment.globals)["static"] = static_files.url
+cast("dict[str, Any]", _environment.globals).update(static=static_files.url, options=options)
 _templates = {name: _environment.get_template(name) for name in _environment.list_templates(["html"])}
 
 
