@@ -164,8 +164,7 @@ def workloads(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
 def draw(settings: Settings, name: str) -> str:
     """The picture of one topology, with the replicas that ``[replicas]`` asks for."""
     from seamline.cli import picture
-    from seamline.run.application import front_module
-    from seamline.run.placement import place
+    from seamline.run.placement import front_module, place
 
     placed = place(settings, name)
     counts = {workload.name: workload.replicas for workload in placed}

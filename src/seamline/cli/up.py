@@ -190,5 +190,5 @@ def failure(settings: Settings, log: Path, returncode: int | None) -> NotAnsweri
     lines = log.read_text("utf-8", "replace").strip().splitlines()[-LAST_WORDS:]
     said = next((line for line in reversed(lines) if line.startswith("SL")), None)
     how = "was not ready in time" if returncode is None else f"ended with status {returncode} before it was ready"
-    words = said or " | ".join(lines)
+    words = (said or " | ".join(lines)).removesuffix(".")
     return NotAnsweringError(f"{settings.app.name!r} {how}: {words}", f"The whole log is {log}")
