@@ -75,6 +75,7 @@ WORTH_KNOWING = (
     ("--app DIR", "the folder with seamline.toml; otherwise found upward from here"),
     ("--json", "after most verbs: the answer as JSON, for scripts"),
     ("--traceback", "before the verb: show where an error was raised"),
+    ("--install-completion", "let the shell complete verbs and options"),
 )
 
 EXIT_STATUS = (
