@@ -65,10 +65,19 @@ def test_a_malformed_error_reads_as_internal(data: bytes):
     assert isinstance(frames.read_error(data).code, str)
 
 
+def collecting(seen: Seen, limit: int) -> FrameReader:
+    def on_frame(kind: int, stream: int, payload: bytes) -> None:
+        seen.append((kind, stream, payload))
+
+    def on_oversize(kind: int, stream: int, length: int) -> None: ...
+
+    return FrameReader(on_frame, on_oversize, limit)
+
+
 def test_an_endless_frame_is_not_stored():
     """A frame that claims four gigabytes is skipped as it comes; what follows is read."""
     seen: Seen = []
-    reader = FrameReader(lambda *item: seen.append(item), lambda *_: None, 100)
+    reader = collecting(seen, 100)
     reader.feed(frames.HEADER.pack(10_000_000, frames.CALL, 1))
     for _ in range(1000):
         reader.feed(b"x" * 10_000)
@@ -80,7 +89,7 @@ def test_an_endless_frame_is_not_stored():
 def test_a_large_frame_in_small_pieces_is_joined_once():
     """A megabyte in 100-byte pieces arrives whole."""
     seen: Seen = []
-    reader = FrameReader(lambda *item: seen.append(item), lambda *_: None)
+    reader = collecting(seen, 2_000_000)
     data = frames.frame(frames.RESULT, 7, b"y" * 1_000_000)
     for start in range(0, len(data), 100):
         reader.feed(data[start : start + 100])

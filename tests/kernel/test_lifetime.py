@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -20,14 +20,14 @@ async def runners() -> AsyncIterator[Runners]:
     await pool.stop()
 
 
-async def in_a_callback(function: object) -> None:
+async def in_a_callback(function: Callable[[], None]) -> None:
     """Run outside of any task, as a protocol's data_received does."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
     def run() -> None:
         try:
-            function()  # type: ignore[operator]  # pyright: ignore
+            function()
         finally:
             done.set_result(None)
 

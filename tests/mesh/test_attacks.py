@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.mesh.rig import Rig, Stock, StockService, rig
 
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.mesh import Mesh
-from tests.mesh.rig import Rig, Stock, StockService, rig
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ async def test_a_client_that_stops_reading_is_not_buffered_for(made: Rig):
     service = StockService()
     server, endpoint = await made.serve(service)
     raw = await Raw.open(made, endpoint)
-    raw.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
+    raw.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     body = json.dumps({"data": "A" * 700_000}).encode()
     sent = 0
     for number in range(1, 200):

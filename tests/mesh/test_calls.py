@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from tests.mesh.rig import WAYS, Basket, OutOfStock, Rig, StockService, connect, rig
 
 from seamline import DeadlineExceeded, InternalError, InvalidArgument, PermissionDenied
 from seamline.module.context import CURRENT, CallContext
-from tests.mesh.rig import WAYS, Basket, OutOfStock, Rig, StockService, connect, rig
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
@@ -101,7 +101,7 @@ async def test_a_stream_comes_in_order_and_ends(made: Rig, way: str):
     seen: list[int] = []
     with pytest.raises(OutOfStock) as caught:
         async for number in stock.count(10, fail_at=4):
-            seen.append(number)
+            seen.append(number)  # noqa: PERF401  # what came before the fault counts
     assert seen == [0, 1, 2, 3]
     assert caught.value.sku == "4"
 
@@ -112,7 +112,8 @@ async def test_leaving_a_stream_closes_the_handler(made: Rig, way: str):
     stock = await connect(made, way, service)
     stream = stock.count(10_000_000)
     assert await anext(stream) == 0
-    await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]  # streams of stubs are generators
+    assert isinstance(stream, AsyncGenerator)
+    await stream.aclose()
     await _until(lambda: service.closed == 1)
     assert service.produced < 2_000_000
 
@@ -155,7 +156,9 @@ async def test_policy_denies_by_default_and_says_so(made: Rig, way: str):
     only_take = 'permit(principal == Module::"orders", action == Action::"Stock.take", resource == Module::"stock");'
     stock = await connect(made, way, service, text=only_take)
     assert await stock.take("mug") == "mugx1"
-    with pytest.raises(PermissionDenied, match="SL3002: module 'orders' may not call 'Stock.put' of 'stock'") as caught:
+    with pytest.raises(
+        PermissionDenied, match=r"SL3002: module 'orders' may not call 'Stock\.put' of 'stock'"
+    ) as caught:
         await stock.put("mug")
     assert "permit(" in caught.value.remedy
     with pytest.raises(PermissionDenied):
@@ -164,7 +167,7 @@ async def test_policy_denies_by_default_and_says_so(made: Rig, way: str):
     assert service.produced == 0
 
 
-async def _until(condition: object) -> None:
+async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # pyright: ignore[reportCallIssue, reportUnknownVariableType]  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mesh.rig import APP, TRUST_DOMAIN, Rig, StockService, rig
 
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.connect import EnvelopeReader, envelope
 from seamline.mesh.identity import new_key_and_csr
-from tests.mesh.rig import APP, TRUST_DOMAIN, Rig, StockService, rig
 
 NODE = shutil.which("node")
 

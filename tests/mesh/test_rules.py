@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from tests.mesh.rig import Rig, Stock, StockService, connect, rig
 
 from seamline import DeadlineExceeded, InternalError, Overloaded, Unavailable
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.edge import Edge
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.outcome import Refusal
-from tests.mesh.rig import Rig, Stock, StockService, connect, rig
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ async def test_moving_a_module_fails_no_call(made: Rig):
             served[await stock.take("m")] += 1
 
     async def mover() -> None:
-        for (old, _), (_, new) in zip(servers, servers[1:], strict=False):
+        for (old, _), (_, new) in pairwise(servers):
             await asyncio.sleep(0.05)
             client.set_endpoints({"stock": [new]})
             assert await old.port.drain(5)

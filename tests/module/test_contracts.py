@@ -88,7 +88,7 @@ def test_a_fault_is_a_typed_exception():
 
 
 class Untyped(Contract):
-    async def method(self, a) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001  # pyright: ignore
+    async def method(self, a) -> None: ...  # noqa: ANN001  # pyright: ignore[reportUnknownParameterType, reportMissingParameterType]
 
 
 class NoResult(Contract):

@@ -81,7 +81,7 @@ async def test_a_constructor_gets_what_it_asks_for():
 
 
 def refused(module: Module, error: type[SeamlineError], words: str, **providers: str) -> None:
-    table = {c: providers[c.__name__] for c in (Greeter, Other) if c.__name__ in providers}
+    table: dict[type[Contract], str] = {c: providers[c.__name__] for c in (Greeter, Other) if c.__name__ in providers}
     with pytest.raises(error, match=words) as caught:
         Wiring(module, table, platform()).check()
     assert caught.value.remedy
@@ -124,7 +124,7 @@ def test_an_untyped_parameter_cannot_be_wired():
     module = Module("m")
 
     @module.startup
-    async def start(thing) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001  # pyright: ignore
+    async def start(thing) -> None: ...  # noqa: ANN001  # pyright: ignore[reportUnknownParameterType, reportMissingParameterType]
 
     refused(module, WiringError, "parameter 'thing' .* has no type")
 

@@ -151,7 +151,7 @@ class _Walk:
         if container in _MAPPINGS:
             return self._container(annotation, path, "object")
         if isinstance(container, type):
-            return self._class(annotation, container, path)
+            return self._class(annotation, cast("type[Any]", container), path)
         return _refuse(annotation, path, "is not a type whose values can be sent", _HINT)
 
     def _container(self, annotation: Any, path: str, kind: str) -> Shape:
@@ -180,7 +180,7 @@ class _Walk:
         kinds = frozenset[str]({"object"} if clash else ()).union(*(shape.kinds for shape in shapes))
         return Shape(kinds, not clash and all(shape.native for shape in shapes))
 
-    def _class(self, annotation: Any, cls: type, path: str) -> Shape:
+    def _class(self, annotation: Any, cls: type[Any], path: str) -> Shape:
         if issubclass(cls, enum.Enum):
             return _enum(cls, path)
         is_model = hasattr(cls, "__pydantic_validator__")
@@ -205,14 +205,15 @@ _HINT = "Use plain types, dataclasses, pydantic models, enums, or lists, maps an
 
 def _bind(annotation: Any, bound: dict[Any, Any]) -> Any:
     if isinstance(annotation, TypeVar):
-        return bound.get(annotation, annotation.__bound__ or annotation)
+        variable: Any = annotation
+        return bound.get(variable, variable.__bound__ or variable)
     parameters = getattr(annotation, "__parameters__", ())
     if parameters and bound:
         return annotation[tuple(bound.get(p, p) for p in parameters)]
     return annotation
 
 
-def _fields(cls: type) -> dict[str, Any] | None:
+def _fields(cls: type[Any]) -> dict[str, Any] | None:
     model_fields = getattr(cls, "__pydantic_fields__", None)
     if model_fields is not None and not dataclasses.is_dataclass(cls):
         return {name: field.annotation for name, field in model_fields.items()}

@@ -33,7 +33,7 @@ def pydantic_functions(annotation: Any) -> tuple[Callable[[Any], bytes], Callabl
     except Exception:  # a model or dataclass brings its own configuration
         adapter = TypeAdapter(annotation)
     schema = cast("Schema", adapter.core_schema)
-    rewritten = cast("Any", _Rewrite(schema.get("definitions", [])).node(schema))
+    rewritten = _Rewrite(schema.get("definitions", [])).node(schema)
     validator = SchemaValidator(rewritten, _WIRE, _use_prebuilt=False)
     serializer = SchemaSerializer(rewritten, _WIRE, _use_prebuilt=False)
 
@@ -59,7 +59,7 @@ class _Rewrite:
         if kind in ("model", "dataclass", "typed-dict"):
             done["config"] = {**done.get("config", {}), **_WIRE}
         elif kind == "union":
-            choices = [c[0] if isinstance(c, tuple) else c for c in cast("list[Any]", schema["choices"])]
+            choices = [_bare(choice) for choice in schema["choices"]]
             if is_ambiguous(self._kinds(choice, frozenset()) for choice in choices):
                 return self._tagged(done)
         return done
@@ -82,7 +82,7 @@ class _Rewrite:
         if kind == "nullable":
             return self._kinds(schema["schema"], seen) | {"null"}
         if kind == "union":
-            found = [self._kinds(c[0] if isinstance(c, tuple) else c, seen) for c in schema["choices"]]
+            found = [self._kinds(_bare(c), seen) for c in schema["choices"]]
             return frozenset({"object"} if is_ambiguous(found) else ()).union(*found)
         if kind == "definition-ref":
             ref = schema["schema_ref"]
@@ -95,7 +95,7 @@ class _Rewrite:
     def _tagged(self, union: Schema) -> Any:
         choices: dict[str, Any] = {}
         for choice in union["choices"]:
-            schema = choice[0] if isinstance(choice, tuple) else choice
+            schema = _bare(choice)
             name = base = _name(schema, self._definitions)
             number = 2
             while name in choices:
@@ -156,6 +156,11 @@ class _Tag:
         return self._strict
 
 
+def _bare(choice: Any) -> Schema:
+    """A union's choice without its label."""
+    return cast("Schema", choice[0] if isinstance(choice, tuple) else choice)
+
+
 def _value_of(envelope: dict[str, Any]) -> Any:
     return envelope["value"]
 
@@ -168,9 +173,9 @@ def _kind_of(value: object) -> str:
 
 
 def _name(schema: Schema, definitions: dict[str, Schema]) -> str:
-    cls = schema.get("cls")
+    cls: Any = schema.get("cls")
     if isinstance(cls, type):
-        return cls.__qualname__
+        return cast("type[Any]", cls).__qualname__
     if schema["type"] == "definition-ref":
         return _name(definitions[schema["schema_ref"]], definitions)
     return str(schema["type"])

@@ -149,7 +149,7 @@ class FrameChannel:
         for connection in connections:
             connection.drain()
         end = monotonic() + timeout_s
-        while any(not c.closed for c in connections) and monotonic() < end:
+        while any(not c.closed for c in connections) and monotonic() < end:  # noqa: ASYNC110  # many to wait for
             await asyncio.sleep(0.01)
         for connection in connections:
             connection.abort()

@@ -399,5 +399,3 @@ def _injects(rules: MeshRules) -> bool:
 async def _copied(stream: AsyncIterator[Any], copy: Callable[[Any], Any]) -> AsyncIterator[Any]:
     async for item in stream:
         yield copy(item)
-
-

@@ -45,8 +45,7 @@ class ConcurrencyLimit:
         if self.inflight >= self.limit * (_SHARE[priority] if 0 <= priority <= 2 else 1.0):
             return False
         self.inflight += 1
-        if self.inflight > self._high:
-            self._high = self.inflight
+        self._high = max(self._high, self.inflight)
         return True
 
     def release(self, seconds: float) -> None:

@@ -454,7 +454,7 @@ class MeshPort:
         for connection in list(self.connections):
             connection.goaway()
         end = monotonic() + timeout_s
-        while self.connections and monotonic() < end:
+        while self.connections and monotonic() < end:  # noqa: ASYNC110  # many to wait for
             await asyncio.sleep(0.01)
         return not self.connections
 

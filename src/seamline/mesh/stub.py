@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from seamline.mesh.edge import Edge
 from seamline.mesh.local import bounded, seen_by_caller
@@ -83,7 +83,8 @@ def stub_class(contract: ContractSpec, callee: str) -> Callable[[list[Edge]], An
         edges: list[Edge] = self._edges
         return f"<stub of {contract.name} for module {edges[0].caller!r}>"
 
-    return type(f"{contract.name}Stub", (contract.cls,), {**members, "__init__": __init__, "__repr__": __repr__})
+    made = type(f"{contract.name}Stub", (contract.cls,), {**members, "__init__": __init__, "__repr__": __repr__})
+    return cast("Callable[[list[Edge]], Any]", made)
 
 
 def _source(method: MethodSpec, index: int, callee: str, namespace: dict[str, Any]) -> str:

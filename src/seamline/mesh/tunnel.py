@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from seamline.kernel.settings import MeshRules
@@ -33,18 +33,16 @@ class TunnelClient:
         if not mesh.policy.allows(self._caller, self._module, "", "http"):
             raise mesh.denied(self._caller, self._module, "", "http")
         tried: list[Replica] = []
-        for _ in range(1 + self._rules.retries):
+        while True:
             replica = mesh.pick(self._module, self._rules, tried)
             tried.append(replica)
             try:
                 return await self._open_on(replica)
-            except Unavailable as error:
-                failure = error
-        raise failure  # pyright: ignore[reportPossiblyUnboundVariable]
+            except Unavailable:
+                if len(tried) > self._rules.retries:
+                    raise
 
     async def _open_on(self, replica: Replica) -> ClientDuplex:
-        from time import monotonic
-
         deadline = monotonic() + CONNECT_S
         channel = await self._mesh.channel(self._caller, self._module, replica.endpoint, deadline)
         if not isinstance(channel, FrameChannel):
@@ -61,6 +59,3 @@ class TunnelClient:
 
 def _release(replica: Replica) -> None:
     replica.inflight -= 1
-
-
-Items = AsyncIterator[bytes]

@@ -95,7 +95,7 @@ class CallError(SeamlineError):
     """False when the handler certainly never ran, so that any method may be tried again."""
 
 
-class InvalidArgument(CallError):  # noqa: N818  # these read as what happened, as in gRPC's status names
+class InvalidArgument(CallError):  # these read as what happened, as in gRPC's status names
     """SL3001: the arguments do not fit the method's types."""
 
     code = "SL3001"
@@ -103,7 +103,7 @@ class InvalidArgument(CallError):  # noqa: N818  # these read as what happened, 
     started = False
 
 
-class PermissionDenied(CallError):  # noqa: N818
+class PermissionDenied(CallError):
     """SL3002: policy does not permit the caller to call the method."""
 
     code = "SL3002"
@@ -111,7 +111,7 @@ class PermissionDenied(CallError):  # noqa: N818
     started = False
 
 
-class Unauthenticated(CallError):  # noqa: N818
+class Unauthenticated(CallError):
     """SL3003: the caller's identity was not proven."""
 
     code = "SL3003"
@@ -119,21 +119,21 @@ class Unauthenticated(CallError):  # noqa: N818
     started = False
 
 
-class DeadlineExceeded(CallError):  # noqa: N818
+class DeadlineExceeded(CallError):
     """SL3004: the deadline passed before the answer came."""
 
     code = "SL3004"
     connect = "deadline_exceeded"
 
 
-class Unavailable(CallError):  # noqa: N818
+class Unavailable(CallError):
     """SL3005: the callee could not be reached, or went away before it answered."""
 
     code = "SL3005"
     connect = "unavailable"
 
 
-class Overloaded(CallError):  # noqa: N818
+class Overloaded(CallError):
     """SL3006: the callee refused before it began, to protect what it is already doing."""
 
     code = "SL3006"
@@ -148,7 +148,7 @@ class InternalError(CallError):
     connect = "internal"
 
 
-class Unimplemented(CallError):  # noqa: N818
+class Unimplemented(CallError):
     """SL3008: the callee does not know the method; it may run another version."""
 
     code = "SL3008"

@@ -10,7 +10,7 @@ from seamline.kernel.codec import Codec, codec
 
 
 @dataclass_transform(kw_only_default=True)
-class Fault(Exception):  # noqa: N818  # a fault is the contract's word for it
+class Fault(Exception):  # a fault is the contract's word for it
     """A typed error that a contract declares and that crosses seams as itself.
 
     Fields are declared as on a dataclass and given by keyword; the docstring's first line is the message::
