@@ -100,7 +100,7 @@ def code_of(node: ast.ClassDef) -> str | None:
     """,
 )
 def explain(
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A code such as SL2104.")] = None,
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="A code such as SL2104.")] = None,
     as_json: Json = False,
 ) -> None:
     """What an error code means and what to do. Without a code, all of them."""

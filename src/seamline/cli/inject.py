@@ -38,10 +38,12 @@ class Kind(StrEnum):
 )
 def inject(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[TARGET]...", help="Contract.method, or a whole Contract.")
+        list[str] | None, typer.Argument(metavar="TARGET", help="Contract.method, or a whole Contract.")
     ] = None,
     delay_ms: Annotated[float | None, typer.Option(metavar="MS", min=0, help="Wait so long before the call.")] = None,
-    error: Annotated[Kind | None, typer.Option(metavar="ERROR", help="Fail with this error; see below.")] = None,
+    error: Annotated[
+        Kind | None, typer.Option(metavar="ERROR", help="Fail with this error, one of those above.")
+    ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Never answer; the caller's deadline ends it.")] = False,
     percent: Annotated[float, typer.Option(metavar="P", min=0, max=100, help="Of how many calls.")] = 100.0,
     clear: Annotated[bool, typer.Option("--clear", help="Take all injected faults away.")] = False,

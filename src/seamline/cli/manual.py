@@ -49,17 +49,33 @@ def page(command: Any, ctx: Any, commands: Rows = ()) -> str:
         blocks.append(section("Examples", examples(command.epilog)))
     if commands:
         blocks.append(section("Commands", columns(commands)))
-    records = [(param.param_type_name, param.get_help_record(ctx)) for param in command.get_params(ctx)]
     for kind, title in (("argument", "Arguments"), ("option", "Options")):
-        rows = [record for named, record in records if named == kind and record]
+        rows = [row for row in (described(param, ctx) for param in command.get_params(ctx)) if row and row[2] == kind]
         if rows:
-            blocks.append(section(title, columns(rows)))
+            blocks.append(section(title, columns([(left, right) for left, right, _ in rows])))
     return "\n\n".join(blocks)
 
 
+def described(param: Any, ctx: Any) -> tuple[str, str, str] | None:
+    """How a parameter is typed, what it does, and whether it is an argument or an option."""
+    record = param.get_help_record(ctx)
+    if record is None:
+        return None
+    kind = param.param_type_name
+    return (typed(param) if kind == "argument" else record[0], record[1].replace("  [required]", ""), kind)
+
+
+def typed(argument: Any) -> str:
+    """``NAME``, ``[NAME]`` where it may be left out, ``NAME...`` where it may be repeated."""
+    name = (argument.metavar or str(argument.name).upper()).strip("[].")
+    repeated = f"{name}..." if argument.nargs == -1 else name
+    return repeated if argument.required else f"[{repeated}]"
+
+
 def usage(command: Any, ctx: Any) -> str:
-    pieces = [piece.replace("[OPTIONS]", "[options]") for piece in command.collect_usage_pieces(ctx)]
-    return f"{strong('Usage:')} {ctx.command_path} {' '.join(pieces)}".rstrip()
+    arguments = [typed(param) for param in command.get_params(ctx) if param.param_type_name == "argument"]
+    pieces = ["COMMAND"] if isinstance(command, typer.core.TyperGroup) else arguments
+    return f"{strong('Usage:')} {' '.join([ctx.command_path, *pieces])} [options]"
 
 
 def section(title: str, body: str) -> str:

@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 )
 def restart(
     workload: Annotated[
-        str | None, typer.Argument(metavar="[WORKLOAD]", help="A workload, as `seamline status` calls it.")
+        str | None, typer.Argument(metavar="WORKLOAD", help="A workload, as `seamline status` calls it.")
     ] = None,
     app_folder: App = None,
     data: Data = None,

@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False)
     """,
 )
 def scale(
-    counts: Annotated[list[str], typer.Argument(metavar="MODULE=N...", help="A module or workload, and how many.")],
+    counts: Annotated[list[str], typer.Argument(metavar="MODULE=N", help="A module or workload, and how many.")],
     app_folder: App = None,
     data: Data = None,
     as_json: Json = False,

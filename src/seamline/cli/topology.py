@@ -68,7 +68,7 @@ def said(groups: Mapping[str, Sequence[str]]) -> str:
     """,
 )
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A topology; the one that runs if left out.")] = (
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A topology; the one that runs if left out.")] = (
         None
     ),
     app_folder: App = None,

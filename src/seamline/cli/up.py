@@ -30,10 +30,10 @@ POLL_S = 0.05
 @app.command(
     cls=ManualCommand,
     epilog="""
-    seamline up                                   # the topology of seamline.toml, monolith if it names none
-    seamline up --topology services --replicas orders=3   # one process per module, three for orders
-    seamline up --reload                          # while you write: what changed is started anew
-    seamline up --detach                          # returns when it is ready; `seamline down` ends it
+    seamline up                                   # as seamline.toml says
+    seamline up -t services --replicas orders=3   # one process per module, three for orders
+    seamline up --reload                          # start anew what you change
+    seamline up --detach                          # return when it is ready
     seamline up --port 0                          # any free port, for tests
     """,
 )
