@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from seamline.kernel.store.database import Database, sqlite_url
 from seamline.kernel.store.errors import StoreError
+from seamline.kernel.store.migrations import prepare
 
-__all__ = ["Database", "StoreError", "sqlite_url"]
+__all__ = ["Database", "StoreError", "prepare", "sqlite_url"]

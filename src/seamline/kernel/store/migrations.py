@@ -88,7 +88,7 @@ class Status:
     pending: tuple[Revision, ...]
 
 
-async def prepare(db: Database, folder: Path | None, *, development: bool) -> tuple[Revision, ...]:
+async def prepare(db: Database, folder: Path | None, *, development: bool = True) -> tuple[Revision, ...]:
     """Before a module starts: bring its tables up to its code, or refuse to start on older ones.
 
     Args:
@@ -158,6 +158,8 @@ async def revision(db: Database, folder: Path, message: str) -> Path | None:
         raise MigrationFilesError(
             "the module names no tables", "Pass them: Module(..., tables=metadata)", place=db.module
         )
+
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
 
     def work(connection: Connection) -> Path | None:
         script = _script(folder, db.module)
@@ -261,8 +263,8 @@ def _script(folder: Path, module: str) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
     try:
+        script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
         heads = script.get_heads()
     except CommandError as error:
         raise MigrationFilesError(str(error), _READ_FILES, place=module) from error
@@ -358,7 +360,7 @@ def _run(
     def applied(*, step: Any, **_: object) -> None:
         moved.append(_revision(next(iter(step.up_revisions))))
 
-    context = _context(connection, db, fn=steps, on_version_apply_callbacks=(applied,))
+    context = _context(connection, db, fn=steps, on_version_apply=(applied,))
     try:
         with Operations.context(context):
             context.run_migrations()
@@ -412,7 +414,6 @@ def _write_difference(
         )
 
     versions = folder / "versions"
-    versions.mkdir(parents=True, exist_ok=True)
     number = 1 + sum(1 for _ in script.walk_revisions())
     slug = re.sub(r"[^a-z0-9]+", "_", message.lower()).strip("_")[:40] or "revision"
     file = versions / f"{number:04d}_{slug}.py"

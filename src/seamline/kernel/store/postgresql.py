@@ -21,6 +21,7 @@ CONNECT_TIMEOUT_S: Final = 10
 POOL_SIZE: Final = 5
 POOL_OVERFLOW: Final = 10
 _NAME_BYTES_MAX: Final = 63
+_SET_IS_APART: Final = 160_000  # since version 16 a member needs a right of its own to SET ROLE
 
 
 class PostgresqlServer:
@@ -71,7 +72,9 @@ class PostgresqlServer:
         known = {"role": self.role, "schema": self.schema}
         if not await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), known):
             await connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN NOINHERIT")
-        if not await connection.scalar(text("SELECT pg_has_role(current_user, :role, 'MEMBER')"), known):
+        version = await connection.scalar(text("SELECT current_setting('server_version_num')::int"))
+        may = {**known, "right": "SET" if version >= _SET_IS_APART else "MEMBER"}
+        if not await connection.scalar(text("SELECT pg_has_role(current_user, :role, :right)"), may):
             await connection.exec_driver_sql(f"GRANT {role} TO CURRENT_USER")
         owner = await connection.scalar(
             text("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = :schema"), known
