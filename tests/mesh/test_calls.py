@@ -153,7 +153,7 @@ async def test_shared_state_shows_only_without_copies(made: Rig, way: str):
 async def test_policy_denies_by_default_and_says_so(made: Rig, way: str):
     """A module that is not permitted is refused with the line to add, before the handler runs."""
     service = StockService()
-    only_take = 'permit(principal == Module::"orders", action == Action::"Stock.take", resource == Module::"stock");'
+    only_take = 'permit(principal == Module::"orders", action == Action::"Stock.take", resource);'
     stock = await connect(made, way, service, text=only_take)
     assert await stock.take("mug") == "mugx1"
     with pytest.raises(

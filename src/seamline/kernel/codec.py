@@ -191,7 +191,7 @@ class _Walk:
         if annotation in self._open:  # a recursive type: judged where it was first met
             return Shape(kind, True)
         self._open.add(annotation)
-        parameters = getattr(cls, "__parameters__", ()) or getattr(cls, "__type_params__", ())
+        parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ()) or getattr(cls, "__type_params__", ())
         bound = dict(zip(parameters, get_args(annotation), strict=False))
         native = not is_model
         for name, field in fields.items():

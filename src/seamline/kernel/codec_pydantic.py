@@ -135,7 +135,7 @@ class _Tag:
         self._strict: dict[str, SchemaValidator] | None = None
 
     def __call__(self, value: Any) -> dict[str, Any]:
-        cls: type[Any] = type(value)
+        cls = cast("type[Any]", type(value))
         exact = [name for name, member in self._classes.items() if member is cls]
         if len(exact) == 1:
             return {"type": exact[0], "value": value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,9 +106,11 @@ class FrameChannel:
                 )
         except TimeoutError:
             raise _unreached(f"{peer} did not accept a connection within {CONNECT_TIMEOUT_S:g} s") from None
-        except OSError as error:  # ssl.SSLError is one
-            reason = explain_tls_failure(error)
-            raise _unreached(f"{peer} could not be reached: {reason}") from None
+        except ssl.SSLError as error:
+            remedy = "Compare trust domain, application and expiry of both certificates."
+            raise _unreached(f"{peer} could not be reached: {explain_tls_failure(error)}", remedy) from None
+        except OSError as error:
+            raise _unreached(f"{peer} could not be reached: {explain_tls_failure(error)}") from None
         try:
             self._identity.authenticate(transport.get_extra_info("ssl_object"), expect=callee)
         except Exception as error:
@@ -155,7 +158,7 @@ class FrameChannel:
             connection.abort()
 
 
-def _unreached(fact: str) -> Unavailable:
-    error = Unavailable(fact, "Is its workload running? `seamline status` tells.")
+def _unreached(fact: str, remedy: str = "Is its workload running? `seamline status` tells.") -> Unavailable:
+    error = Unavailable(fact, remedy)
     error.started = False
     return error

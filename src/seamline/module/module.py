@@ -45,7 +45,7 @@ class Module:
         name: lower-case, unique in the application; it is the module's identity.
         provides: the contract, or contracts, that the module's services implement.
         tables: SQLAlchemy metadata of the module's own database, for migrations.
-        owner: the people to ask; shown in the portal and usable in policy.
+        owner: the people to ask.
     """
 
     def __init__(

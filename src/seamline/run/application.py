@@ -75,11 +75,9 @@ class Application:
 
     def policy(self) -> Policy:
         """The policy in the application's policy folder, deny by default."""
-        attributes = {
-            name: {"owner": self.modules[name].owner} if name in self.modules and self.modules[name].owner else {}
-            for name in self.settings.modules
-        }
-        return Policy.load(self.settings.policy_folder, modules=attributes, contracts=self.contract_methods())
+        # No attributes: a process that hosts one module knows only the contracts of the others, and must decide alike.
+        modules: dict[str, dict[str, Any]] = {name: {} for name in self.settings.modules}
+        return Policy.load(self.settings.policy_folder, modules=modules, contracts=self.contract_methods())
 
     def contract_methods(self) -> dict[str, tuple[str, list[str]]]:
         """Contract name to its module and its methods."""
