@@ -46,7 +46,7 @@ def list_all(app_folder: App = None, as_json: Json = False) -> None:
         return
     output.console().print(
         output.table(
-            {"contract": "left", "module": "left", "methods": "left", "faults": "left", "events": "left"},
+            {"contract": "fixed", "module": "fixed", "methods": "left", "faults": "left", "events": "left"},
             [
                 [name, module, ", ".join(spec.methods), ", ".join(spec.faults), ", ".join(spec.events)]
                 for name, (module, spec) in found.items()

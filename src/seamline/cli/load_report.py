@@ -99,7 +99,7 @@ class Report:
         taken = sum(step.taken for step in tally.steps.values())
         total = ("all steps", taken, tally.failed_steps, tally.overall())
         return output.table(
-            {"step": "left", **sides},
+            {"step": "fixed", **sides},
             [
                 [
                     name,
@@ -114,7 +114,7 @@ class Report:
 
     def _switches(self, done: list[Switched]) -> Any:
         return output.table(
-            {"": "right", "from": "left", "to": "left", "took": "right", "requests": "right", "failed": "right"},
+            {"": "right", "from": "fixed", "to": "fixed", "took": "right", "requests": "right", "failed": "right"},
             [
                 [
                     str(number),

@@ -35,7 +35,7 @@ def console(*, errors: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if errors else sys.stdout
-    plain_width = None if stream.isatty() else 120
+    plain_width = None if stream.isatty() else 140
     return Console(file=stream, highlight=False, soft_wrap=False, width=plain_width, emoji=False)
 
 
@@ -129,12 +129,15 @@ def abandon_stdout() -> None:
 
 
 def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> Any:
-    """A plain table. ``columns`` maps each heading to ``left`` or ``right``; cells may hold rich markup."""
+    """A plain table. ``columns`` maps each heading to ``left`` (may wrap), ``fixed`` (left, never wraps) or ``right``.
+
+    Cells may hold rich markup.
+    """
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
     for heading, side in columns.items():
-        drawn.add_column(heading, justify="right" if side == "right" else "left", no_wrap=side == "right")
+        drawn.add_column(heading, justify="right" if side == "right" else "left", no_wrap=side != "left")
     for row in rows:
         drawn.add_row(*row)
     return drawn

@@ -56,8 +56,8 @@ def show(found: dict[str, Any]) -> None:
 
 def processes(workloads: list[dict[str, Any]]) -> Any:
     """One row for each process."""
-    columns = {"workload": "left", "state": "left", "pid": "right", "up": "right", "restarts": "right"}
-    columns |= {"CPU": "right", "memory": "right", "lag": "right", "mesh": "left", "modules": "left"}
+    columns = {"workload": "fixed", "state": "fixed", "pid": "right", "up": "right", "restarts": "right"}
+    columns |= {"CPU": "right", "memory": "right", "mesh": "fixed", "modules": "left"}
     rows: list[list[str]] = []
     for workload in workloads:
         for replica in workload["replicas"]:
@@ -71,7 +71,6 @@ def processes(workloads: list[dict[str, Any]]) -> Any:
                     f"[bold red]{replica['restarts']}[/]" if replica["restarts"] else "0",
                     f"{replica['cpu_percent']:.0f} %",
                     f"{replica['rss_mb']:.0f} MB" if replica["rss_mb"] else "-",
-                    output.milliseconds(replica["loop_lag_ms"]),
                     replica["mesh"],
                     "" if workload["modules"] == [workload["name"]] else ", ".join(workload["modules"]),
                 ]

@@ -92,7 +92,7 @@ def edges(found: list[dict[str, Any]], room: int | None = None) -> Any:
     """The busiest edges. Of those without a call since the last look, none is shown if there are busy ones."""
     busy = [edge for edge in found if edge["calls_per_s"] or edge["inflight"]] or found
     shown = busy if room is None else busy[:room]
-    columns = {"caller": "left", "method": "left", "of": "left", "calls/s": "right", "errors/s": "right"}
+    columns = {"caller": "fixed", "method": "fixed", "of": "fixed", "calls/s": "right", "errors/s": "right"}
     columns |= {"p50": "right", "p99": "right", "in flight": "right"}
     return output.table(
         columns,
@@ -118,7 +118,7 @@ def costs(workloads: list[dict[str, Any]]) -> Any:
     from seamline.cli.status import label
 
     return output.table(
-        {"workload": "left", "pid": "right", "state": "left", "CPU": "right", "memory": "right", "lag": "right"},
+        {"workload": "fixed", "pid": "right", "state": "fixed", "CPU": "right", "memory": "right", "lag": "right"},
         [
             [
                 label(workload, replica),

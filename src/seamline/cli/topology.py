@@ -50,7 +50,7 @@ def list_all(app_folder: App = None, data: Data = None, as_json: Json = False) -
         return "[dim]default of `up`[/]" if name == settings.app.topology else ""
 
     rows = [[name, str(len(groups)), note(name), said(groups)] for name, groups in found.items()]
-    columns = {"topology": "left", "processes": "right", "": "left", "workloads": "left"}
+    columns = {"topology": "fixed", "processes": "right", "": "fixed", "workloads": "left"}
     output.console().print(output.table(columns, rows))
 
 
