@@ -25,6 +25,7 @@ __all__ = [
     "Order",
     "OrderLine",
     "OrderNotFound",
+    "OrderUnfinished",
     "ProductNotFound",
     "Purchase",
 ]
@@ -73,6 +74,12 @@ class CartChanged(Fault):
     version: int
 
 
+class OrderUnfinished(Fault):
+    """A part of the shop did not answer. The same key finishes the order; nothing is charged twice."""
+
+    order_id: str
+
+
 class OrderNotFound(Fault):
     """There is no such order."""
 
@@ -85,7 +92,8 @@ class Checkout(Contract):
     async def place(self, key: str, purchase: Purchase) -> Order:
         """Order what is in the cart. ``key`` names the attempt: the same key gives the same order, once.
 
-        Raises ``CartEmpty``, ``CartChanged``, ``CardDeclined``, ``CountryNotServed``, ``CurrencyUnknown``.
+        Raises ``CartEmpty``, ``CartChanged``, ``CardDeclined``, ``CountryNotServed``, ``CurrencyUnknown``,
+        ``OrderUnfinished``.
         """
         ...
 

@@ -12,7 +12,16 @@ from sqlalchemy.exc import IntegrityError
 
 from boutique.cart import Cart
 from boutique.catalog import Catalog
-from boutique.checkout import CartChanged, CartEmpty, Checkout, Order, OrderLine, OrderNotFound, Purchase
+from boutique.checkout import (
+    CartChanged,
+    CartEmpty,
+    Checkout,
+    Order,
+    OrderLine,
+    OrderNotFound,
+    OrderUnfinished,
+    Purchase,
+)
 from boutique.checkout.tables import metadata, orders
 from boutique.currency import Currency
 from boutique.emails import Emails
@@ -53,6 +62,13 @@ class CheckoutService(Checkout):
 
     async def place(self, key: str, purchase: Purchase) -> Order:
         order_id = str(uuid5(_ORDERS, key))
+        try:
+            return await self._place(order_id, purchase)
+        except CallError as error:
+            _log.warning("order %s is unfinished: %s", order_id, error)
+            raise OrderUnfinished(order_id=order_id) from error
+
+    async def _place(self, order_id: str, purchase: Purchase) -> Order:
         status, order = await self._find(order_id)
         if order is None:
             status, order = await self._record(await self._price(order_id, purchase))

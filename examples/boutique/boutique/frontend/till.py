@@ -14,6 +14,7 @@ from boutique.checkout import (
     CountryNotServed,
     CurrencyUnknown,
     Order,
+    OrderUnfinished,
     ProductNotFound,
 )
 from boutique.emails import Emails
@@ -51,7 +52,7 @@ async def place_order(request: Request) -> Response:
     except (CountryNotServed, CurrencyUnknown) as fault:
         typed.refused(fault.message, "Please choose again in your bag.")
         return await _till(request, typed, 422)
-    except (Unavailable, Overloaded, DeadlineExceeded):
+    except (OrderUnfinished, Unavailable, Overloaded, DeadlineExceeded):
         typed.refused(
             "The till did not answer in time.",
             "Send the form once more: the same bag is never charged twice.",
