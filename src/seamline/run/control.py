@@ -137,6 +137,8 @@ class Endpoints(Message, frozen=True):
     number: int
     endpoints: dict[str, list[Address]]
     routes: list[Route] = []
+    topology: str = ""
+    """The topology in force, for people to see."""
 
 
 class ServePublic(Message, frozen=True):

@@ -59,6 +59,8 @@ class Fleet:
         self.public_open = False
         self.rules: dict[str, dict[str, Any]] = {}
         """Faults to inject; a new worker learns them when it is ready."""
+        self.topology = ""
+        """The name of the topology in force."""
         self._drain_timeout_s = drain_timeout_s
         self._generation = 0
         self._owner = TaskOwner("fleet")
@@ -98,13 +100,13 @@ class Fleet:
     async def publish(self) -> None:
         """Tell every worker where the modules are, then let ready gateways accept; returns when they have."""
         async with self._publishing:
-            endpoints, routes = self.endpoints(), self.routes()
+            news = {"endpoints": self.endpoints(), "routes": self.routes(), "topology": self.topology}
             ready = [each for each in self.replicas if each.reachable and each.state is not State.STARTING]
             for replica in self.replicas:
                 if replica.reachable and replica.state is State.STARTING:
                     # It may call others while it starts; its answer is not waited for.
-                    replica.tell(Endpoints(number=0, endpoints=endpoints, routes=routes))
-            await _together(each.ask(Endpoints, _ACK_S, endpoints=endpoints, routes=routes) for each in ready)
+                    replica.tell(Endpoints(number=0, **news))
+            await _together(each.ask(Endpoints, _ACK_S, **news) for each in ready)
             await self._spread_rules(ready)
             if self.public_open:
                 await self._open_gateways()

@@ -99,6 +99,7 @@ class Supervisor:
 
     async def run(self) -> Exit:
         """Start, serve, and stop when asked to. Raises SettingsError, RunError, or what a workload reported."""
+        self.fleet.topology = self.topology
         self.placed(self.topology)  # before anything is opened
         self.settings.prepare_data_folder()
         loop = asyncio.get_running_loop()
@@ -254,7 +255,8 @@ class Supervisor:
         fresh = self._reread()
         workloads = self.placed(topology)
         change = await self._changing(self.fleet.change(workloads, self.site(), say, fresh=fresh))
-        self.topology = topology
+        self.topology = self.fleet.topology = topology
+        await self.fleet.publish()
         return change
 
     async def scale(self, counts: Mapping[str, int], say: Say) -> Change:

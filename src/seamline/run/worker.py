@@ -29,6 +29,7 @@ from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
+from seamline.module.context import Place, set_place
 from seamline.run.berth import Berth, Factory, Hosting
 from seamline.run.control import (
     Address,
@@ -86,6 +87,7 @@ class Worker:
         self._signed: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._ready = False
+        self._app = ""
         self._began = time.monotonic()
 
     async def run(self) -> Exit:
@@ -99,6 +101,7 @@ class Worker:
         if not isinstance(welcome, Welcome):
             return Exit.ORPHANED
         self._clock.offset_s = welcome.clock_offset_s
+        self._app = welcome.app
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_terminate)
         self._owner.spawn(self._listen(), name="control")
         starting = self._owner.spawn(self._start_or_report(welcome), name="start")
@@ -258,6 +261,8 @@ class Worker:
 
     def _set_endpoints(self, message: Endpoints) -> None:
         self._endpoints, self._routes = message.endpoints, message.routes
+        options = self._options
+        set_place(Place(self._app, message.topology, options.workload, options.replica))
         if self._host is not None:
             self._host.set_endpoints(message.endpoints, message.routes)
 
