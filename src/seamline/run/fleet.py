@@ -100,7 +100,7 @@ class Fleet:
     async def publish(self) -> None:
         """Tell every worker where the modules are, then let ready gateways accept; returns when they have."""
         async with self._publishing:
-            news = {"endpoints": self.endpoints(), "routes": self.routes(), "topology": self.topology}
+            news: dict[str, Any] = {"endpoints": self.endpoints(), "routes": self.routes(), "topology": self.topology}
             ready = [each for each in self.replicas if each.reachable and each.state is not State.STARTING]
             for replica in self.replicas:
                 if replica.reachable and replica.state is State.STARTING:
