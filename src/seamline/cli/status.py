@@ -13,6 +13,7 @@ from seamline.cli.options import App, Data, Json
 
 app = typer.Typer(add_completion=False)
 
+WIDTH_FOR_ADDRESSES = 120
 STATES = {"ready": "green", "starting": "cyan", "draining": "yellow", "restarting": "bold red"}
 
 
@@ -47,17 +48,19 @@ def show(found: dict[str, Any]) -> None:
         f"[bold]{found['app']}[/] runs as [bold]{found['topology']}[/], {state}, at {found['url']}; "
         f"supervisor {found['pid']}\n"
     )
-    console.print(processes(found["workloads"]))
+    console.print(processes(found["workloads"], console.width))
     for workload in found["workloads"]:
         for replica in workload["replicas"]:
             if replica["crash_loop"]:
                 tell_crash_loop(console, label(workload, replica), replica["crash_loop"])
 
 
-def processes(workloads: list[dict[str, Any]]) -> Any:
+def processes(workloads: list[dict[str, Any]], width: int) -> Any:
     """One row for each process."""
     columns = {"workload": "fixed", "state": "fixed", "pid": "right", "up": "right", "restarts": "right"}
-    columns |= {"CPU": "right", "memory": "right", "mesh": "fixed", "modules": "left"}
+    columns |= {"CPU": "right", "memory": "right", "modules": "left"}
+    if width >= WIDTH_FOR_ADDRESSES:
+        columns["mesh"] = "fixed"
     rows: list[list[str]] = []
     for workload in workloads:
         for replica in workload["replicas"]:
@@ -71,13 +74,10 @@ def processes(workloads: list[dict[str, Any]]) -> Any:
                     f"[bold red]{replica['restarts']}[/]" if replica["restarts"] else "0",
                     f"{replica['cpu_percent']:.0f} %",
                     f"{replica['rss_mb']:.0f} MB" if replica["rss_mb"] else "-",
-                    replica["mesh"],
                     "" if workload["modules"] == [workload["name"]] else ", ".join(workload["modules"]),
-                ]
+                    replica["mesh"],
+                ][: len(columns)]
             )
-    if not any(row[-1] for row in rows):
-        del columns["modules"]
-        rows = [row[:-1] for row in rows]
     return output.table(columns, rows)
 
 

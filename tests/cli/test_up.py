@@ -1,0 +1,81 @@
+"""`seamline up` says in one sentence why it cannot start, before or after it tried."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from seamline.cli import connect
+from seamline.cli.app import run
+from seamline.cli.up import app_option, with_address
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    package = tmp_path / "shopup" / "web"
+    package.mkdir(parents=True)
+    (tmp_path / "shopup" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "module.py").write_text("from seamline import Module\nmodule = Module('web')\n")
+    (tmp_path / "seamline.toml").write_text('[app]\nname = "shopup"\nmodules = ["shopup.web"]\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--topology", "service"], 2, "SL9002: there is no topology 'service'. Did you mean 'services'?"),
+        (["--replicas", "web=none"], 2, "SL9002: 'web=none' is not MODULE=N"),
+        (["--replicas", "wbe=2"], 2, "SL9002: there is no module 'wbe'. The modules are web"),
+        (["--listen", "8080"], 2, "SL9002: --listen is '8080'"),
+        (["--listen", "a:1", "--port", "1"], 2, "SL9002: --port and --listen are both given"),
+        (["--port", "70000"], 2, "usage: Invalid value for '--port'"),
+    ],
+)
+def test_a_wrong_argument_starts_nothing(
+    folder: Path, arguments: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names the argument; no data folder is made."""
+    assert run(["up", "--app", str(folder), *arguments]) == status
+    assert capsys.readouterr().err.startswith(said)
+    assert not (folder / ".seamline").exists()
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_a_taken_port_is_said(folder: Path, detach: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """SL5002 with the address, in the foreground and from the background."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["up", "--app", str(folder), "--port", str(port), *detach]) == (2 if detach else 7)
+    said = capfd.readouterr().err
+    assert "SL5002" in said
+    assert str(port) in said
+    assert "Traceback" not in said
+
+
+def test_an_unusable_data_folder_is_said(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """SL1007, the status of settings, and nothing is started."""
+    (folder / "file").write_text("in the way")
+    assert run(["up", "--app", str(folder), "--data", str(folder / "file" / "data")]) == 3
+    assert "SL1007" in capfd.readouterr().err
+
+
+def test_the_public_address_is_taken_from_the_command_line(folder: Path) -> None:
+    """--port keeps the host of seamline.toml, --listen replaces both."""
+    settings = connect.read_settings(folder)
+    assert with_address(settings, 0, None).gateway.listen == "127.0.0.1:0"
+    assert with_address(settings, None, "[::]:80").gateway.listen == "[::]:80"
+    assert with_address(settings, None, None) is settings
+
+
+def test_the_banner_names_the_folder_only_where_it_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the banner says to type works from where it was typed."""
+    settings = connect.read_settings(folder)
+    monkeypatch.chdir(folder / "shopup" / "web")
+    assert app_option(settings) == ""
+    monkeypatch.chdir(folder.parent)
+    assert app_option(settings) == f" --app {folder.name}"
+    monkeypatch.chdir("/")
+    assert app_option(settings) == f" --app {str(folder).removeprefix('/')}"
