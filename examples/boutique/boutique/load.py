@@ -26,7 +26,7 @@ class Answer(Protocol):
 
 
 class Choices(Protocol):
-    def choice(self, options: tuple[Any, ...]) -> Any: ...
+    def choice(self, options: tuple[Any, ...], /) -> Any: ...
 
 
 class Shopper(Protocol):
