@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable
+import decimal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,31 @@ async def test_a_coroutine_that_does_not_wait_ends_within_start(runners: Runners
     await in_a_callback(start)
     assert len(seen) == 3
     assert None not in seen
+
+
+async def test_decimal_arithmetic_does_not_use_up_a_task_unless_it_changes_the_arithmetic(runners: Runners):
+    """Writing a Decimal leaves its context in the task; a handler that sets the precision leaves it to nobody."""
+    tasks: list[object] = []
+    precisions: list[int] = []
+
+    async def work(precision: int) -> None:
+        tasks.append(asyncio.current_task())
+        precisions.append(decimal.getcontext().prec)
+        if precision:
+            decimal.getcontext().prec = precision
+
+    for precision in (0, 0, 7, 0):
+        job = work(precision)
+
+        def start(job: Coroutine[Any, Any, None] = job) -> None:
+            runners.start(job)
+
+        await in_a_callback(start)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert tasks[0] is tasks[1] is tasks[2]
+    assert tasks[3] is not tasks[2]
+    assert precisions == [decimal.DefaultContext.prec] * 4
 
 
 async def test_a_waiting_coroutine_is_an_ordinary_task(runners: Runners):

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import decimal
+import gc
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self, cast
 
 _log = logging.getLogger(__name__)
+
+_COLLECT_EVERY = 20_000
+"""Objects made and not yet freed; each call in flight holds a few dozen."""
 
 
 class _Parking:
@@ -75,14 +80,16 @@ class Running:
 
 
 class _Runner:
-    __slots__ = ("context", "job", "parking", "pool", "task")
+    __slots__ = ("arithmetic", "context", "job", "parking", "pool", "task")
 
     def __init__(self, pool: Runners, loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.parking = _Parking(loop)
         self.job: Running | None = None
-        # An empty context of its own: what a handler sets must not reach the next call.
+        # An empty context of its own: what a handler sets must not reach the next call. Only the context of
+        # decimal arithmetic is there from the start, or the first Decimal that is written would leave it behind.
         self.context = contextvars.Context()
+        self.arithmetic = self.context.run(decimal.getcontext)
         self.task = loop.create_task(self._run(), context=self.context)
 
     async def _run(self) -> None:
@@ -91,7 +98,7 @@ class _Runner:
             if job is not None:
                 await self._work(job)
                 self.job = None
-                if len(self.context) or not self.pool.take_back(self):
+                if self._marked() or not self.pool.take_back(self):
                     # A handler left a context variable behind: this task is spent.
                     self.pool.forget(self)
                     return
@@ -101,6 +108,15 @@ class _Runner:
                 if self.pool.stopping:
                     return
                 self.task.uncancel()
+
+    def _marked(self) -> bool:
+        arithmetic, usual = self.arithmetic, decimal.DefaultContext
+        return (
+            len(self.context) != 1
+            or arithmetic.prec != usual.prec
+            or arithmetic.rounding != usual.rounding
+            or decimal.getcontext() is not arithmetic
+        )
 
     async def _work(self, job: Running) -> None:
         try:
@@ -211,3 +227,15 @@ class TaskOwner:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+def spare_the_collector() -> None:
+    """Tell the garbage collector that what the process has made so far lives as long as the process.
+
+    Call it once, when a process is ready to serve. Modules, types and tables are no longer walked again and again,
+    which took a third of the CPU of a small call; and young objects, which calls free by themselves, are looked at
+    less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 20, 50)

@@ -27,7 +27,7 @@ import msgspec
 
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
-from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.lifetime import TaskOwner, spare_the_collector
 from seamline.kernel.signal import log
 from seamline.module.context import Place, set_place
 from seamline.run.berth import Berth, Factory, Hosting
@@ -149,6 +149,7 @@ class Worker:
             os.close(options.public)
         self._owner.spawn(self._renew(), name="renew certificates")
         self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
+        spare_the_collector()
         self._ready = True
         self._channel.send(Ready(gateway=host.gateway, took_s=time.monotonic() - self._began, routes=list(host.routes)))
 
