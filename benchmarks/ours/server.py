@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.driver import run, say
 from benchmarks.ours.hosting import open_mesh
 from benchmarks.peers.uvicorn_server import listen
+from seamline.kernel.lifetime import spare_the_collector
 
 
 async def main() -> None:
@@ -17,6 +18,7 @@ async def main() -> None:
     listening = listen()
     await mesh.port.listen(listening)
     say({"ready": True, "port": listening.getsockname()[1]})
+    spare_the_collector()  # as every worker does
     await asyncio.Event().wait()
 
 
