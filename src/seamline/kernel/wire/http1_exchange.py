@@ -197,6 +197,15 @@ class Exchange:
         self.started = self.ended = True
         return self._wire.hijack(self)
 
+    def switch(self, headers: Iterable[Header]) -> RawStream:
+        """Answer 101 with these headers, connection and upgrade among them, and take over."""
+        head = encode_head(101, headers, b"")
+        raw = self.upgrade()
+        if not self.disconnected:
+            self._wire.transport.write(head)
+        self.release()
+        return raw
+
     def lost(self) -> None:
         """Called by the connection when the client has gone."""
         self.disconnected = True
@@ -275,6 +284,11 @@ class RawStream:
             await waiter
             if self._eof:
                 raise Disconnected("the client has gone")
+
+    def post(self, data: bytes) -> None:
+        """Write without waiting: for the few bytes of a control frame."""
+        if not self._eof:
+            self._wire.transport.write(data)
 
     def close(self) -> None:
         self._wire.transport.close()

@@ -1,0 +1,185 @@
+"""One public port in front of the modules' routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+from seamline.gateway.asgi import AsgiApp
+from seamline.gateway.headers import Cors
+from seamline.gateway.routes import Route, RouteTable
+from seamline.gateway.tls import CertificateFiles
+from seamline.gateway.visit import Site, Visit
+from seamline.gateway.websocket import GOING_AWAY, WebSocketRun
+from seamline.kernel.clock import Clock, SystemClock
+from seamline.kernel.lifetime import Runners
+from seamline.kernel.settings import GatewaySettings
+from seamline.kernel.signal.metrics import EdgeStats
+from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
+
+OnRequest = Callable[[str, str, int, float], None]
+"""Told of every answer: module (empty without a route), method, status, seconds."""
+
+_log = logging.getLogger("seamline.gateway")
+
+_TICK_S = 0.25
+_BEAT_S = 20.0
+_CERTIFICATE_S = 5.0
+
+
+class Gateway:
+    """Serves the public from one socket.
+
+    Args:
+        settings: ``[gateway]``.
+        routes: which module answers where.
+        apps: the ASGI app that is a module's public face, local or a tunnel; asked for each request.
+        on_request: told of every answer.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        routes: Iterable[Route],
+        apps: Callable[[str], AsgiApp],
+        *,
+        on_request: OnRequest | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._on_request = on_request
+        self._certificate = (
+            CertificateFiles(settings.tls_certificate, settings.tls_key) if settings.tls_certificate else None
+        )
+        cors = Cors(
+            settings.cors_origins,
+            settings.cors_methods,
+            settings.cors_headers,
+            settings.cors_credentials,
+            settings.cors_age_max_s,
+        )
+        self._site = Site(
+            settings=settings,
+            apps=apps,
+            scheme="http" if self._certificate is None else "https",
+            cors=cors if settings.cors_origins else None,
+        )
+        self._runners = Runners()
+        self._server = HttpServer(
+            self._handle,
+            HttpLimits(
+                head_bytes_max=settings.header_bytes_max,
+                body_bytes_max=settings.body_bytes_max,
+                head_timeout_s=settings.head_timeout_s,
+                idle_timeout_s=settings.idle_timeout_s,
+                connections_max=settings.connections_max,
+            ),
+            runners=self._runners,
+            on_connect=_introduce,
+            scheme=self._site.scheme,
+            clock=self._clock,
+            cancel_on_disconnect=False,
+        )
+        self._stats: dict[str, EdgeStats] = {}
+        self._visits: set[Visit] = set()
+        self._listener: asyncio.AbstractServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_beat = self._clock.monotonic() + _BEAT_S
+        self._next_certificate = self._clock.monotonic() + _CERTIFICATE_S
+        self._table = RouteTable()
+        self.set_routes(routes)
+
+    def set_routes(self, routes: Iterable[Route]) -> None:
+        """Replace the routes; requests under way end where they began. Raises RouteError."""
+        self._table = RouteTable(routes)
+        largest = max([self._settings.body_bytes_max, *(route.body_bytes_max for route in self._table.routes)])
+        self._server.limits = replace(self._server.limits, body_bytes_max=largest)
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Start to answer on a bound socket; returns at once. Raises CertificateError."""
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls = {"ssl": self._certificate.context, "ssl_handshake_timeout": self._settings.head_timeout_s}
+        self._listener = await loop.create_server(self._server.protocol, sock=sock, backlog=2048, **tls)
+        self._timer = loop.call_later(_TICK_S, self._tick)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Accept nobody new, finish what came, ask WebSockets to come back. False when time ran out."""
+        if self._listener is not None:
+            self._listener.close()
+        for visit in list(self._visits):
+            if isinstance(visit.run, WebSocketRun):
+                visit.run.part(GOING_AWAY)
+        return await self._server.drain(timeout_s)
+
+    async def stop(self) -> None:
+        """Cut off whoever is still there."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        await self._server.close()
+        await self._runners.stop()
+
+    def stats(self) -> dict[str, Any]:
+        """Connections, requests under way, and for each module calls, errors (5xx) and latencies; for JSON."""
+        return {
+            "connections": self._server.connections,
+            "inflight": self._server.inflight,
+            "websockets": sum(isinstance(visit.run, WebSocketRun) for visit in self._visits),
+            "routes": [{"module": module, **stats.snapshot()} for module, stats in self._stats.items()],
+        }
+
+    def sweep(self) -> None:
+        """Enforce request timeouts, beat WebSockets, follow the certificate. Runs by itself while serving."""
+        now = self._clock.monotonic()
+        for visit in list(self._visits):
+            if visit.late(now):
+                visit.give_up()
+        if now >= self._next_beat:
+            self._next_beat = now + _BEAT_S
+            for visit in list(self._visits):
+                if isinstance(visit.run, WebSocketRun):
+                    visit.run.beat()
+        if self._certificate is not None and now >= self._next_certificate:
+            self._next_certificate = now + _CERTIFICATE_S
+            self._certificate.refresh()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        self.sweep()
+
+    async def _handle(self, exchange: Exchange) -> None:
+        now = self._clock.monotonic
+        started = now()
+        visit = Visit(self._site, self._table, exchange, started)
+        self._visits.add(visit)
+        try:
+            await visit.serve()
+        finally:
+            self._visits.discard(visit)
+            self._count(visit, now() - started)
+
+    def _count(self, visit: Visit, seconds: float) -> None:
+        status, module = visit.status, visit.module
+        if status != 101:
+            stats = self._stats.get(module)
+            if stats is None:
+                stats = self._stats[module] = EdgeStats()
+            stats.record(seconds, status < 500)
+        if self._on_request is not None:
+            self._on_request(module, visit.exchange.request.method, status, seconds)
+
+
+def _introduce(transport: asyncio.Transport, state: dict[str, Any]) -> None:
+    """Note both ends of a connection as ASGI tells them."""
+    for key, name in (("client", "peername"), ("server", "sockname")):
+        address = cast("object", transport.get_extra_info(name))
+        state[key] = tuple(cast("tuple[str, int]", address)[:2]) if isinstance(address, tuple) else None
+    state["client_host"] = state["client"][0].encode() if state["client"] else b"unknown"

@@ -1,0 +1,187 @@
+"""ASGI over a stream of byte messages, so that a module in another process serves its routes.
+
+Each message is one MessagePack map. The gateway's end sends the scope, then what ``receive`` yields; the
+module's end sends what the app sends. A stream that ends is a client that has gone, or an app that is done;
+an app that fails says so in a last message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from seamline.gateway.asgi import AsgiApp, Message, Receive, Scope, Send
+from seamline.gateway.errors import TunnelError
+from seamline.kernel.wire.http1 import Disconnected
+from seamline.module.errors import (
+    CallError,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+_log = logging.getLogger("seamline.gateway")
+
+_PIECE_BYTES = 32_768
+_FAILED = "seamline.failed"
+_SCOPE_KEYS = (
+    "type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path", "headers",
+    "client", "server", "subprotocols", "extensions",
+)  # fmt: skip
+_FAILURES: dict[str, type[CallError]] = {
+    kind.__name__: kind
+    for kind in (DeadlineExceeded, Overloaded, PermissionDenied, Unauthenticated, Unavailable, Unimplemented)
+}
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Duplex(Protocol):
+    """A stream of messages both ways. ``send`` waits while the other side does not keep up."""
+
+    async def send(self, message: bytes, /) -> None: ...
+    async def receive(self) -> bytes | None:
+        """The next message; None at the end."""
+        ...
+
+    async def end(self) -> None:
+        """Send no more."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class TunnelApp:
+    """An ASGI app that is served at the other end of a stream; one stream per request."""
+
+    def __init__(self, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+        self._open_stream = open_stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stream = await self._open_stream()
+        try:
+            await stream.send(_encode({key: scope[key] for key in _SCOPE_KEYS if key in scope}))
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(_pump(stream, receive))
+                await self._relay(stream, send)
+                pump.cancel()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        except Disconnected:
+            raise
+        except ConnectionError as error:
+            raise Unavailable(f"the way to the module broke: {error}") from error
+        finally:
+            stream.cancel()
+
+    async def _relay(self, stream: Duplex, send: Send) -> None:
+        answered = False
+        while (data := await stream.receive()) is not None:
+            message = _message(data)
+            if message["type"] == _FAILED:
+                failure = _FAILURES.get(message.get("kind", ""), InternalError)
+                raise failure("the app of the module failed; its process tells why in its log")
+            await send(message)
+            answered = True
+        if not answered:
+            raise Unavailable("the module's process ended the stream without an answer")
+
+
+async def _pump(stream: Duplex, receive: Receive) -> None:
+    """Send what the client sends, until it has gone."""
+    try:
+        while True:
+            message = await receive()
+            await _send_message(stream, message, "body")
+            if message["type"].endswith(".disconnect"):
+                await stream.end()
+                return
+    except ConnectionError:
+        return  # the relay hears of it as well, and tells
+
+
+async def _send_message(stream: Duplex, message: Message, key: str) -> None:
+    body: bytes = message.get(key) or b""
+    if len(body) > _PIECE_BYTES:
+        view = memoryview(body)
+        for start in range(0, len(view), _PIECE_BYTES):
+            last = start + _PIECE_BYTES >= len(view)
+            more = bool(message.get("more_body")) or not last
+            piece = {**message, key: bytes(view[start : start + _PIECE_BYTES]), "more_body": more}
+            await stream.send(_encode(piece))
+        return
+    await stream.send(_encode(dict(message)))
+
+
+def _message(data: bytes) -> dict[str, Any]:
+    try:
+        message = _decode(data)
+    except msgspec.DecodeError as error:
+        raise TunnelError(f"a message cannot be read: {error}") from error
+    if not isinstance(message.get("type"), str):
+        raise TunnelError("a message has no type")
+    if "headers" in message:
+        message["headers"] = [(name, value) for name, value in message["headers"]]
+    return message
+
+
+def _scope(data: bytes) -> dict[str, Any]:
+    scope = _message(data)
+    for key in ("client", "server"):
+        if scope.get(key) is not None:
+            scope[key] = tuple(scope[key])
+    scope["asgi"] = {"version": "3.0", "spec_version": "2.3"}
+    scope["state"] = {}
+    return scope
+
+
+async def serve_tunnel(stream: Duplex, app: AsgiApp) -> None:
+    """Serve one request that comes over ``stream``; the module's end of a :class:`TunnelApp`."""
+    first = await stream.receive()
+    if first is None:
+        return
+    scope = _scope(first)
+    disconnect: Message = (
+        {"type": "http.disconnect"} if scope["type"] == "http" else {"type": "websocket.disconnect", "code": 1006}
+    )
+    gone = False
+
+    async def receive() -> Message:
+        nonlocal gone
+        if gone:
+            return disconnect
+        data = await stream.receive()
+        if data is None:
+            gone = True
+            return disconnect
+        message = _message(data)
+        if message["type"].endswith(".disconnect"):
+            gone = True
+        return message
+
+    async def send(message: Message) -> None:
+        await _send_message(stream, message, "body")
+
+    try:
+        await app(scope, receive, send)
+    except ConnectionError:
+        pass  # the client has gone, or the gateway
+    except Exception as error:
+        _log.exception("%s %s failed", scope.get("method", "WebSocket"), scope["path"])
+        await _tell_failure(stream, error)
+    await stream.end()
+
+
+async def _tell_failure(stream: Duplex, error: Exception) -> None:
+    try:
+        await stream.send(_encode({"type": _FAILED, "kind": type(error).__name__}))
+    except ConnectionError:
+        return

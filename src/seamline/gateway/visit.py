@@ -1,0 +1,224 @@
+"""One public request: route, limits, app, and what the gateway adds to the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from seamline.gateway import headers as heads
+from seamline.gateway.asgi import AsgiApp, AsgiExchange, decoded_path, make_scope
+from seamline.gateway.compression import accepts_gzip
+from seamline.gateway.pages import error_page
+from seamline.gateway.routes import Route, RouteTable
+from seamline.gateway.websocket import WebSocketRun, handshake_of
+from seamline.kernel.settings import GatewaySettings
+from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
+from seamline.module.errors import (
+    CallError,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+_log = logging.getLogger("seamline.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all requests share."""
+
+    settings: GatewaySettings
+    apps: Callable[[str], AsgiApp]
+    scheme: str
+    cors: heads.Cors | None
+
+
+class Visit:
+    """Serves one exchange. ``status`` and ``module`` tell afterwards what came of it."""
+
+    def __init__(self, site: Site, table: RouteTable, exchange: Exchange, now: float) -> None:
+        request = exchange.request
+        self.site = site
+        self.exchange = exchange
+        self.host = request.header(b"host") or b""
+        self.path = decoded_path(request.path)
+        self.route: Route | None = table.match(self.host.decode("latin-1"), self.path)
+        self.module = self.route.module if self.route is not None else ""
+        self.identity = heads.request_id(request.header(b"x-request-id"))
+        self.origin = request.header(b"origin") if site.cors is not None else None
+        self.run: AsgiExchange | WebSocketRun | None = None
+        timeout_s = (self.route.timeout_s if self.route is not None else 0) or site.settings.request_timeout_s
+        self._deadline = now + timeout_s
+        self._task: asyncio.Task[Any] | None = None
+        self._timed_out = False
+        self._status = 0
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; 499 when the client left before there was one."""
+        return self._status or (self.run.status if self.run is not None else 0) or 499
+
+    async def serve(self) -> None:
+        request = self.exchange.request
+        site = self.site
+        if self._preflight():
+            return
+        route = self.route
+        if route is None:
+            self.page(404, "Nothing is mounted here.")
+            return
+        limit = route.body_bytes_max or site.settings.body_bytes_max
+        if (request.content_length or 0) > limit or request.received > limit:
+            self.page(413, f"The body is larger than {limit} bytes.")
+            return
+        request.body_bytes_max = limit
+        self._task = asyncio.current_task()
+        try:
+            if request.upgrade == b"websocket":
+                await self._web_socket(route)
+            else:
+                await self._http(route)
+        except asyncio.CancelledError:
+            if not self._timed_out:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+            self._fail(504, "The answer took too long.")
+        except Disconnected:
+            pass
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._task = None
+
+    def late(self, now: float) -> bool:
+        """Whether the client has waited too long for the beginning of an answer."""
+        return now > self._deadline and self._task is not None and self.run is not None and not self.run.status
+
+    def give_up(self) -> None:
+        """Cancel the app; the client hears 504."""
+        if self._task is not None:
+            self._timed_out = True
+            self._task.cancel()
+
+    def page(self, status: int, message: str) -> None:
+        """Answer with an error page."""
+        self._status = status
+        accept = self.exchange.request.header(b"accept") or b""
+        headers, body = error_page(status, message, self.identity.decode(), accept)
+        self.exchange.respond(status, self.shape(status, headers), body)
+
+    def shape(self, status: int, headers: list[Header]) -> list[Header]:
+        """An answer's headers with what the gateway adds; what the app says itself wins."""
+        shaped = heads.from_app(headers)
+        site = self.site
+        if status != 101:
+            if site.settings.security_headers:
+                heads.with_defaults(shaped, heads.SECURITY)
+                if site.scheme == "https":
+                    heads.with_defaults(shaped, (heads.STRICT_TRANSPORT,))
+            if site.cors is not None and self.origin is not None:
+                heads.with_defaults(shaped, site.cors.answer(self.origin))
+                heads.vary(shaped, b"origin")
+        heads.with_defaults(shaped, ((b"x-request-id", self.identity),))
+        return shaped
+
+    def _preflight(self) -> bool:
+        request = self.exchange.request
+        cors = self.site.cors
+        if (
+            cors is None
+            or self.origin is None
+            or request.method != "OPTIONS"
+            or request.header(b"access-control-request-method") is None
+        ):
+            return False
+        self._status = 204
+        self.exchange.respond(204, [*cors.preflight(self.origin), (b"x-request-id", self.identity)])
+        return True
+
+    def _scope(self, kind: str, scheme: str, root_path: str) -> dict[str, Any]:
+        exchange = self.exchange
+        client = exchange.connection_state["client_host"]
+        headers = heads.for_app(exchange.request.headers, self.identity, client, self.site.scheme.encode(), self.host)
+        return make_scope(exchange, kind, scheme, self.path, root_path, headers)
+
+    async def _http(self, route: Route) -> None:
+        settings = self.site.settings
+        gzip = settings.compression and accepts_gzip(self.exchange.request.header(b"accept-encoding"))
+        run = AsgiExchange(self.exchange, self.shape, settings.compression_bytes_min if gzip else None)
+        self.run = run
+        scope = self._scope("http", self.site.scheme, route.root_path)
+        try:
+            await self.site.apps(route.module)(scope, run.receive, run.send)
+        except Exception:
+            if run.refused is None:  # else the app failed for want of a body that we refused
+                raise
+        finally:
+            run.withdraw()
+        if run.refused is not None:
+            self._fail(run.refused.status, run.refused.message)
+        elif run.unanswered and not self.exchange.disconnected:
+            _log.error("%s %s: module %r gave no answer", self.exchange.request.method, self.path, self.module)
+            self._fail(500, "The request was not answered.")
+
+    async def _web_socket(self, route: Route) -> None:
+        exchange = self.exchange
+        accept, subprotocols = handshake_of(exchange.request)
+        run = WebSocketRun(exchange, accept, self.shape, self.site.settings.websocket_message_bytes_max)
+        self.run = run
+        scheme = "ws" if self.site.scheme == "http" else "wss"
+        scope = self._scope("websocket", scheme, route.root_path)
+        del scope["method"]
+        scope["subprotocols"] = subprotocols
+        scope["extensions"] = {"websocket.http.response": {}}
+        await run.run(self.site.apps(route.module), scope)
+        if not exchange.started and not exchange.disconnected:
+            self._fail(500, "The WebSocket was neither accepted nor refused.")
+
+    def _failed(self, error: Exception) -> None:
+        request = self.exchange.request
+        if isinstance(error, HttpRefusal):
+            self._fail(error.status, error.message)
+            return
+        status, message = _told(error)
+        if isinstance(error, CallError):
+            _log.warning("%s %s: module %r: %s", request.method, self.path, self.module, error)
+        else:
+            _log.error("%s %s: module %r failed", request.method, self.path, self.module, exc_info=error)
+        self._fail(status, message)
+
+    def _fail(self, status: int, message: str) -> None:
+        """Answer with an error page if no answer has begun; a begun one is broken off by the server."""
+        if self.exchange.started:
+            return
+        if self.exchange.disconnected:
+            self._status = 499
+            return
+        self.page(status, message)
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Status and message for a stranger: what happened, never how."""
+    match error:
+        case DeadlineExceeded():
+            return 504, "The answer took too long."
+        case Unavailable() | Overloaded():
+            return 503, "This part is not available at the moment. Try again shortly."
+        case PermissionDenied() | Unauthenticated():
+            return 403, "The gateway may not pass requests to this part."
+        case Unimplemented():
+            return 501, "This part cannot be reached this way."
+        case InternalError():
+            return 500, "Something went wrong here."
+        case CallError():
+            return 502, "This part failed to answer."
+        case _:
+            return 500, "Something went wrong here."
