@@ -2,6 +2,8 @@
 PYTHON ?= python3
 UV := .venv/bin/uv
 RUN := .venv/bin/
+# Eleven processes that each compile the same sources wait for nothing: let them keep what they compiled.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: env lock demo test check bench torture format clean
 
@@ -9,7 +11,7 @@ env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 
 .venv/.ready: pyproject.toml requirements.lock
 	test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"; }
-	$(UV) pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --no-deps -e .
 	touch .venv/.ready
 
