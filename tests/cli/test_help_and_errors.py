@@ -18,6 +18,12 @@ from seamline.kernel.errors import SeamlineError
 HELP = Path(__file__).with_name("help.txt")
 
 
+@pytest.fixture(autouse=True)
+def width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of a known width."""
+    monkeypatch.setenv("COLUMNS", str(manual.WIDTH_MAX))
+
+
 def seamline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "seamline.cli", *arguments],

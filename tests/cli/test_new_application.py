@@ -107,7 +107,7 @@ def test_the_running_application_can_be_looked_at_and_changed(pet_store: Path, r
     assert "Hello" in page(running, "/")
     edges = as_json(pet_store, "top", "--once", "--interval", "0.2")["edges"]
     assert ("web", "greetings", "Greetings.greet") in {(e["caller"], e["callee"], e["method"]) for e in edges}
-    assert "greetings" in seamline(pet_store, "logs", "-n", "200")
+    assert "failed by an injected fault" in seamline(pet_store, "logs", "-n", "200")
     assert "runs now" in seamline(pet_store, "topology", "list")
 
 
