@@ -361,7 +361,7 @@ class Replica:
             self.process.kill()
 
 
-class _ReportedError(SeamlineError):
+class _ReportedError(StartFailedError):
     """An error that a worker reported, with its own code."""
 
     def __init__(self, error: dict[str, str | None]) -> None:

@@ -394,9 +394,9 @@ def _replica_status(replica: Replica) -> dict[str, Any]:
 
 def exit_of(error: SeamlineError) -> Exit:
     """The exit status that belongs to an error."""
+    if isinstance(error, SettingsError) or error.code.startswith(("SL1", "SL2")):
+        return Exit.SETTINGS
     match error:
-        case SettingsError():
-            return Exit.SETTINGS
         case PortTakenError():
             return Exit.PORT_TAKEN
         case AlreadyRunningError():
@@ -405,8 +405,6 @@ def exit_of(error: SeamlineError) -> Exit:
             return Exit.START_FAILED
         case NotRunningError():
             return Exit.FAILED
-        case _ if error.code.startswith("SL2"):
-            return Exit.SETTINGS
         case _:
             return Exit.FAILED
 
