@@ -198,3 +198,84 @@ async def test_an_owner_tells_of_failures():
         await owner.stop()
     async with TaskOwner() as other:
         other.spawn(asyncio.sleep(60))
+
+
+async def test_a_coroutine_cancelled_before_its_first_step_still_cleans_up(runners: Runners):
+    """It begins, and is cancelled where it first waits: what it took (a place, a lock) is given back."""
+    seen: list[str] = []
+
+    async def takes_a_place() -> None:
+        seen.append("taken")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append("given back")
+
+    running = runners.start(takes_a_place())
+    running.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert seen == ["taken", "given back"]
+    assert running.done
+
+
+async def test_a_late_cancellation_by_a_past_handler_reaches_nobody(runners: Runners):
+    """A task that a handler kept hold of, cancelled while it is parked, serves the next call unharmed."""
+    kept: list[asyncio.Task[None]] = []
+    seen: list[str] = []
+
+    async def keeps() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        kept.append(task)
+
+    async def next_call() -> None:
+        assert asyncio.current_task() is kept[0]
+        await asyncio.sleep(0)
+        seen.append("unharmed")
+
+    runners.start(keeps())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    def cancel_and_start() -> None:
+        kept[0].cancel()
+        runners.start(next_call())
+
+    await in_a_callback(cancel_and_start)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert seen == ["unharmed"]
+
+
+async def test_a_handler_that_cancels_itself_and_returns_leaves_no_trace(runners: Runners):
+    """The cancellation it asked for dies with it."""
+    seen: list[int] = []
+
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def polite() -> None:
+        await asyncio.sleep(0)
+        seen.append(1)
+
+    for _ in range(3):
+        runners.start(cancels_itself())
+        await asyncio.sleep(0.002)
+        await in_a_callback(lambda: runners.start(polite()) and None)
+        await asyncio.sleep(0.002)
+    assert seen == [1, 1, 1]
+
+
+async def test_a_stopped_pool_starts_nothing():
+    """A frame that comes after the stop leaves neither a task nor an unawaited coroutine."""
+    pool = Runners()
+    await pool.stop()
+
+    async def never() -> None:
+        raise AssertionError
+
+    assert pool.start(never()).done

@@ -49,11 +49,9 @@ class _Parking:
         self.wake = callback
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002  # the protocol's signature
-        # Returning False tells the task to raise CancelledError at its next step; give it that step.
-        if self.wake is not None:
-            self._loop.call_soon(self.wake, self)
-            self.wake = None
-        return False
+        # A parked task does nothing that could be cancelled. Whoever still holds it from a past job (a timer, a
+        # cancel scope) must not reach the next one: the request is taken, and forgotten when that job begins.
+        return True
 
     def result(self) -> None:
         return None
@@ -66,16 +64,22 @@ class _Parking:
 class Running:
     """A coroutine that was started; ``done`` once it has ended in whichever way."""
 
-    __slots__ = ("coroutine", "done", "runner")
+    __slots__ = ("begun", "cancelled", "coroutine", "done", "runner")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.coroutine = coroutine
+        self.begun = False
+        self.cancelled = False
         self.done = False
         self.runner: _Runner | None = None
 
     def cancel(self) -> None:
-        """Raise ``CancelledError`` in the coroutine, unless it has ended."""
-        if not self.done and self.runner is not None:
+        """Raise ``CancelledError`` where the coroutine waits, or will first wait; nothing if it has ended."""
+        if self.done or self.runner is None:
+            return
+        self.cancelled = True
+        # A task cancelled before its first step would never run the coroutine, nor what it does in `finally`.
+        if self.begun:
             self.runner.task.cancel()
 
 
@@ -93,21 +97,23 @@ class _Runner:
         self.task = loop.create_task(self._run(), context=self.context)
 
     async def _run(self) -> None:
-        while True:
-            job = self.job
-            if job is not None:
-                await self._work(job)
+        try:
+            while self.job is not None:
+                await self._work(self.job)
                 self.job = None
+                # Where a handler left a context variable behind, the task is spent.
                 if self._marked() or not self.pool.take_back(self):
-                    # A handler left a context variable behind: this task is spent.
-                    self.pool.forget(self)
                     return
-            try:
                 await self.parking
-            except asyncio.CancelledError:
-                if self.pool.stopping:
-                    return
-                self.task.uncancel()
+        finally:
+            self.pool.forget(self)
+
+    def wake(self) -> None:
+        """Go on at once, in this tick of the loop."""
+        parking = self.parking
+        wake, parking.wake = parking.wake, None
+        if wake is not None:
+            self.context.run(wake, parking)
 
     def _marked(self) -> bool:
         arithmetic, usual = self.arithmetic, decimal.DefaultContext
@@ -119,6 +125,12 @@ class _Runner:
         )
 
     async def _work(self, job: Running) -> None:
+        task = self.task
+        while task.cancelling():
+            task.uncancel()
+        job.begun = True
+        if job.cancelled:
+            task.cancel()
         try:
             await job.coroutine
         except asyncio.CancelledError:
@@ -129,8 +141,6 @@ class _Runner:
         finally:
             job.done = True
             job.runner = None
-            while self.task.cancelling():
-                self.task.uncancel()
 
 
 class Runners:
@@ -146,16 +156,16 @@ class Runners:
     def start(self, coroutine: Coroutine[Any, Any, None]) -> Running:
         """Run ``coroutine`` until it first waits; the rest runs as an ordinary task."""
         job = Running(coroutine)
+        if self.stopping:
+            coroutine.close()
+            job.done = True
+            return job
         idle = self._idle
         if idle and asyncio.current_task(self._loop) is None:
             runner = idle.pop()
             runner.job = job
             job.runner = runner
-            parking = runner.parking
-            wake = parking.wake
-            parking.wake = None
-            assert wake is not None
-            runner.context.run(wake, parking)
+            runner.wake()
             return job
         loop = self._loop
         if loop is None:
@@ -178,12 +188,15 @@ class Runners:
     async def stop(self) -> None:
         """End every runner; coroutines still at work are cancelled."""
         self.stopping = True
-        runners = list(self._all)
-        for runner in runners:
-            runner.task.cancel()
-        await asyncio.gather(*(runner.task for runner in runners), return_exceptions=True)
+        tasks = [runner.task for runner in self._all]
+        loop = asyncio.get_running_loop()
+        for runner in list(self._all):
+            if runner.job is None:
+                loop.call_soon(runner.wake)
+            elif runner.job.runner is not None:
+                runner.job.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._idle.clear()
-        self._all.clear()
 
 
 class TaskOwner:
