@@ -9,7 +9,7 @@ import pytest
 
 from seamline.cli import connect
 from seamline.cli.app import run
-from seamline.cli.up import app_option, with_address
+from seamline.cli.up import where_options, with_address
 
 
 @pytest.fixture
@@ -74,8 +74,9 @@ def test_the_banner_names_the_folder_only_where_it_is_needed(folder: Path, monke
     """What the banner says to type works from where it was typed."""
     settings = connect.read_settings(folder)
     monkeypatch.chdir(folder / "shopup" / "web")
-    assert app_option(settings) == ""
+    assert where_options(settings, None) == ""
     monkeypatch.chdir(folder.parent)
-    assert app_option(settings) == f" --app {folder.name}"
+    assert where_options(settings, None) == f" --app {folder.name}"
+    assert where_options(settings, folder / "data") == f" --app {folder.name} --data {folder.name}/data"
     monkeypatch.chdir("/")
-    assert app_option(settings) == f" --app {str(folder).removeprefix('/')}"
+    assert where_options(settings, None) == f" --app {str(folder).removeprefix('/')}"

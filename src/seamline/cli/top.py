@@ -89,8 +89,8 @@ async def looks(settings: Settings, interval: float) -> AsyncIterator[dict[str, 
 
 
 def edges(found: list[dict[str, Any]], room: int | None = None) -> Any:
-    """The busiest edges. Of those without a call since the last look, none is shown if there are busy ones."""
-    busy = [edge for edge in found if edge["calls_per_s"] or edge["inflight"]] or found
+    """The busiest edges; those without a call since the last look are left out."""
+    busy = [edge for edge in found if edge["calls_per_s"] or edge["inflight"]]
     shown = busy if room is None else busy[:room]
     columns = {"caller": "fixed", "method": "fixed", "of": "fixed", "calls/s": "right", "errors/s": "right"}
     columns |= {"p50": "right", "p99": "right", "in flight": "right"}
@@ -109,7 +109,7 @@ def edges(found: list[dict[str, Any]], room: int | None = None) -> Any:
             ]
             for edge in shown
         ]
-        or [["no calls yet", *[""] * 7]],
+        or [["no calls just now", *[""] * 7]],
     )
 
 

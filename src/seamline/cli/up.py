@@ -71,12 +71,12 @@ def up(
         if as_json:
             output.emit(status)
         else:
-            banner(settings, status, stop="seamline down")
+            banner(settings, status, data, stop="seamline down")
         return
     from seamline.run.supervisor import run
 
     def on_ready(status: dict[str, Any]) -> None:
-        banner(settings, status, stop="Ctrl-C")
+        banner(settings, status, data, stop="Ctrl-C")
 
     outcome = run(
         settings,
@@ -102,9 +102,9 @@ def with_address(settings: Settings, port: int | None, listen: str | None) -> Se
     return replace(settings, gateway=replace(settings.gateway, listen=listen))
 
 
-def banner(settings: Settings, status: dict[str, Any], *, stop: str) -> None:
+def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, stop: str) -> None:
     """What runs, where to look, how to change and to end it."""
-    seamline, here = command_name(), app_option(settings)
+    seamline, here = command_name(), where_options(settings, data)
     processes = sum(len(workload["replicas"]) for workload in status["workloads"])
     other = "monolith" if status["topology"] == "services" else "services"
     plural = "es" if processes != 1 else ""
@@ -137,13 +137,16 @@ def command_name() -> str:
     return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
 
 
-def app_option(settings: Settings) -> str:
-    """`` --app DIR`` where the application would not be found without."""
+def where_options(settings: Settings, data: Path | None) -> str:
+    """`` --app DIR --data DIR`` where the application would not be found without."""
     here = Path.cwd()
-    if settings.folder == here or settings.folder in here.parents:
-        return ""
-    near = settings.folder.is_relative_to(here)
-    return f" --app {settings.folder.relative_to(here) if near else settings.folder}"
+
+    def shown(folder: Path) -> Path:
+        return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+    found = settings.folder == here or settings.folder in here.parents
+    app = "" if found else f" --app {shown(settings.folder)}"
+    return app if data is None else f"{app} --data {shown(data.resolve())}"
 
 
 def start_detached(
