@@ -146,13 +146,13 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[AsyncSession]:
         """A transaction for mapped classes. Objects stay readable after the commit."""
-        async with (
-            self.transaction() as connection,
-            AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
-        ):
-            yield session
-            await session.flush()
-            session.expunge_all()
+        async with self.transaction() as connection:
+            session = AsyncSession(connection, expire_on_commit=False)
+            try:
+                yield session
+                await session.commit()  # the session began it, being the first to use the connection
+            finally:
+                await session.close()
 
     async def run_sync(self, work: Callable[[Connection], None]) -> None:
         """Run ``work`` with a plain SQLAlchemy connection inside a transaction, for SQLAlchemy's own tools."""

@@ -39,6 +39,7 @@ READERS_MAX: Final = 8
 READER_THREADS_MAX: Final = 4
 READ_WAIT_MS: Final = 5_000
 POLL_S_MAX: Final = 0.01
+INTERRUPT_AGAIN_S: Final = 0.005
 
 _T = TypeVar("_T")
 
@@ -116,11 +117,11 @@ class Lane:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if may_interrupt():
-                self.connection.interrupt()
             while not future.done():
+                if may_interrupt():
+                    self.connection.interrupt()  # again each time: it may not have begun when we first asked
                 try:
-                    await asyncio.wait([future])
+                    await asyncio.wait([future], timeout=INTERRUPT_AGAIN_S)
                 except asyncio.CancelledError:
                     continue
             if not future.cancelled():

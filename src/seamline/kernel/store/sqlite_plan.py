@@ -17,7 +17,8 @@ class Kind(Enum):
 
 
 _CACHED_STATEMENTS_MAX: Final = 2_000
-_HEAD: Final = re.compile(r"\s*([A-Za-z]+)(?:\s+([A-Za-z]+))?")
+_BLANK: Final = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*"
+_HEAD: Final = re.compile(rf"{_BLANK}([A-Za-z]+){_BLANK}([A-Za-z]+)?", re.DOTALL)
 _BY_KEY: Final = re.compile(r"SEARCH \S+ USING (?:COVERING )?(?:INTEGER PRIMARY KEY|INDEX (\S+)) \((.*)\)$")
 _SELECT: Final = re.compile(r"\bSELECT\b", re.IGNORECASE)
 
