@@ -22,6 +22,7 @@ from seamline.module.context import CURRENT
 from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.wiring import Platform, Wiring
+from seamline.run.application import database_class
 from seamline.run.faces import Faces, PublicRoute
 
 if TYPE_CHECKING:
@@ -113,9 +114,7 @@ class Host:
         self.mesh.tunnels.update(self._faces.tunnels())
 
     async def _open_database(self, module: Module, wiring: Wiring) -> None:
-        from seamline.kernel.store import Database
-
-        if module.tables is None and not wiring.asks_for(Database):
+        if module.tables is None and not any(wiring.asks_for(kind) for kind in database_class()):
             return
         database = self._database(module)
         await database.start()
@@ -133,14 +132,12 @@ class Host:
             self.mesh.provide(module.name, contract, service)
 
     def _platform(self) -> Platform:
-        from seamline.kernel.store import Database
-
         def stubs(module: Module) -> Callable[[type[Contract]], Contract]:
             return lambda contract: self.stub(contract, module.name)
 
         return {
             Contract: stubs,
-            Database: self._database,
+            **dict.fromkeys(database_class(), self._database),
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,
             Module: lambda module: module,

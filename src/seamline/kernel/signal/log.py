@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
+_TALKATIVE = ("alembic", "asyncio", "aiosqlite", "httpcore", "httpx", "sqlalchemy", "watchfiles")
 MESSAGE_CHARACTERS_MAX = 16 * 1024
 _OWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
@@ -85,6 +86,11 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for chatty in ("alembic", "sqlalchemy", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
+    for name in _TALKATIVE:
+        # What a library finds worth an info is seldom news of the application.
+        logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
     return handler
 
 
