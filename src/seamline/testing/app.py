@@ -65,6 +65,7 @@ class TopologyApp:
         self.clock = AppClock(self._site, self._thread)
         self._http: HttpClient | None = None
         self._stack = ExitStack()
+        self._started = False
 
     def __repr__(self) -> str:
         return f"<{self.application.settings.app.name} as {self.topology}>"
@@ -85,6 +86,7 @@ class TopologyApp:
     def start(self) -> Self:
         """Start it; blocks until it is ready. Raises what its start raises, or TooSlowError."""
         self._stack.enter_context(self._thread)
+        self._started = True
         try:
             self._thread.run(self._site.start(), START_S, f"starting {self!r}")
         except BaseException:
@@ -93,7 +95,10 @@ class TopologyApp:
         return self
 
     def stop(self) -> None:
-        """Stop it; blocks until all of it is gone. Raises LeftoverError or TooSlowError."""
+        """Stop it; blocks until all of it is gone; does nothing a second time. Raises LeftoverError or TooSlowError."""
+        if not self._started:
+            return
+        self._started = False
         try:
             self._close_http()
             self._thread.run(self._site.stop(), STOP_S + 5, f"stopping {self!r}")
@@ -214,7 +219,7 @@ class TopologyApp:
             raise NoSuchTargetError(f"there is no module {module!r}", _nearest(module, self.application.modules))
         self._dead += self._thread.run(self._site.kill(module), _OPERATION_S, f"killing {module!r}")
 
-    def wait_ready(self, timeout_s: float = 15.0) -> None:
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until what was killed, or crashed, serves again. Raises TooSlowError."""
         wait = getattr(self._site, "wait_ready", None)
         if wait is not None:

@@ -28,7 +28,7 @@ from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import Contract
 from seamline.run.admin import AdminClient, RefusedError
-from seamline.run.errors import NotRunningError
+from seamline.run.errors import ControlError, NotRunningError
 from seamline.run.sockets import listen_mesh
 from seamline.testing import leftovers
 from seamline.testing.errors import TestingError, TooSlowError
@@ -40,6 +40,7 @@ C = TypeVar("C", bound=Contract)
 
 _LOOK_EVERY_S = 0.1
 _LIFETIME_S = 12 * 3600
+_LAST_LINES = 40
 
 
 class ManyProcesses:
@@ -87,10 +88,12 @@ class ManyProcesses:
         self._process = process = await asyncio.to_thread(_spawn, options, self._log)
         leftovers.watch(process.pid)
         said = await asyncio.wait_for(asyncio.to_thread(cast("IO[bytes]", process.stdout).readline), START_S)
-        answer: dict[str, Any] = json.loads(said) if said else {"error": {"fact": self._last_words()}}
+        answer: dict[str, Any] = json.loads(said) if said else {"error": {"fact": "the supervisor ended at its start"}}
         if "error" in answer:
             await self.stop()
-            raise RefusedError({"code": TestingError.code, **answer["error"]})
+            refused = RefusedError({"code": TestingError.code, **answer["error"]})
+            refused.add_note(self._last_words())
+            raise refused
         self._url = str(answer["ready"]["url"])
         await self._look()
         self._watch = asyncio.get_running_loop().create_task(self._keep_looking(), name="endpoints of the application")
@@ -108,7 +111,7 @@ class ManyProcesses:
 
     def _last_words(self) -> str:
         text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-        return "the supervisor ended before it was ready: " + " | ".join(text.splitlines()[-8:])
+        return "\n".join(["The end of its log:", *text.splitlines()[-_LAST_LINES:]])
 
     # Where everything is.
 
@@ -147,7 +150,9 @@ class ManyProcesses:
     async def _ready(self, dead: set[int]) -> bool:
         status = await self._admin.ask("status")
         replicas = [each for workload in status["workloads"] for each in workload["replicas"]]
-        return all(each["state"] == "ready" and each["pid"] not in dead for each in replicas)
+        return all(
+            each["state"] == "ready" and each["pid"] not in dead and leftovers.lives(each["pid"]) for each in replicas
+        )
 
     # Calls, fakes and faults.
 
@@ -164,7 +169,18 @@ class ManyProcesses:
 
     async def set_rules(self, rules: Rules) -> None:
         self._calls.override(rules)
-        await self._admin.ask("inject", rules={name: dict(changes) for name, changes in rules.items()})
+        told = {name: dict(changes) for name, changes in rules.items()}
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await self._admin.ask("inject", rules=told)
+                except RefusedError as error:
+                    # A worker died while it was being told, as rules may make it do; its successor is told at birth.
+                    if error.code != ControlError.code:
+                        raise
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                else:
+                    return
 
     async def set_fakes(self, fakes: Fakes) -> None:
         by_module = check_fakes(self._plan.application, fakes)

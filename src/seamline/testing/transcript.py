@@ -95,7 +95,7 @@ def _is_text(response: Response) -> bool:
 
 def _ending(error: Fault | SeamlineError) -> dict[str, Any]:
     if isinstance(error, Fault):
-        return {"fault": type(error).__name__, "fields": msgspec.Raw(error.encode())}
+        return {"fault": type(error).__name__, "fields": msgspec.json.decode(error.encode())}
     return {"error": error.code, "fact": error.fact, "remedy": error.remedy}
 
 

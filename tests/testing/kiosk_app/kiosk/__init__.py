@@ -1,0 +1,1 @@
+"""A small application for the tests of the testing kit."""

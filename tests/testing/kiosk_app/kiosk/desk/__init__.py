@@ -1,0 +1,1 @@
+"""The desk: HTTP for the public. It has no contract."""
