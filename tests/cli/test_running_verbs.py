@@ -226,7 +226,11 @@ def test_a_load_with_switches_counts_what_fails_during_each(
         assert "3 of 3 topology switches meanwhile: 0 failed" in out
         supervisor.refuse("switch", code="SL5005", fact="a switch is under way", remedy="Wait.")
         assert seamline(supervisor, *arguments) == 7
-        assert "SL5005: a switch is under way. Wait." in capsys.readouterr().err
+        captured = capsys.readouterr()
+        assert captured.err == "SL5005: a switch is under way. Wait.\n"
+        assert "0 of 3 topology switches meanwhile: 0 failed" in captured.out
+        assert seamline(supervisor, *arguments, "--json") == 7
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "SL5005"
     finally:
         ends.set()
         thread.join(10)

@@ -102,6 +102,10 @@ def load(
         output.emit(report.to_json(load_run.tally, switching))
     else:
         report.finish(load_run.tally, switching)
+    if switching is not None and switching.error is not None:
+        if as_json:
+            raise typer.Exit(output.status_of(switching.error.code))
+        raise switching.error
     if load_run.tally.failed or load_run.tally.failed_steps:
         raise typer.Exit(output.STATUS_FOUND_WANTING)
 

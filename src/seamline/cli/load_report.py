@@ -149,4 +149,5 @@ class Report:
             "rate": plan.rate,
             **tally.to_json(),
             "switches": [each.to_json() for each in switching.done] if switching is not None else [],
+            "error": switching.error.to_json() if switching is not None and switching.error is not None else None,
         }

@@ -7,6 +7,7 @@ from time import perf_counter as now
 from typing import TYPE_CHECKING, Any
 
 from seamline.cli import connect
+from seamline.kernel.errors import SeamlineError
 
 if TYPE_CHECKING:
     from seamline.cli.load_engine import Load
@@ -39,6 +40,8 @@ class Switching:
     def __init__(self, settings: Settings, between: tuple[str, str], count: int, pause_s: float) -> None:
         self.count = count
         self.done: list[Switched] = []
+        self.error: SeamlineError | None = None
+        """Why a switch did not happen; the load ends then."""
         self.now = ""
         """What is going on, for the progress line."""
         self._settings = settings
@@ -46,7 +49,13 @@ class Switching:
         self._pause_s = pause_s
 
     async def run(self, load: Load) -> None:
-        """Switch while the load runs. Ends early if the load was stopped by hand."""
+        """Switch while the load runs. Ends early if the load was stopped by hand, or a switch was refused."""
+        try:
+            await self._run(load)
+        except SeamlineError as error:
+            self.error = error
+
+    async def _run(self, load: Load) -> None:
         current = str((await connect.ask_async(self._settings, "status"))["topology"])
         await self._shop_on(load)
         while len(self.done) < self.count and not load.stopped:
