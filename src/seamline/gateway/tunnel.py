@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ _log = logging.getLogger("seamline.gateway")
 
 _PIECE_BYTES = 32_768
 _FAILED = "seamline.failed"
+_NEXT = "seamline.next"
 _SCOPE_KEYS = (
     "type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path", "headers",
     "client", "server", "subprotocols", "extensions",
@@ -83,16 +84,15 @@ class TunnelApp:
             stream.cancel()
 
     async def _relay(self, stream: Duplex, send: Send) -> None:
-        answered = False
         while (data := await stream.receive()) is not None:
             message = _message(data)
             if message["type"] == _FAILED:
                 failure = _FAILURES.get(message.get("kind", ""), InternalError)
                 raise failure("the app of the module failed; its process tells why in its log")
+            following = message.pop(_NEXT, None)
             await send(message)
-            answered = True
-        if not answered:
-            raise Unavailable("the module's process ended the stream without an answer")
+            if following is not None:
+                await send(following)
 
 
 async def _pump(stream: Duplex, receive: Receive) -> None:
@@ -100,7 +100,8 @@ async def _pump(stream: Duplex, receive: Receive) -> None:
     try:
         while True:
             message = await receive()
-            await _send_message(stream, message, "body")
+            for piece in _pieces(message):
+                await stream.send(_encode(piece))
             if message["type"].endswith(".disconnect"):
                 await stream.end()
                 return
@@ -108,17 +109,16 @@ async def _pump(stream: Duplex, receive: Receive) -> None:
         return  # the relay hears of it as well, and tells
 
 
-async def _send_message(stream: Duplex, message: Message, key: str) -> None:
-    body: bytes = message.get(key) or b""
-    if len(body) > _PIECE_BYTES:
-        view = memoryview(body)
-        for start in range(0, len(view), _PIECE_BYTES):
-            last = start + _PIECE_BYTES >= len(view)
-            more = bool(message.get("more_body")) or not last
-            piece = {**message, key: bytes(view[start : start + _PIECE_BYTES]), "more_body": more}
-            await stream.send(_encode(piece))
+def _pieces(message: Message) -> Iterator[Message]:
+    """A message, its body cut into pieces that share a connection with others well."""
+    body: bytes = message.get("body") or b""
+    if len(body) <= _PIECE_BYTES:
+        yield message
         return
-    await stream.send(_encode(dict(message)))
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE_BYTES):
+        more = bool(message.get("more_body")) or start + _PIECE_BYTES < len(view)
+        yield {**message, "body": bytes(view[start : start + _PIECE_BYTES]), "more_body": more}
 
 
 def _message(data: bytes) -> dict[str, Any]:
@@ -167,17 +167,53 @@ async def serve_tunnel(stream: Duplex, app: AsgiApp) -> None:
             gone = True
         return message
 
-    async def send(message: Message) -> None:
-        await _send_message(stream, message, "body")
-
+    answer = _Answer(stream)
     try:
-        await app(scope, receive, send)
-    except ConnectionError:
+        async with asyncio.TaskGroup() as group:
+            answer.group = group
+            try:
+                await app(scope, receive, answer.send)
+            finally:
+                answer.group = None
+            await answer.flush()
+    except* ConnectionError:
         pass  # the client has gone, or the gateway
-    except Exception as error:
-        _log.exception("%s %s failed", scope.get("method", "WebSocket"), scope["path"])
+    except* Exception as failures:
+        error = failures.exceptions[0]
+        _log.error("%s %s failed", scope.get("method", "WebSocket"), scope["path"], exc_info=error)
         await _tell_failure(stream, error)
     await stream.end()
+
+
+class _Answer:
+    """What an app sends. A head that a body follows at once travels with it; else it goes in the next turn."""
+
+    def __init__(self, stream: Duplex) -> None:
+        self._stream = stream
+        self._head: Message | None = None
+        self._turn = asyncio.Lock()
+        self.group: asyncio.TaskGroup | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self._head is None:
+            self._head = message
+            asyncio.get_running_loop().call_soon(self._flush_soon)
+            return
+        async with self._turn:
+            for piece in _pieces(message):
+                head, self._head = self._head, None
+                await self._stream.send(_encode(piece if head is None else {**head, _NEXT: piece}))
+
+    async def flush(self) -> None:
+        async with self._turn:
+            head, self._head = self._head, None
+            if head is not None:
+                await self._stream.send(_encode(head))
+
+    def _flush_soon(self) -> None:
+        # A head is only left here while the app runs, and with it the group.
+        if self._head is not None and self.group is not None:
+            self.group.create_task(self.flush())
 
 
 async def _tell_failure(stream: Duplex, error: Exception) -> None:

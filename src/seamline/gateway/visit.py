@@ -152,7 +152,9 @@ class Visit:
 
     async def _http(self, route: Route) -> None:
         settings = self.site.settings
-        gzip = settings.compression and accepts_gzip(self.exchange.request.header(b"accept-encoding"))
+        request = self.exchange.request
+        # The length that HEAD tells is that of the plain answer.
+        gzip = settings.compression and request.method != "HEAD" and accepts_gzip(request.header(b"accept-encoding"))
         run = AsgiExchange(self.exchange, self.shape, settings.compression_bytes_min if gzip else None)
         self.run = run
         scope = self._scope("http", self.site.scheme, route.root_path)
@@ -166,7 +168,7 @@ class Visit:
         if run.refused is not None:
             self._fail(run.refused.status, run.refused.message)
         elif run.unanswered and not self.exchange.disconnected:
-            _log.error("%s %s: module %r gave no answer", self.exchange.request.method, self.path, self.module)
+            _log.error("%s %s: module %r gave no answer", request.method, self.path, self.module)
             self._fail(500, "The request was not answered.")
 
     async def _web_socket(self, route: Route) -> None:
