@@ -145,7 +145,7 @@ async def test_every_contract(topology_app: TopologyApp, transcript: Transcript)
         (replace(CARD, year=2025), DeclineReason.EXPIRED),
         (replace(CARD, security_code="1"), DeclineReason.SECURITY_CODE),
     ],
-    ids=str,
+    ids=["number", "brand", "expired", "security_code"],
 )
 async def test_a_declined_card_costs_nothing(topology_app: TopologyApp, wrong: Card, reason: DeclineReason):
     """The fault arrives with its reason through two seams, the cart stays, and a good card then pays."""
