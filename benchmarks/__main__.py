@@ -32,7 +32,7 @@ def main() -> int:
             failed.append(names)
             print(f"failed  {names}: {error}", file=sys.stderr, flush=True)
             continue
-        rows += [row for row in measured if options.only in (None, row.name)]
+        rows += measured
         print(f"{time.monotonic() - started:5.0f} s  {names}", file=sys.stderr, flush=True)
     if rows:
         report.show(rows, {name: goal for family in families for name, goal in family.rows.items()})
@@ -43,7 +43,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our figures beside the peers'.")
-    parser.add_argument("--only", metavar="ROW", help="measure one row")
+    parser.add_argument("--only", metavar="ROW", help="measure one row, and those that come with its load")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each side, instead of the usual number")
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing written: does it run at all")
     return parser.parse_args()

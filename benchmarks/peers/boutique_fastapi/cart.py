@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.peers.boutique_fastapi import store
@@ -16,6 +16,7 @@ QUANTITY_MAX = 20
 _READ = (
     select(carts.c.version, cart_lines.c.product_id, cart_lines.c.quantity)
     .select_from(carts.outerjoin(cart_lines, cart_lines.c.shopper == carts.c.shopper))
+    .where(carts.c.shopper == bindparam("shopper"))
     .order_by(cart_lines.c.position, cart_lines.c.product_id)
 )
 _CHANGED = text(
@@ -80,7 +81,7 @@ def create(settings: Settings) -> FastAPI:
 
 
 async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:
-    rows = (await connection.execute(_READ.where(carts.c.shopper == shopper))).all()
+    rows = (await connection.execute(_READ, {"shopper": shopper})).all()
     if not rows:
         return CartContents(version=0, lines=())
     lines = tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fastapi import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from benchmarks.peers.boutique_fastapi.models import WITHOUT_CENTS, Money
 
@@ -48,7 +50,7 @@ class Pages:
             lstrip_blocks=True,
         )
         environment.filters["money"] = _money
-        environment.globals["static"] = static
+        environment.globals.update(static=static, options=_options)
         self._templates = {
             name: environment.get_template(name) for name in environment.list_templates(["html"])
         }
@@ -56,6 +58,14 @@ class Pages:
     def page(self, template: str, head: Head, *, status: int = 200, **values: Any) -> Response:
         body = self._templates[template].render(head=head, **values)
         return Response(body, status, _HEADERS, media_type="text/html")
+
+
+@lru_cache(maxsize=256)
+def _options(values: tuple[str, ...], chosen: str) -> Markup:
+    return Markup().join(
+        Markup("<option{}>{}</option>").format(Markup(" selected") if value == chosen else "", value)
+        for value in values
+    )
 
 
 def _money(amount: Money) -> str:
