@@ -16,6 +16,7 @@ import logging
 import re
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,9 +265,12 @@ def _script(folder: Path, module: str) -> ScriptDirectory:
     from alembic.util import CommandError
 
     try:
-        script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
-        heads = script.get_heads()
-    except CommandError as error:
+        # Alembic only warns of a gap in the line, or of two revisions of one name.
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", UserWarning)
+            script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
+            heads = script.get_heads()
+    except (CommandError, KeyError) as error:
         raise MigrationFilesError(str(error), _READ_FILES, place=module) from error
     except Exception as error:  # a revision is a program: importing it may raise anything
         raise MigrationFilesError(
@@ -274,6 +278,9 @@ def _script(folder: Path, module: str) -> ScriptDirectory:
             _READ_FILES,
             place=module,
         ) from error
+    for warning in warned:
+        if str(warning.message).startswith("Revision "):
+            raise MigrationFilesError(str(warning.message), _READ_FILES, place=module)
     if len(heads) > 1:
         raise MigrationFilesError(
             f"{' and '.join(map(repr, sorted(heads)))} both come last",
