@@ -45,9 +45,11 @@ def test_spans_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert output.lasted(seconds) == said
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.3146, "0.31 ms"), (12.44, "12.4 ms"), (1520, "1.52 s"), (None, "-")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0031, "3 µs"), (0.3146, "0.31 ms"), (12.44, "12.4 ms"), (1520, "1.52 s"), (None, "-")]
+)
 def test_latencies_have_three_figures(value: float | None, said: str) -> None:
-    """Milliseconds until a second, then seconds."""
+    """Microseconds below a tenth of a millisecond, then milliseconds, then seconds."""
     assert output.milliseconds(value) == said
 
 

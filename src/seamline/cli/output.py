@@ -144,9 +144,11 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> Any:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant figures: ``0.31 ms``, ``12.4 ms``, ``1.52 s``."""
+    """Two or three figures: ``3 µs``, ``0.31 ms``, ``12.4 ms``, ``1.52 s``."""
     if value is None:
         return "-"
+    if value < 0.1:
+        return f"{value * 1000:.0f} µs"
     if value >= 1000:
         return f"{value / 1000:.2f} s"
     return f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
@@ -159,6 +161,11 @@ def size(count: float | None) -> str:
     if count >= 1 << 30:
         return f"{count / (1 << 30):.1f} GB"
     return f"{count / (1 << 20):.0f} MB" if count >= 1 << 20 else f"{count / 1024:.0f} KB"
+
+
+def megabytes(value: float) -> str:
+    """``63 MB``; a dash for a process that has not told yet."""
+    return f"{value:.0f} MB" if value else "-"
 
 
 def lasted(seconds: float | None) -> str:

@@ -73,7 +73,7 @@ def processes(workloads: list[dict[str, Any]], width: int) -> Any:
                     output.lasted(replica.get("uptime_s")),
                     f"[bold red]{replica['restarts']}[/]" if replica["restarts"] else "0",
                     f"{replica['cpu_percent']:.0f} %",
-                    f"{replica['rss_mb']:.0f} MB" if replica["rss_mb"] else "-",
+                    output.megabytes(replica["rss_mb"]),
                     "" if workload["modules"] == [workload["name"]] else ", ".join(workload["modules"]),
                     replica["mesh"],
                 ][: len(columns)]

@@ -125,7 +125,7 @@ def costs(workloads: list[dict[str, Any]]) -> Any:
                 str(replica["pid"] or "-"),
                 replica["state"],
                 f"{replica['cpu_percent']:.0f} %",
-                f"{replica['rss_mb']:.0f} MB",
+                output.megabytes(replica["rss_mb"]),
                 output.milliseconds(replica["loop_lag_ms"]),
             ]
             for workload in workloads
