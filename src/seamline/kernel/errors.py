@@ -9,6 +9,7 @@
       GatewayError       SL6xxx  gateway/errors: the public side
       StoreError         SL7xxx  kernel/store/errors: databases and migrations
       TestingError       SL8xxx  testing/errors: the testing kit was misused
+      CliError           SL9xxx  cli/errors: a command cannot do what was asked
 
 The class decides what happens next; the code is what people search for.
 """
