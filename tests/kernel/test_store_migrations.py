@@ -20,6 +20,7 @@ from seamline.kernel.store.errors import (
     MigrationUnknownError,
 )
 from seamline.kernel.store.migrations import downgrade, revision, stamp, status, upgrade
+from seamline.kernel.store.revisions import only_head
 
 
 def _tables(*, with_note: bool = False) -> MetaData:
@@ -249,3 +250,45 @@ async def test_modules_migrate_side_by_side(tmp_path: Path):
             assert await _names(db) == {"alembic_version", f"t{number}"}
 
     await asyncio.gather(*(one(number) for number in range(8)))
+
+
+async def test_start_with_nothing_pending_does_not_import_alembic(db: Database, folder: Path):
+    """A start that finds its tables up to date is spared the import, which costs more than the start."""
+    _revision(folder, 1, "pass")
+    _revision(folder, 2, "pass")
+    await upgrade(db, folder)
+    code = f"""
+        import asyncio, pathlib, sys
+        from seamline.kernel.store import Database, prepare
+        async def main():
+            async with Database({str(db.url)!r}, "orders") as db:
+                print(await prepare(db, pathlib.Path({str(folder)!r})), "alembic" in sys.modules)
+        asyncio.run(main())
+    """
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(code), stdout=pipe, stderr=pipe
+    )
+    assert await asyncio.wait_for(process.communicate(), 60) == (b"() False\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("files", "head"),
+    [
+        ({"a": None, "b": "a", "c": "b"}, "c"),
+        ({"b": "a", "a": None}, "b"),
+        ({"a": None}, "a"),
+        ({}, None),
+        ({"a": None, "b": "a", "c": "a"}, None),  # two heads
+        ({"b": "a"}, None),  # a gap
+        ({"a": None, "c": ("a", "b")}, None),  # a merge is for Alembic to judge
+        ({"a": "a"}, None),
+    ],
+)
+def test_head_at_a_glance(folder: Path, files: dict[str, object], head: str | None):
+    """The last revision is told from the files alone, or not at all where they do not make one line."""
+    (folder / "versions").mkdir(parents=True)
+    for number, (name, follows) in enumerate(files.items()):
+        source = f"revision: str = {name!r}\ndown_revision = {follows!r}\n"
+        (folder / "versions" / f"{number}.py").write_text(source, encoding="utf-8")
+    assert only_head(folder) == head

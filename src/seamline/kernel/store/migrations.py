@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Connection, MetaData, NullPool, StaticPool, create_engine, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from seamline.kernel.store.database import Database
@@ -36,6 +36,7 @@ from seamline.kernel.store.errors import (
     StoreError,
 )
 from seamline.kernel.store.postgresql import PostgresqlServer, reason
+from seamline.kernel.store.revisions import only_head
 from seamline.kernel.store.sqlite_file import connect
 
 if TYPE_CHECKING:  # Alembic takes a sixth of a second to import, and a module without revisions needs none
@@ -100,6 +101,8 @@ async def prepare(db: Database, folder: Path | None, *, development: bool = True
         StoreError: the tables cannot serve this code.
     """
     if folder is not None and any((folder / "versions").glob("*.py")):
+        if await _is_at_head(db, folder):
+            return ()
         if development:
             return await upgrade(db, folder)
         pending = (await status(db, folder)).pending
@@ -112,6 +115,17 @@ async def prepare(db: Database, folder: Path | None, *, development: bool = True
     elif db.tables is not None and db.tables.tables:
         await asyncio.to_thread(_make_tables, db, db.tables, development=development)
     return ()
+
+
+async def _is_at_head(db: Database, folder: Path) -> bool:
+    head = only_head(folder)
+    if head is None:
+        return False
+    try:
+        async with db.read() as r:
+            return (await r.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [head]
+    except DBAPIError:
+        return False  # no revision was ever applied
 
 
 async def upgrade(db: Database, folder: Path, to: str = "head") -> tuple[Revision, ...]:
