@@ -60,7 +60,7 @@ class _Tally:
     async def timed(self, call: Call, since: float) -> None:
         try:
             await call()
-        except Exception as error:  # noqa: BLE001 - a failed call is a figure
+        except Exception as error:
             self.errors += 1
             self.first_error = self.first_error or f"{type(error).__name__}: {error}"
         else:
@@ -146,7 +146,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     async def told() -> None:
         try:
             await main()
-        except Exception as error:  # noqa: BLE001 - the harness raises it again
+        except Exception as error:
             traceback.print_exc()
             say({"error": f"{type(error).__name__}: {error}"})
 

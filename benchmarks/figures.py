@@ -32,9 +32,7 @@ class Row:
         return asdict(self)
 
 
-def compare(
-    name: str, unit: str, better: Better, ours: Sequence[float], peer: str, theirs: Sequence[float]
-) -> Row:
+def compare(name: str, unit: str, better: Better, ours: Sequence[float], peer: str, theirs: Sequence[float]) -> Row:
     """A row from the rounds of both sides; round *i* of ours was run next to round *i* of theirs."""
     if not ours or len(ours) != len(theirs):
         raise ValueError(f"{name}: {len(ours)} rounds of ours beside {len(theirs)} of {peer!r}")

@@ -1,7 +1,7 @@
 """``python -m benchmarks.http_driver <json>``: the lean client, posting the sample order to one server.
 
-The JSON names ``port``, ``path``, ``body`` (text), ``headers``, and for mTLS ``certificates`` (folder), ``name`` (of the leaf)
-and ``server_name``.
+The JSON names ``port``, ``path``, ``body`` (text), ``headers``, and for mTLS ``certificates`` (folder),
+``name`` (of the leaf) and ``server_name``.
 """
 
 from __future__ import annotations

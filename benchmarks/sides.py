@@ -43,9 +43,7 @@ class Side:
         return "\n".join(f"-- {child.name}\n{child.log()}" for child in [*self.servers, self.driver])
 
 
-def alternate(
-    sides: Sequence[Side], command: dict[str, Any], *, rounds: int, warm_up_s: float
-) -> list[list[Measure]]:
+def alternate(sides: Sequence[Side], command: dict[str, Any], *, rounds: int, warm_up_s: float) -> list[list[Measure]]:
     """Warm every side, then run them in turns (A B A B ...); the measures of each side, round by round.
 
     Turns rather than blocks: a machine that slows for a while slows both sides.

@@ -45,7 +45,7 @@ def _identity(folder: Path, modules: tuple[str, ...]) -> WorkloadIdentity:
 
 
 def write_leaf(authority: Path, folder: Path, module: str) -> None:
-    """A module's certificate as files, for a client that is not ours: ``<module>.pem``, ``<module>.key``, ``ca.pem``."""
+    """A module's certificate as files, for a client that is not ours: ``<module>.pem``, ``.key`` and ``ca.pem``."""
     made = CertificateAuthority.load_or_create(authority, TRUST_DOMAIN, APP)
     key, request = new_key_and_csr()
     folder.mkdir(exist_ok=True)

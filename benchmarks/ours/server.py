@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.driver import run, say
 from benchmarks.ours.hosting import open_mesh
-from benchmarks.peers.uvicorn_server import listen
+from benchmarks.sockets import listen
 from seamline.kernel.lifetime import spare_the_collector
 
 

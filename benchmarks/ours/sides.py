@@ -14,9 +14,7 @@ def frames_side(session: Session, *, sample: float | None = None, name: str = "S
     """A stub in one process, the handler in the other; everything the mesh does is on."""
     authority, told = str(_authority(session)), [] if sample is None else [str(sample)]
     server, said = session.server(f"{name}, server", "benchmarks.ours.server", authority, *told)
-    client = session.driver(
-        f"{name}, client", "benchmarks.ours.client", authority, str(said["port"]), *told
-    )
+    client = session.driver(f"{name}, client", "benchmarks.ours.client", authority, str(said["port"]), *told)
     return Side(name, [server], client)
 
 

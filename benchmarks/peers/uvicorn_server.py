@@ -1,8 +1,7 @@
-"""uvicorn as its documentation advises for production: uvloop, httptools, no access log, client certificates required."""
+"""uvicorn as its documentation advises: uvloop, httptools, no access log, client certificates required."""
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,7 @@ from typing import Any
 import uvicorn
 
 from benchmarks.driver import say
-
-_BACKLOG = 1024
-
-
-def listen(port: int = 0) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", port))
-    listening.listen(_BACKLOG)
-    return listening
+from benchmarks.sockets import listen
 
 
 async def serve(app: Any, certificates: Path | None, *, name: str = "server", port: int = 0) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.driver import Measure
@@ -74,8 +75,8 @@ def start_and_memory(session: Session) -> list[Row]:
     for number in range(rounds):
         settings = peer.prepare(session, EXAMPLE, f"start-{number}")
         for name, start in (
-            ("our", lambda inner: start_ours(inner, "monolith", cores=all_cores())),
-            ("their", lambda inner: peer.start(inner, settings, cores=all_cores())),
+            ("our", partial(start_ours, topology="monolith", cores=all_cores())),
+            ("their", partial(peer.start, settings=settings, cores=all_cores())),
         ):
             with session.inner() as inner:
                 began = time.monotonic()
@@ -87,9 +88,7 @@ def start_and_memory(session: Session) -> list[Row]:
                 )
                 taken[f"{name} memory"].append(sum(child.memory_mb() for child in children))
     return [
-        compare(
-            "startup_to_first_request_s", "s", "lower", taken["our start"], PEER, taken["their start"]
-        ),
+        compare("startup_to_first_request_s", "s", "lower", taken["our start"], PEER, taken["their start"]),
         compare("monolith_rss_mb", "MB", "lower", taken["our memory"], PEER, taken["their memory"]),
     ]
 

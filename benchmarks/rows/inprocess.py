@@ -54,7 +54,8 @@ def tracing(session: Session) -> list[Row]:
     added = [
         100
         * (
-            (with_it.server_cpu_s + with_it.client_cpu_s) / with_it.calls
+            (with_it.server_cpu_s + with_it.client_cpu_s)
+            / with_it.calls
             / ((without.server_cpu_s + without.client_cpu_s) / without.calls)
             - 1
         )
@@ -64,8 +65,6 @@ def tracing(session: Session) -> list[Row]:
 
 
 FAMILIES = (
-    Family(
-        {"inprocess_call_overhead_us": "≤ 1.5 µs", "tracing_us_per_recorded_span": "≤ 2 µs"}, in_process
-    ),
+    Family({"inprocess_call_overhead_us": "≤ 1.5 µs", "tracing_us_per_recorded_span": "≤ 2 µs"}, in_process),
     Family({"tracing_overhead_percent": "≤ 5 %"}, tracing),
 )

@@ -1,7 +1,7 @@
 """One call between two processes under mutual TLS: ours beside the usual ways.
 
-The servers' core does nothing but serve, the clients' core nothing but call, 64 calls in flight. The figure is calls per
-second of *server* CPU, so that a slow client, ours or theirs, does not hide what a server can do.
+The servers' core does nothing but serve, the clients' core nothing but call, 64 calls in flight. The figure is
+calls per second of *server* CPU, so that a slow client, ours or theirs, does not hide what a server can do.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def against_fastapi(session: Session) -> list[Row]:
     server, told = session.server("FastAPI", "benchmarks.peers.fastapi_httpx.server", certificates)
     # httpx cannot fill the server, and an idle server costs more per call: the CPU row takes the lean client.
     lean = session.http_driver("lean client", told["port"], "/orders", certificates=certificates)
-    httpx = session.driver(
-        "httpx", "benchmarks.peers.fastapi_httpx.client", certificates, str(told["port"])
-    )
+    httpx = session.driver("httpx", "benchmarks.peers.fastapi_httpx.client", certificates, str(told["port"]))
     sides = [
         frames_side(session),
         Side("FastAPI, lean client", [server], lean),
@@ -122,9 +120,7 @@ def _grpc(session: Session) -> Side:
     certificates, generated = str(session.certificates()), session.folder / "generated"
     generated.mkdir()
     compile_into(generated)
-    server, told = session.server(
-        "grpc.aio server", "benchmarks.peers.grpc_aio.server", str(generated), certificates
-    )
+    server, told = session.server("grpc.aio server", "benchmarks.peers.grpc_aio.server", str(generated), certificates)
     driver = session.driver(
         "grpc.aio client",
         "benchmarks.peers.grpc_aio.client",

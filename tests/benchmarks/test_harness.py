@@ -93,8 +93,8 @@ import json, sys
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     command = json.loads(line)
-    errors = command.get("errors", 0)
-    print(json.dumps({"calls": 10, "errors": errors, "elapsed_s": 1, "client_cpu_s": 0.1, "p50_ms": 1, "p99_ms": 2}), flush=True)
+    answer = {"calls": 10, "elapsed_s": 1, "client_cpu_s": 0.1, "p50_ms": 1, "p99_ms": 2}
+    print(json.dumps(answer | {"errors": command.get("errors", 0)}), flush=True)
 """
 
 
@@ -109,16 +109,19 @@ def test_a_child_is_pinned_asked_and_stopped():
 
 
 def test_children_are_stopped_when_the_run_fails():
-    with Session(QUICK) as session:
-        child = session.start(Child([sys.executable, "-c", ECHO], cores=client_core(), name="echo"))
-        pid = child.pid
-        with pytest.raises(ZeroDivisionError), Session(QUICK) as inner:
-            other = inner.start(Child([sys.executable, "-c", ECHO], cores=client_core(), name="echo"))
-            pids = other.pid
+    def a_run_that_fails() -> None:
+        with Session(QUICK) as session:
+            for _ in range(2):
+                child = Child([sys.executable, "-c", ECHO], cores=client_core(), name="echo")
+                pids.append(session.start(child).pid)
+            assert all(psutil.pid_exists(pid) for pid in pids)
             raise ZeroDivisionError
-        assert not psutil.pid_exists(pids)
-        assert psutil.pid_exists(pid)
-    assert not psutil.pid_exists(pid)
+
+    pids: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        a_run_that_fails()
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_a_child_that_ignores_the_request_to_stop_is_killed_with_what_it_started():

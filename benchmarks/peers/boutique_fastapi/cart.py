@@ -53,16 +53,12 @@ def create(settings: Settings) -> FastAPI:
             return await _contents(connection, shopper)
 
     @app.put("/carts/{shopper}/lines/{product_id}")
-    async def set_quantity(
-        shopper: str, product_id: str, change: Quantity, engine: Engine
-    ) -> CartContents:
+    async def set_quantity(shopper: str, product_id: str, change: Quantity, engine: Engine) -> CartContents:
         async with engine.begin() as connection:
             version = await connection.scalar(_CHANGED, {"shopper": shopper}) or 0
             if change.quantity == 0:
                 await connection.execute(
-                    delete(cart_lines).where(
-                        cart_lines.c.shopper == shopper, cart_lines.c.product_id == product_id
-                    )
+                    delete(cart_lines).where(cart_lines.c.shopper == shopper, cart_lines.c.product_id == product_id)
                 )
             else:
                 await _put(connection, shopper, product_id, change.quantity, version)
@@ -90,9 +86,7 @@ async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:
     return CartContents(version=rows[0].version, lines=lines)
 
 
-async def _put(
-    connection: AsyncConnection, shopper: str, product_id: str, quantity: int, position: int
-) -> None:
+async def _put(connection: AsyncConnection, shopper: str, product_id: str, quantity: int, position: int) -> None:
     if not 1 <= quantity <= QUANTITY_MAX:
         raise HTTPException(422, "quantity")
     await connection.execute(

@@ -79,17 +79,13 @@ async def _price(services: Services, order_id: str, purchase: Purchase) -> Order
         raise HTTPException(409, "cart changed")
     if not cart.lines:
         raise HTTPException(409, "cart empty")
-    quote = await services.get(
-        "shipping", "/quote", _QUOTE, pieces=cart.pieces, country=purchase.address.country
-    )
+    quote = await services.get("shipping", "/quote", _QUOTE, pieces=cart.pieces, country=purchase.address.country)
     shipping = await _convert(services, quote.cost, purchase.currency)
     total, lines = shipping, list[OrderLine]()
     for line in cart.lines:
         product = await services.get("catalog", f"/products/{line.product_id}", _PRODUCT)
         price = await _convert(services, product.price, purchase.currency)
-        lines.append(
-            OrderLine(product_id=product.id, name=product.name, quantity=line.quantity, price=price)
-        )
+        lines.append(OrderLine(product_id=product.id, name=product.name, quantity=line.quantity, price=price))
         total += price * line.quantity
     return Order(
         id=order_id,
@@ -112,16 +108,12 @@ async def _charge(engine: AsyncEngine, services: Services, order: Order, purchas
     except Refused as refused:
         if refused.status == 402:
             async with engine.begin() as connection:
-                await connection.execute(
-                    delete(orders).where(orders.c.id == order.id, orders.c.status == _PRICED)
-                )
+                await connection.execute(delete(orders).where(orders.c.id == order.id, orders.c.status == _PRICED))
         raise
 
 
 async def _ship(services: Services, order: Order, charge: Charge) -> Order:
-    shipment = Shipment(
-        order_id=order.id, address=order.address, pieces=sum(line.quantity for line in order.lines)
-    )
+    shipment = Shipment(order_id=order.id, address=order.address, pieces=sum(line.quantity for line in order.lines))
     try:
         tracking_id = await services.send("POST", "shipping", "/shipments", shipment, _TEXT)
     except Refused:
@@ -141,9 +133,7 @@ async def _confirm(services: Services, order: Order) -> None:
 
 async def _find(engine: AsyncEngine, order_id: str) -> tuple[str, Order | None]:
     async with engine.connect() as connection:
-        found = await connection.execute(
-            select(orders.c.status, orders.c.content).where(orders.c.id == order_id)
-        )
+        found = await connection.execute(select(orders.c.status, orders.c.content).where(orders.c.id == order_id))
         row = found.first()
     return ("", None) if row is None else (row.status, Order.model_validate_json(row.content))
 
@@ -169,7 +159,5 @@ async def _record(engine: AsyncEngine, order: Order) -> tuple[str, Order]:
 async def _finish(engine: AsyncEngine, order: Order) -> None:
     async with engine.begin() as connection:
         await connection.execute(
-            update(orders)
-            .where(orders.c.id == order.id)
-            .values(status=_PLACED, content=order.model_dump_json())
+            update(orders).where(orders.c.id == order.id).values(status=_PLACED, content=order.model_dump_json())
         )

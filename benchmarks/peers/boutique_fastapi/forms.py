@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from benchmarks.peers.boutique_fastapi.models import Address, Card, DeclineReason, Purchase
 
-
 _LENGTHS = {"email": 254, "name": 80, "street": 80, "postal_code": 12, "city": 80}
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _NUMBER = re.compile(r"[0-9]{1,4}")

@@ -212,9 +212,7 @@ def _shopping(app: FastAPI, pages: Pages) -> None:
 
 
 def _till(app: FastAPI, pages: Pages) -> None:
-    async def till(
-        request: Request, services: Services, typed: CheckoutForm, status: int = 200
-    ) -> Response:
+    async def till(request: Request, services: Services, typed: CheckoutForm, status: int = 200) -> Response:
         bag = await _bag(request, services)
         if not bag.items:
             return _redirect("/cart")
@@ -303,8 +301,7 @@ async def _bag(request: Request, services: Services) -> Bag:
     quote = await services.get("shipping", "/quote", _QUOTE, pieces=contents.pieces, country=country.code)
     cost = await _convert(services, quote.cost, code)
     items = tuple(
-        Item(found, line.quantity, price)
-        for found, line, price in zip(products, contents.lines, prices, strict=True)
+        Item(found, line.quantity, price) for found, line, price in zip(products, contents.lines, prices, strict=True)
     )
     things = Money(currency=code, amount=cost.amount * 0)
     for item in items:
@@ -321,9 +318,7 @@ async def _product(services: Services, product_id: str) -> Product:
     return await services.get("catalog", f"/products/{product_id}", _PRODUCT)
 
 
-async def _priced(
-    services: Services, products: tuple[Product, ...], currency: str
-) -> list[tuple[Product, Money]]:
+async def _priced(services: Services, products: tuple[Product, ...], currency: str) -> list[tuple[Product, Money]]:
     prices = [await _convert(services, found.price, currency) for found in products]
     return list(zip(products, prices, strict=True))
 

@@ -14,13 +14,11 @@ from markupsafe import Markup
 
 from benchmarks.peers.boutique_fastapi.models import WITHOUT_CENTS, Money
 
-_SIGNS = dict(
-    pair.split("=")
-    for pair in (
-        "AUD=A$ BRL=R$ CAD=C$ CNY=CN¥ EUR=€ GBP=£ HKD=HK$ ILS=₪ INR=₹ JPY=¥ KRW=₩ MXN=MX$ NZD=NZ$ "
-        "PHP=₱ SGD=S$ THB=฿ TRY=₺ USD=$"
-    ).split()
-)
+_SIGNS = {
+    "AUD": "A$", "BRL": "R$", "CAD": "C$", "CNY": "CN¥", "EUR": "€", "GBP": "£", "HKD": "HK$", "ILS": "₪",
+    "INR": "₹", "JPY": "¥", "KRW": "₩", "MXN": "MX$", "NZD": "NZ$", "PHP": "₱", "SGD": "S$", "THB": "฿",
+    "TRY": "₺", "USD": "$",
+}  # fmt: skip
 _HEADERS = {
     "cache-control": "private, no-cache",
     "content-security-policy": (
@@ -51,9 +49,7 @@ class Pages:
         )
         environment.filters["money"] = _money
         environment.globals.update(static=static, options=_options)
-        self._templates = {
-            name: environment.get_template(name) for name in environment.list_templates(["html"])
-        }
+        self._templates = {name: environment.get_template(name) for name in environment.list_templates(["html"])}
 
     def page(self, template: str, head: Head, *, status: int = 200, **values: Any) -> Response:
         body = self._templates[template].render(head=head, **values)

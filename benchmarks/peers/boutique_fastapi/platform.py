@@ -45,7 +45,7 @@ class Settings:
         )
 
 
-class Refused(Exception):  # noqa: N818 - named for what happened
+class Refused(Exception):
     """Another service answered with an error that it declares."""
 
     def __init__(self, status: int, detail: Any) -> None:
@@ -76,13 +76,9 @@ class Services:
         self, method: str, service: str, path: str, body: BaseModel | None, answer: TypeAdapter[T], **query: Any
     ) -> T:
         content = None if body is None else body.model_dump_json()
-        return await self._exchange(
-            method, service, path, answer, content=content, headers=_JSON, params=query or None
-        )
+        return await self._exchange(method, service, path, answer, content=content, headers=_JSON, params=query or None)
 
-    async def _exchange(
-        self, method: str, service: str, path: str, answer: TypeAdapter[T], **options: Any
-    ) -> T:
+    async def _exchange(self, method: str, service: str, path: str, answer: TypeAdapter[T], **options: Any) -> T:
         url = f"https://localhost:{self._ports[service]}{path}"
         response = await self._client.request(method, url, **options)
         if response.is_error:

@@ -32,9 +32,7 @@ def create(settings: Settings) -> FastAPI:
     async def quote(pieces: int, country: str) -> Quote:
         zone = served(country)
         cost = Decimal(zone["base"]) + Decimal(zone["piece"]) * max(0, pieces - 1)
-        return Quote(
-            cost=Money(currency="EUR", amount=cost), days_min=zone["days_min"], days_max=zone["days_max"]
-        )
+        return Quote(cost=Money(currency="EUR", amount=cost), days_min=zone["days_min"], days_max=zone["days_max"])
 
     @app.post("/shipments")
     async def ship(shipment: Shipment) -> str:

@@ -46,9 +46,7 @@ def start(session: Session, settings: Path, *, cores: set[int]) -> tuple[list[Ch
     """All services started together, as a supervisor would; the children and the public port."""
     children = [
         session.start(
-            Child(
-                python(f"{PACKAGE}.server", service, str(settings)), cores=cores, name=f"FastAPI {service}"
-            )
+            Child(python(f"{PACKAGE}.server", service, str(settings)), cores=cores, name=f"FastAPI {service}")
         )
         for service in SERVICES
     ]

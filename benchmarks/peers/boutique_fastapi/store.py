@@ -105,4 +105,3 @@ async def _engine(request: Request) -> AsyncEngine:
 
 
 Engine = Annotated[AsyncEngine, Depends(_engine)]
-

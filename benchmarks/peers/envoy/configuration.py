@@ -7,6 +7,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+_FILTERS = "type.googleapis.com/envoy.extensions.filters"
+
 
 def command(configuration: Path) -> list[str]:
     binary = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
@@ -48,7 +50,7 @@ def _write(
     upstream_tls: dict[str, Any] | None = None,
 ) -> Path:
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "HTTP1",
         "route_config": {
@@ -63,7 +65,7 @@ def _write(
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{_FILTERS}.http.router.v3.Router"},
             }
         ],
     }

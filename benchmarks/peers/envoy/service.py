@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.driver import run, say
 from benchmarks.order import Order
-from benchmarks.peers.uvicorn_server import listen
+from benchmarks.sockets import listen
 
 _decode = msgspec.json.Decoder(Order).decode
 _encode = msgspec.json.Encoder().encode

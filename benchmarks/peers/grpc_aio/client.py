@@ -27,9 +27,7 @@ async def connect() -> Call:
         id=str(SAMPLE.id),
         customer=SAMPLE.customer,
         total=str(SAMPLE.total),
-        lines=[
-            messages.Line(sku=line.sku, quantity=line.quantity, price=str(line.price)) for line in SAMPLE.lines
-        ],
+        lines=[messages.Line(sku=line.sku, quantity=line.quantity, price=str(line.price)) for line in SAMPLE.lines],
     )
     order.placed_at.FromDatetime(SAMPLE.placed_at)
     place = stub.Place
