@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from boutique.catalog.shelf import SHELF
 from boutique.frontend.forms import EXAMPLE, CheckoutForm
 from boutique.frontend.render import money, static_files
 from boutique.frontend.shopping import KINDS
+from boutique.frontend.together import each
 from boutique.frontend.visit import here
 from boutique.load import CURRENCIES, PRODUCTS
 from boutique.money import Money
@@ -181,3 +183,44 @@ def test_products_are_values():
     with pytest.raises(AttributeError):
         SHELF[0].name = "Other"  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(SHELF[0], Product)
+
+
+async def test_questions_answered_at_once_are_asked_in_turn_and_slow_ones_together():
+    """Where nothing waits no task is made; where something waits all wait together; order is kept either way."""
+    under_way, most = 0, 0
+
+    async def quick(number: int) -> int:
+        return number * 2
+
+    async def slow(number: int) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return number * 2
+
+    numbers = list(range(8))
+    before = len(asyncio.all_tasks())
+    assert await each(quick, numbers) == await each(slow, numbers) == [n * 2 for n in numbers]
+    assert most == 7  # the first one goes alone, to see
+    assert await each(slow, []) == []
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_the_first_error_is_raised_when_all_are_done():
+    """Nothing is left running behind an error."""
+    done: list[int] = []
+
+    async def ask(number: int) -> int:
+        await asyncio.sleep(0)
+        if number == 2:
+            raise ProductNotFound(product_id="two")
+        await asyncio.sleep(0)
+        done.append(number)
+        return number
+
+    with pytest.raises(ProductNotFound):
+        await each(ask, range(5))
+    assert done == [0, 1, 3, 4]

@@ -14,6 +14,7 @@ from boutique.cart import QUANTITY_MAX, Cart, CartContents, QuantityRefused
 from boutique.catalog import Catalog, Product, ProductNotFound
 from boutique.currency import Currency
 from boutique.frontend.render import page
+from boutique.frontend.together import each
 from boutique.frontend.visit import (
     COUNTRY_FIRST,
     CURRENCY_FIRST,
@@ -190,14 +191,14 @@ async def view_of(request: Request) -> Bag:
 async def priced(products: tuple[Product, ...], currency: str) -> list[tuple[Product, Money]]:
     """Each product with its price in ``currency``, by one conversion each."""
     convert = (await _currency()).convert
-    return [(found, await convert(found.price, currency)) for found in products]
+    prices = await each(lambda found: convert(found.price, currency), products)
+    return list(zip(products, prices, strict=True))
 
 
 async def goes_with(product_ids: tuple[str, ...]) -> list[Product]:
     """Recommended products; none, rather than no page, if that part of the shop does not answer."""
     ids = await extra((await _recommendations()).others(product_ids))
-    catalog = await _catalog()
-    return [await catalog.product(product_id) for product_id in ids or ()]
+    return await each((await _catalog()).product, ids or ())
 
 
 async def extra(call: Awaitable[T]) -> T | None:

@@ -98,7 +98,7 @@ def where() -> str:
     if not at.topology:
         return ""
     replica = f", replica {at.replica}" if at.replica else ""
-    return f"Answered by {at.workload}{replica} in topology {at.topology}"
+    return f"Answered by workload {at.workload}{replica}, topology {at.topology}"
 
 
 def _path(request: Request) -> str:
