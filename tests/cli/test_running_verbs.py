@@ -181,6 +181,85 @@ def test_logs_are_printed_line_by_line(supervisor: Supervisor, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out) == line
 
 
+def replica(number: int, **said: Any) -> dict[str, Any]:
+    usual = {
+        "replica": number,
+        "generation": 2,
+        "pid": 0,
+        "state": "ready",
+        "gateway": False,
+        "mesh": "127.0.0.1:4001",
+        "restarts": 0,
+        "ready_s": 0.4,
+        "cpu_percent": 12.4,
+        "rss_mb": 63.2,
+        "loop_lag_ms": 0.4,
+        "crash_loop": None,
+    }
+    return usual | said
+
+
+WORKLOADS = [
+    {"name": "web", "modules": ["web"], "replicas": [replica(0, gateway=True)]},
+    {"name": "back", "modules": ["cart", "orders"], "replicas": [replica(0), replica(1, rss_mb=0.0)]},
+]
+STATUS = {
+    "app": "shop",
+    "topology": "duo",
+    "changing": False,
+    "ready": True,
+    "started_at": 0.0,
+    "url": "http://127.0.0.1:8080",
+    "pid": 4000,
+    "workloads": WORKLOADS,
+}
+
+
+def test_status_has_a_row_for_each_process(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the public comes in, which modules share a process, and the second of two alike."""
+    supervisor.answer("status", STATUS)
+    assert seamline(supervisor, "status") == 0
+    head, _, title, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("shop runs as duo, up ")
+    assert title.split() == ["workload", "state", "pid", "up", "restarts", "CPU", "memory", "modules", "mesh"]
+    assert [row.split()[0] for row in rows] == ["web", "back", "back#1"]
+    assert "◂ public" in rows[0]
+    assert "cart, orders" in rows[1]
+    assert "63 MB" in rows[1]
+    assert "63 MB" not in rows[2]
+
+
+def test_a_crash_loop_is_told_with_its_last_words(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """What keeps dying is named with its last lines, as they were printed, and the exit status is 1."""
+    loop = {"crashes": 6, "window_s": 60.0, "ended": "status 1", "log": ["KeyError: [bold]"], "retry_s": 28.5}
+    dying = replica(0, state="restarting", restarts=6, crash_loop=loop)
+    supervisor.answer("status", {**STATUS, "workloads": [{"name": "web", "modules": ["web"], "replicas": [dying]}]})
+    assert seamline(supervisor, "status") == 1
+    out = capsys.readouterr().out
+    assert "web crashes in a loop: 6 times within 60 s, last with status 1; next try in 28.5 s." in out
+    assert "  KeyError: [bold]\n" in out
+    assert seamline(supervisor, "status", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["workloads"][0]["replicas"][0]["crash_loop"] == loop
+
+
+def test_top_shows_what_is_busy_and_what_it_costs(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edges without a call are left out; errors and latencies stand beside the rest."""
+    busy = {"caller": "web", "callee": "cart", "method": "Cart.add", "calls_per_s": 1234.5, "errors_per_s": 0.5}
+    busy |= {"inflight": 2, "p50_ms": 0.012, "p99_ms": 14.2}
+    idle = busy | {"method": "Cart.empty", "calls_per_s": 0.0, "inflight": 0}
+    look = {"topology": "duo", "edges": [busy, idle], "workloads": WORKLOADS}
+    supervisor.answer("top", look, {"top": look}, {"top": look})
+    assert seamline(supervisor, "top", "--once") == 0
+    out = capsys.readouterr().out
+    assert "1,234.5        0.5   12 µs   14.2 ms" in out
+    assert "Cart.empty" not in out
+    assert "back#1" in out
+    assert supervisor.asked == [{"op": "top", "interval_s": 1.0}]
+    assert seamline(supervisor, "top", "--json", "--interval", "0.5") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [look, look]
+    assert supervisor.asked[-1] == {"op": "top", "follow": True, "interval_s": 0.5}
+
+
 def test_a_load_with_switches_counts_what_fails_during_each(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def columns(rows: Iterable[tuple[str, str]], indent: int = 2, gap: int = 3, left
     margin = " " * (indent + left_width + gap)
     lines: list[str] = []
     for left, right in known:
-        wrapped = textwrap.wrap(right, max(width() - len(margin), 24)) or [""]
+        wrapped = textwrap.wrap(right, max(width() - len(margin), 24), break_long_words=False) or [""]
         named = " " * indent + lit(left)
         if len(left) > left_width:
             lines.append(named)
