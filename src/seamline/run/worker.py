@@ -130,7 +130,8 @@ class Worker:
         options = self._options
         self._identity = identity = WorkloadIdentity(welcome.trust_domain, welcome.app)
         identity.set_bundle(welcome.bundle.encode())
-        await self._get_certificates(welcome.modules)
+        certified = self._ask_for_certificates(welcome.modules)
+        # The supervisor signs while this process imports the application.
         module, _, name = (options.host_factory or _DEFAULT_FACTORY).partition(":")
         factory = cast("Factory", getattr(importlib.import_module(module), name))
         berth = Berth(
@@ -142,6 +143,7 @@ class Worker:
             clock=self._clock,
         )
         self._host = host = factory(berth)
+        await certified
         host.set_endpoints(self._endpoints, self._routes)
         await host.start()
         await host.serve_mesh(socket.socket(fileno=options.mesh))
@@ -155,7 +157,8 @@ class Worker:
 
     # Identity.
 
-    async def _get_certificates(self, modules: list[str]) -> None:
+    def _ask_for_certificates(self, modules: list[str]) -> asyncio.Future[None]:
+        """Make keys and ask for their certificates; the future is done when those are installed."""
         from seamline.mesh.identity import new_key_and_csr
 
         requests: dict[str, str] = {}
@@ -165,7 +168,7 @@ class Worker:
             requests[module] = request.decode()
         self._signed = asyncio.get_running_loop().create_future()
         self._channel.send(Sign(requests=requests))
-        await self._signed
+        return self._signed
 
     async def _renew(self) -> None:
         """New keys and certificates at about half of a certificate's life, each module in its own time."""
@@ -183,7 +186,7 @@ class Worker:
             if wait_s > _RENEWAL_RETRY_S:
                 continue  # in short steps, because the clock may be moved
             try:
-                await self._get_certificates([first])
+                await self._ask_for_certificates([first])
                 del due[first]
             except SeamlineError as error:
                 _log.error("the certificate of %s was not renewed: %s", first, error)  # no traceback: a fact

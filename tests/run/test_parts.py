@@ -1,0 +1,301 @@
+"""Placement, the merged log, child processes, traffic and the worker by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from supervised import alive, until
+
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.settings import Settings
+from seamline.mesh.identity import CertificateAuthority
+from seamline.run.control import (
+    MESSAGE_BYTES_MAX,
+    ControlChannel,
+    Done,
+    Hello,
+    Ready,
+    Sign,
+    Signed,
+    Stop,
+    ToSupervisor,
+    Welcome,
+    WorkerOptions,
+    supervisor_decoder,
+)
+from seamline.run.errors import ControlError, Exit
+from seamline.run.logbook import LogBook
+from seamline.run.placement import Workload, groups, place
+from seamline.run.process import Process, ended_how
+from seamline.run.reload import changed_modules
+from seamline.run.sockets import listen_unix, peer_of
+from seamline.run.traffic import Snapshot, compare
+
+TOML = """\
+[app]
+name = "shop"
+modules = ["shop.front", "shop.cart", "shop.orders"]
+[topologies.duo]
+edge = ["front"]
+back = "*"
+[replicas]
+orders = 2
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "seamline.toml").write_text(TOML)
+    return Settings.load(tmp_path, {})
+
+
+def test_a_workload_is_called_by_its_module_or_its_group(settings: Settings):
+    assert groups(settings, "monolith") == {"all": ("front", "cart", "orders")}
+    assert groups(settings, "duo") == {"front": ("front",), "back": ("cart", "orders")}
+    with pytest.raises(SeamlineError, match="Known: duo, monolith, services"):
+        groups(settings, "trio")
+
+
+def test_replicas_are_for_modules_that_are_alone_unless_asked_for_by_workload(settings: Settings):
+    """``[replicas]`` speaks of a module by itself; the command line of any workload."""
+    assert place(settings, "duo") == (Workload("front", ("front",)), Workload("back", ("cart", "orders")))
+    assert place(settings, "services")[2] == Workload("orders", ("orders",), 2)
+    assert place(settings, "services", replicas={"orders": 5})[2].replicas == 5
+    assert place(settings, "duo", replicas={"back": 3})[1].replicas == 3
+
+
+def test_modules_outside_are_not_placed(settings: Settings):
+    """A group loses the module; a workload that would be empty is not there."""
+    assert place(settings, "duo", outside={"front", "cart"}) == (Workload("back", ("orders",)),)
+
+
+def test_a_change_inside_a_module_concerns_it_alone(settings: Settings):
+    """A contract, or a file of no module, concerns all; the settings are read anew in any case."""
+    shop = settings.folder / "shop"
+    assert changed_modules(settings, {shop / "cart" / "module.py", shop / "cart" / "parts" / "x.py"}) == {"cart"}
+    assert changed_modules(settings, {shop / "cart" / "__init__.py"}) == {"front", "cart", "orders"}
+    assert changed_modules(settings, {shop / "money.py"}) == {"front", "cart", "orders"}
+    assert changed_modules(settings, {settings.folder / "seamline.toml"}) == set()
+
+
+def test_the_book_takes_what_code_prints_as_it_takes_json():
+    """Each line with its workload; a terminal is not obeyed; what is not JSON is a message."""
+    output = io.StringIO()
+    book = LogBook(output)
+    line = {
+        "time": "2026-11-22T10:11:12.123Z",
+        "level": "error",
+        "module": "cart",
+        "message": "no \x1b[2Jmug",
+        "order": 7,
+    }
+    book.write(json.dumps(line).encode(), "back", 1)
+    book.write(b"printed \xff", "back", 0)
+    book.write(b'{"half": ', "front", 0)
+    first, second, third = output.getvalue().splitlines()
+    assert first == "10:11:12.123 cart           error: no \\x1b[2Jmug order=7"
+    assert "printed \\xff" in second
+    assert '{"half": ' in third
+    assert [each["workload"] for each in book.last()] == ["back", "back", "front"]
+    assert len(book.last("cart")) == 1
+    assert book.last("front", 0) == []
+
+
+def test_colours_are_for_terminals_and_json_passes_through():
+    plain, coloured, passed = io.StringIO(), io.StringIO(), io.StringIO()
+    line = {"level": "warning", "module": "cart", "message": "low"}
+    LogBook(plain).add(line)
+    LogBook(coloured, colour=True).add(line)
+    LogBook(passed, pretty=False).add(line)
+    assert "\x1b[" not in plain.getvalue()
+    assert "\x1b[" in coloured.getvalue()
+    assert json.loads(passed.getvalue()) == line
+
+
+def test_a_reader_that_went_away_does_not_stop_the_book():
+    """``seamline up | head`` must not end the application."""
+
+    class Gone(io.StringIO):
+        def write(self, s: str, /) -> int:
+            raise BrokenPipeError
+
+    book = LogBook(Gone())
+    book.add({"message": "still here"})
+    assert len(book.last()) == 1
+
+
+async def test_a_slow_follower_misses_the_oldest_lines():
+    """It never holds more than its queue."""
+    book = LogBook(io.StringIO())
+    with book.follow() as queue:
+        for number in range(1500):
+            book.add({"message": str(number)})
+        assert queue.qsize() == 1000
+        assert (await queue.get())["message"] == "500"
+
+
+async def test_a_childs_lines_and_its_end_are_heard(tmp_path: Path):
+    """The last line without an end, a line beyond the limit in pieces, the signal that ended it."""
+    lines: list[bytes] = []
+    code = "import os; print('one'); print('x' * 200000); print('last', end='', flush=True); os.kill(os.getpid(), 9)"
+    child = Process([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
+    status = await child.wait(lines.append)
+    child.end()
+    assert ended_how(status) == "signal SIGKILL"
+    assert (lines[0], lines[-1]) == (b"one", b"last")
+    assert len(lines) > 4
+    assert sum(map(len, lines)) == len("one") + 200000 + len("last")
+    assert ended_how(3) == "exit status 3"
+
+
+async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_supervisor(tmp_path: Path):
+    """The child's end counts, not the end of its output."""
+    code = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
+    lines: list[bytes] = []
+    child = Process([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
+    async with asyncio.timeout(20):
+        assert await child.wait(lines.append) == 0
+    child.end()
+    os.kill(int(lines[0]), 9)
+
+
+async def test_a_cancelled_wait_leaves_a_child_that_can_be_ended(tmp_path: Path):
+    child = Process(["sleep", "60"], descriptors=[], folder=tmp_path)
+    waiting = asyncio.get_running_loop().create_task(child.wait(lambda _: None))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    child.end()
+    assert not alive(child.pid)
+
+
+def test_traffic_between_two_looks_counts_new_processes_from_zero():
+    """Rates and latencies are of the time between, over all replicas."""
+
+    def edge(calls: int, errors: int, buckets: dict[int, int]) -> dict[str, Any]:
+        histogram = [buckets.get(bucket, 0) for bucket in range(140)]
+        key = {"caller": "front", "callee": "cart", "method": "Carts.add"}
+        return {**key, "calls": calls, "errors": errors, "inflight": 1, "histogram": histogram}
+
+    before = Snapshot(10.0, {(1, "a"): {"edges": [edge(100, 10, {4: 100})]}})
+    after = Snapshot(
+        12.0, {(1, "a"): {"edges": [edge(110, 12, {4: 100, 40: 10})]}, (2, "b"): {"edges": [edge(4, 0, {40: 4})]}}
+    )
+    (found,) = compare(before, after)
+    assert (found["calls_per_s"], found["errors_per_s"], found["inflight"]) == (7.0, 1.0, 2)
+    assert found["p50_ms"] == found["p99_ms"] > 1
+
+
+async def _channel(raw: bytes) -> ControlChannel[ToSupervisor]:
+    reader = asyncio.StreamReader()
+    reader.feed_data(raw)
+    reader.feed_eof()
+    left, right = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=left)
+    right.close()
+    return ControlChannel(reader, writer, supervisor_decoder())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"type":"hello"}', b'{"type":"welcome"}', b'{"type":"done","number":"1"}', b"\xff" * 9],
+)
+async def test_what_is_no_message_is_refused(body: bytes):
+    channel = await _channel(len(body).to_bytes(4, "big") + body)
+    with pytest.raises(ControlError):
+        await channel.receive()
+    channel.close()
+    await channel.closed()
+
+
+async def test_messages_are_bounded_in_both_directions():
+    channel = await _channel((MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"))
+    with pytest.raises(ControlError, match="above the limit"):
+        await channel.receive()
+    with pytest.raises(ControlError, match="above the limit"):
+        channel.send(Done(number=1, result="x" * MESSAGE_BYTES_MAX))
+    channel.close()
+    await channel.closed()
+
+
+async def test_a_cut_message_is_the_end():
+    for raw in (b"", b"\x00\x00", b"\x00\x00\x00\x09{"):
+        channel = await _channel(raw)
+        assert await channel.receive() is None
+        channel.close()
+        await channel.closed()
+
+
+def _worker(tmp_path: Path, **changes: Any) -> subprocess.Popen[bytes]:
+    """A worker whose supervisor is this test."""
+    mesh = socket.create_server(("127.0.0.1", 0))
+    options = WorkerOptions(
+        folder=str(tmp_path),
+        data=str(tmp_path),
+        control=str(tmp_path / "control.sock"),
+        supervisor_pid=os.getpid(),
+        workload="orders",
+        replica=0,
+        generation=1,
+        modules=["orders"],
+        mesh=mesh.fileno(),
+        public=os.dup(mesh.fileno()),
+        log_level="info",
+        host_factory="stand_in:host",
+    )
+    options = msgspec.structs.replace(options, **changes)
+    os.set_inheritable(options.public, True)
+    command = [sys.executable, "-P", "-m", "seamline.run.worker", "orders", msgspec.json.encode(options).decode()]
+    with mesh:
+        worker = subprocess.Popen(
+            command,
+            pass_fds=(options.mesh, options.public),
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},  # noqa: TID251  # for the child
+        )
+    os.close(options.public)
+    return worker
+
+
+@pytest.mark.parametrize(("told", "status"), [(False, Exit.ORPHANED), (True, Exit.STOPPED)])
+async def test_a_worker_ends_with_its_control_channel(tmp_path: Path, told: bool, status: Exit):
+    """Where the kernel does not kill it, the end of the channel does; and a stop is a stop."""
+    authority = CertificateAuthority.load_or_create(tmp_path / "identity", "shop.local", "shop")
+    bundle = authority.bundle_pem.decode()
+    with listen_unix(tmp_path / "control.sock") as listener, _worker(tmp_path) as worker:
+        connection, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 20)
+        assert peer_of(connection).pid == worker.pid
+        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        channel = ControlChannel[ToSupervisor](reader, writer, supervisor_decoder())
+        assert await channel.receive() == Hello(workload="orders", replica=0, generation=1)
+        channel.send(Welcome(modules=["orders"], trust_domain="shop.local", app="shop", bundle=bundle, heartbeat_s=1))
+        asked = await channel.receive()
+        assert isinstance(asked, Sign)
+        assert "PRIVATE" not in asked.requests["orders"]
+        chain = authority.issue(asked.requests["orders"].encode(), "orders").decode()
+        channel.send(Signed(chains={"orders": chain}, bundle=bundle))
+        assert isinstance(await channel.receive(), Ready)
+        if told:
+            channel.send(Stop())
+        else:
+            channel.close()
+        assert await asyncio.to_thread(worker.wait, 20) == status
+        channel.close()
+        await channel.closed()
+
+
+def test_a_worker_whose_supervisor_is_gone_already_ends(tmp_path: Path):
+    """It looks at its parent after it has asked the kernel, so that there is no gap."""
+    with _worker(tmp_path, supervisor_pid=1) as worker:
+        assert worker.wait(20) == Exit.ORPHANED
+    until(lambda: not alive(worker.pid))

@@ -1,0 +1,223 @@
+"""A small application on the real host: contracts, policy, mTLS and the gateway, in every topology."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from supervised import Running, Starter, until
+
+from seamline.kernel.errors import SeamlineError
+from seamline.mesh.identity import WorkloadIdentity, new_key_and_csr
+
+SOURCES = {
+    "cart/__init__.py": """
+from seamline import Contract, Fault, idempotent
+class Empty(Fault):
+    '''There is nothing in it.'''
+class Carts(Contract):
+    async def add(self, user: str, item: str) -> list[str]: ...
+    @idempotent
+    async def lines(self, user: str) -> list[str]: ...
+""",
+    "cart/module.py": """
+import logging
+from seamline import Module
+from shop.cart import Carts, Empty
+module = Module("cart", provides=Carts)
+@module.service
+class CartService(Carts):
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+    async def add(self, user: str, item: str) -> list[str]:
+        logging.getLogger("shop.cart").info("%s adds %s", user, item)
+        self._lines.setdefault(user, []).append(item)
+        return self._lines[user]
+    async def lines(self, user: str) -> list[str]:
+        if user not in self._lines:
+            raise Empty()
+        return self._lines[user]
+""",
+    "orders/__init__.py": """
+from seamline import Contract, idempotent
+class Orders(Contract):
+    @idempotent
+    async def place(self, user: str) -> str: ...
+""",
+    "orders/module.py": """
+from seamline import Module
+from shop.cart import Carts, Empty
+from shop.orders import Orders
+module = Module("orders", provides=Orders)
+@module.service
+class OrderService(Orders):
+    def __init__(self, carts: Carts) -> None:
+        self._carts = carts
+    async def place(self, user: str) -> str:
+        try:
+            return ",".join(await self._carts.lines(user))
+        except Empty:
+            return "nothing"
+""",
+    "front/__init__.py": "",
+    "front/module.py": """
+import json
+import os
+from seamline import Module, use
+from shop.cart import Carts
+from shop.orders import Orders
+module = Module("front")
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    carts, orders = await use(Carts)(), await use(Orders)()
+    added = await carts.add("ann", scope["path"]) if scope["path"] != "/" else []
+    body = json.dumps({"pid": os.getpid(), "added": added, "placed": await orders.place("ann")}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": body})
+module.mount(app, at="/")
+""",
+}
+POLICY = """
+permit (principal == Module::"gateway", action == Action::"http", resource == Module::"front");
+permit (principal == Module::"front", action in Action::"Carts", resource == Module::"cart");
+permit (principal == Module::"front", action in Action::"Orders", resource == Module::"orders");
+permit (principal == Module::"orders", action in Action::"Carts", resource == Module::"cart");
+"""
+
+
+@pytest.fixture
+def shop(start: Starter) -> Starter:
+    """The starter, with the shop's sources in its folder."""
+    for name, text in SOURCES.items():
+        path = start.folder / "shop" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (start.folder / "shop" / "__init__.py").touch()
+    (start.folder / "policy").mkdir()
+    (start.folder / "policy" / "shop.cedar").write_text(POLICY)
+    return start
+
+
+def up(shop: Starter, topology: str, **options: Any) -> Running:
+    return shop(topology=topology, host_factory="", **options).until_ready()
+
+
+@pytest.mark.parametrize("topology", ["monolith", "duo", "services"])
+def test_it_answers_the_same_in_every_topology(shop: Starter, topology: str):
+    """Front, orders and cart, in one process, two and three; handlers' logs say their module."""
+    running = up(shop, topology)
+    assert running.get("/mug")["added"] == ["/mug"]
+    assert running.get("/")["placed"] == "/mug"
+    line = next(line for line in running.lines() if line.get("message") == "ann adds /mug")
+    assert line["module"] == "cart"
+
+
+def test_switching_moves_calls_and_the_public_side(shop: Starter):
+    """While a shopper shops: no request fails."""
+    running = up(shop, "monolith")
+    failures: list[BaseException] = []
+    enough = threading.Event()
+
+    def shops() -> None:
+        while not enough.is_set():
+            try:
+                running.get("/")
+            except OSError as error:
+                failures.append(error)
+
+    shopper = threading.Thread(target=shops)
+    shopper.start()
+    for topology in ("services", "duo", "monolith"):
+        assert running.ask("switch", topology=topology)["drained"] is True
+    enough.set()
+    shopper.join()
+    assert failures == []
+
+
+def test_top_counts_the_calls_of_each_edge(shop: Starter):
+    """Caller, callee, method; calls a second and latency; processor and memory of each process."""
+    running = up(shop, "services")
+    enough = threading.Event()
+
+    def shops() -> None:
+        while not enough.is_set():
+            running.get("/")
+
+    shopper = threading.Thread(target=shops)
+    shopper.start()
+    top = running.ask("top", interval_s=0.5)
+    enough.set()
+    shopper.join()
+    edges = {(edge["caller"], edge["callee"], edge["method"]): edge for edge in top["edges"]}
+    place = edges["front", "orders", "Orders.place"]
+    assert place["calls_per_s"] > 0
+    assert 0 < place["p50_ms"] <= place["p99_ms"]
+    assert ("orders", "cart", "Carts.lines") in edges
+    until(lambda: all(each["rss_mb"] > 1 for each in running.replicas().values()), "a heartbeat of each")
+
+
+def test_idempotent_calls_survive_the_death_of_their_callee(shop: Starter):
+    """SIGKILL to the callee: the call waits for the new process or is tried again."""
+    running = up(shop, "services")
+    os.kill(running.pids()["orders"], signal.SIGKILL)
+    until(lambda: running.replicas()["orders"]["state"] == "ready" and running.replicas()["orders"]["restarts"])
+    assert until(lambda: running.get("/"), "an answer")["placed"] == "nothing"
+
+
+def test_a_policy_that_is_wrong_is_found_before_anything_serves(shop: Starter):
+    """The worker's check speaks through the supervisor, with code and place."""
+    (shop.folder / "policy" / "shop.cedar").write_text('permit (principal == Module::"frnt", action, resource);')
+    running = shop(topology="services", host_factory="")
+    assert running.wait() != 0
+    failed = running.lines()[-1]["failed"]
+    assert failed["code"].startswith("SL4")
+    assert "frnt" in json.dumps(failed)
+
+
+def test_a_broken_module_does_not_take_down_what_runs(shop: Starter):
+    """A syntax error in a module: the switch is rolled back and the shop answers."""
+    running = up(shop, "monolith")
+    (shop.folder / "shop" / "orders" / "module.py").write_text("this is not Python")
+    with pytest.raises(SeamlineError) as caught:
+        running.ask("switch", topology="services")
+    assert caught.value.code == "SL5004"
+    assert "orders" in caught.value.fact
+    assert running.get("/")["placed"] == "nothing"
+
+
+def test_an_identity_for_a_test_is_trusted_by_the_mesh(shop: Starter, tmp_path: Path):
+    """`issue` signs for the test's own key; a worker's mesh port takes it, and shows its own SVID."""
+    running = up(shop, "services", testing=True)
+    key, request = new_key_and_csr()
+    issued = running.ask("issue", csr=request.decode(), module="front")
+    identity = WorkloadIdentity("shop.local", "shop")
+    identity.set_bundle(issued["bundle"].encode())
+    identity.install("front", key, issued["chain"].encode())
+    mesh = running.replicas()["cart"]["mesh"]
+    host, _, port = mesh.rpartition(":")
+    with _connected(identity, host, int(port)) as connection:
+        assert connection.version() == "TLSv1.3"
+        assert identity.authenticate(connection) == "cart"  # pyright: ignore[reportArgumentType]
+
+
+def test_a_rotated_root_breaks_no_call(shop: Starter):
+    """A new root is trusted everywhere before anything is signed with it; new processes get both."""
+    running = up(shop, "services")
+    running.ask("rotate")
+    assert running.get("/mug")["added"] == ["/mug"]
+    running.ask("restart", workload="orders")
+    assert running.get("/")["placed"] == "/mug"
+
+
+def _connected(identity: WorkloadIdentity, host: str, port: int) -> ssl.SSLSocket:
+    import socket
+
+    raw = socket.create_connection((host, port), timeout=20)
+    return identity.client_context("front").wrap_socket(raw, server_hostname=identity.server_name("cart"))
