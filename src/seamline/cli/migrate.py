@@ -44,7 +44,7 @@ Stamp = Annotated[
     epilog="""
     seamline migrate                                      # apply what is pending, module by module
     seamline migrate --status                             # exit status 1 if anything is pending
-    seamline migrate --module orders --make "add a note"  # write orders/migrations/versions/0002_add_a_note.py
+    seamline migrate --module orders --make "add a note"  # write its next revision
     seamline migrate --module orders --downgrade -1       # take the last revision back
     """,
 )
