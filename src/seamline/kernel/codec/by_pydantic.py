@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator, core_schema
 
-from seamline.kernel.codec import is_ambiguous
+from seamline.kernel.codec.shapes import is_ambiguous
 
 _WIRE = CoreConfig(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 _TEXT = {"str", "bytes", "datetime", "date", "time", "timedelta", "decimal", "uuid", "url", "multi-host-url"}

@@ -1,40 +1,25 @@
-"""Values to JSON and back, by type: one codec for both wires and for ``isolation = "copy"``.
-
-Types that msgspec reads and writes without loss go through msgspec. Types that hold a pydantic model,
-a float (NaN and infinities are written as strings, as proto3 JSON does) or an ambiguous union go through
-pydantic-core. A union is ambiguous when two of its members look alike in JSON, such as ``datetime | str`` or two
-dataclasses; its values travel as ``{"type": "datetime", "value": ...}``, so that what arrives is what was sent.
-"""
+"""What a type looks like in JSON, and whether its values can cross a seam at all."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 
 from seamline.kernel.errors import SeamlineError
 
-T = TypeVar("T")
-
 _TEXT_LEAVES = (str, bytes, UUID, Decimal, datetime, date, time, timedelta)
 _SEQUENCES = (list, set, frozenset, tuple, Sequence, AbstractSet)
 _MAPPINGS = (dict, Mapping)
-
-
-class CodecError(SeamlineError):
-    """SL1101: bytes that do not fit the type they should hold."""
-
-    code = "SL1101"
 
 
 class UnsupportedTypeError(SeamlineError):
@@ -48,61 +33,6 @@ class Shape(NamedTuple):
 
     kinds: frozenset[str]
     native: bool
-
-
-class Codec(Generic[T]):
-    """Encodes and decodes values of one type. Build it with :func:`codec`."""
-
-    def __init__(self, annotation: Any) -> None:
-        self.annotation = annotation
-        self.shape = inspect_type(annotation)
-        if self.shape.native:
-            self.encode: Any = _ENCODER.encode
-            self._decode = msgspec.json.Decoder[T](annotation).decode
-        else:
-            from seamline.kernel.codec_pydantic import (
-                pydantic_functions,
-            )  # heavy, and not needed by most types
-
-            self.encode, self._decode = pydantic_functions(annotation)
-
-    def decode(self, data: bytes) -> T:
-        """The value in ``data``; raises :class:`CodecError` when it does not fit."""
-        try:
-            return cast("T", self._decode(data))
-        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
-            detail = " ".join(str(error).split())[:300]
-            raise CodecError(f"the data is not a {type_name(self.annotation)}: {detail}") from None
-
-    def copy(self, value: T) -> T:
-        """What the value would be on the other side of the wire."""
-        return self.decode(self.encode(value))
-
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema (draft 2020-12) of the value on the wire."""
-        if self.shape.native:
-            return msgspec.json.schema(self.annotation)
-        from pydantic import TypeAdapter
-
-        return TypeAdapter[Any](self.annotation).json_schema(mode="serialization")
-
-
-_ENCODER = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical")
-
-
-@functools.lru_cache(maxsize=4096)
-def _codec(annotation: Any) -> Codec[Any]:
-    return Codec(annotation)
-
-
-def codec(annotation: Any) -> Codec[Any]:
-    """The codec of a type, built once. Raises :class:`UnsupportedTypeError`."""
-    try:
-        return _codec(annotation)
-    except TypeError as error:
-        if "unhashable" in str(error):
-            return Codec(annotation)
-        raise UnsupportedTypeError(f"{type_name(annotation)} cannot be encoded: {error}") from error
 
 
 def type_name(annotation: Any) -> str:
@@ -125,7 +55,7 @@ def _refuse(annotation: Any, path: str, why: str, remedy: str) -> typing.NoRetur
 
 class _Walk:
     def __init__(self) -> None:
-        self._open: set[Any] = set()
+        self._open = set[Any]()
 
     def visit(self, annotation: Any, path: str) -> Shape:
         leaf = _leaf(annotation)
@@ -187,7 +117,7 @@ class _Walk:
         fields = _fields(cls)
         if fields is None:
             _refuse(annotation, path, "is a class whose fields are not known", _HINT)
-        kind = frozenset({"array" if issubclass(cls, tuple) else "object"})
+        kind = frozenset({"array" if tuple in cls.__mro__ else "object"})
         if annotation in self._open:  # a recursive type: judged where it was first met
             return Shape(kind, True)
         self._open.add(annotation)

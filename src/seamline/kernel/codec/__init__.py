@@ -1,0 +1,81 @@
+"""Values to JSON and back, by type: one codec for both wires and for ``isolation = "copy"``.
+
+Types that msgspec reads and writes without loss go through msgspec. Types that hold a pydantic model,
+a float (NaN and infinities are written as strings, as proto3 JSON does) or an ambiguous union go through
+pydantic-core. A union is ambiguous when two of its members look alike in JSON, such as ``datetime | str`` or two
+dataclasses; its values travel as ``{"type": "datetime", "value": ...}``, so that what arrives is what was sent.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from seamline.kernel.codec.shapes import UnsupportedTypeError, inspect_type, type_name
+from seamline.kernel.errors import SeamlineError
+
+__all__ = ["Codec", "CodecError", "UnsupportedTypeError", "codec", "inspect_type", "type_name"]
+
+T = TypeVar("T")
+
+
+class CodecError(SeamlineError):
+    """SL1101: bytes that do not fit the type they should hold."""
+
+    code = "SL1101"
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes values of one type. Build it with :func:`codec`."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self.shape = inspect_type(annotation)
+        if self.shape.native:
+            self.encode: Any = _ENCODER.encode
+            self._decode = msgspec.json.Decoder[T](annotation).decode
+        else:
+            # Heavy, and not needed by most types.
+            from seamline.kernel.codec.by_pydantic import pydantic_functions
+
+            self.encode, self._decode = pydantic_functions(annotation)
+
+    def decode(self, data: bytes) -> T:
+        """The value in ``data``; raises :class:`CodecError` when it does not fit."""
+        try:
+            return cast("T", self._decode(data))
+        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
+            detail = " ".join(str(error).split())[:300]
+            raise CodecError(f"the data is not a {type_name(self.annotation)}: {detail}") from None
+
+    def copy(self, value: T) -> T:
+        """What the value would be on the other side of the wire."""
+        return self.decode(self.encode(value))
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of the value on the wire."""
+        if self.shape.native:
+            return msgspec.json.schema(self.annotation)
+        from pydantic import TypeAdapter
+
+        return TypeAdapter[Any](self.annotation).json_schema(mode="serialization")
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical")
+
+
+@functools.lru_cache(maxsize=4096)
+def _codec(annotation: Any) -> Codec[Any]:
+    return Codec(annotation)
+
+
+def codec(annotation: Any) -> Codec[Any]:
+    """The codec of a type, built once. Raises :class:`UnsupportedTypeError`."""
+    try:
+        return _codec(annotation)
+    except TypeError as error:
+        if "unhashable" in str(error):
+            return Codec(annotation)
+        raise UnsupportedTypeError(f"{type_name(annotation)} cannot be encoded: {error}") from error
