@@ -6,14 +6,19 @@ import asyncio
 import json
 import random
 import socket
+import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from seamline.cli.app import run
 from seamline.cli.load_client import Browser, ExchangeError, Target
@@ -76,9 +81,9 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(respond: Answer) -> AsyncGenerator[Shop]:
+async def open_shop(respond: Answer, context: ssl.SSLContext | None = None) -> AsyncGenerator[Shop]:
     shop = Shop(respond)
-    server = await asyncio.start_server(shop.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(shop.serve, "127.0.0.1", 0, ssl=context)
     shop.port = server.sockets[0].getsockname()[1]
     try:
         yield shop
@@ -250,6 +255,43 @@ async def test_a_refused_connection_is_explained() -> None:
     browser = Browser(Target.parse(f"http://127.0.0.1:{port}"))
     with pytest.raises(ExchangeError, match="could not connect"):
         await browser.send("GET", "/")
+
+
+def own_certificate(folder: Path) -> ssl.SSLContext:
+    """A server's context with a certificate that nobody else trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=2))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    """An unknown certificate is a failure with the reason; --trust-any goes on and keeps the connection."""
+    async with open_shop(lambda _: answer(), own_certificate(tmp_path)) as shop:
+        url = shop.url.replace("http:", "https:")
+        with pytest.raises(ExchangeError, match=r"could not connect .*certificate"):
+            await Browser(Target.parse(url)).send("GET", "/")
+        browser = Browser(Target.parse(url, trust_any=True))
+        assert [(await browser.send("GET", "/")).status for _ in range(3)] == [200, 200, 200]
+        assert browser.connections == 1
+        browser.close()
 
 
 async def test_an_unexpected_status_fails_and_an_expected_one_does_not() -> None:
