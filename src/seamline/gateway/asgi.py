@@ -166,12 +166,16 @@ class AsgiExchange:
         self._finished = True
         headers = self._headers
         smallest = self._gzip_bytes_min
+        sized = False
         if smallest is not None and len(body) >= smallest and compressible(self.status, headers):
             headers = encoded(headers)
             body = await _compressed(body)
         else:
-            headers = [header for header in headers if header[0] != b"content-length"]
-        self._exchange.respond(self.status, headers, body)
+            told = [value for name, value in headers if name == b"content-length"]
+            sized = told == [b"%d" % len(body)]
+            if told and not sized:
+                headers = [header for header in headers if header[0] != b"content-length"]
+        self._exchange.respond(self.status, headers, body, sized=sized)
 
 
 async def _compressed(body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict, cast
 
 import msgspec
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("seamline.gateway")
 
 _PIECE_BYTES = 32_768
 _FAILED = "seamline.failed"
-_NEXT = "seamline.next"
+_NEXT = "next"
 _SCOPE_KEYS = (
     "type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path", "headers",
     "client", "server", "subprotocols", "extensions",
@@ -42,7 +42,38 @@ _FAILURES: dict[str, type[CallError]] = {
     for kind in (DeadlineExceeded, Overloaded, PermissionDenied, Unauthenticated, Unavailable, Unimplemented)
 }
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class _Wire(TypedDict, total=False):
+    """Every field of the ASGI messages and scopes that travel; others are dropped."""
+
+    type: Required[str]
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    more_body: bool
+    status: int
+    trailers: bool
+    text: str | None
+    bytes: bytes | None
+    code: int | None
+    reason: str | None
+    subprotocol: str | None
+    kind: str
+    next: _Wire
+    http_version: str
+    scheme: str
+    method: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    root_path: str
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    subprotocols: list[str]
+    extensions: dict[str, dict[str, Any]]
+
+
+_decode = msgspec.msgpack.Decoder(_Wire).decode
 
 
 class Duplex(Protocol):
@@ -121,23 +152,18 @@ def _pieces(message: Message) -> Iterator[Message]:
         yield {**message, "body": bytes(view[start : start + _PIECE_BYTES]), "more_body": more}
 
 
-def _message(data: bytes) -> dict[str, Any]:
+def _message(data: bytes) -> Message:
     try:
-        message = _decode(data)
+        return cast("Message", _decode(data))
     except msgspec.DecodeError as error:
         raise TunnelError(f"a message cannot be read: {error}") from error
-    if not isinstance(message.get("type"), str):
-        raise TunnelError("a message has no type")
-    if "headers" in message:
-        message["headers"] = [(name, value) for name, value in message["headers"]]
-    return message
 
 
-def _scope(data: bytes) -> dict[str, Any]:
+def _scope(data: bytes) -> Scope:
     scope = _message(data)
-    for key in ("client", "server"):
-        if scope.get(key) is not None:
-            scope[key] = tuple(scope[key])
+    if scope["type"] not in ("http", "websocket") or "path" not in scope:
+        raise TunnelError(f"a stream begins with {scope['type']!r} instead of a request")
+    scope.setdefault("headers", [])
     scope["asgi"] = {"version": "3.0", "spec_version": "2.3"}
     scope["state"] = {}
     return scope

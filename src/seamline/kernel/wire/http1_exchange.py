@@ -89,8 +89,8 @@ class Exchange:
             self._gone = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._gone)
 
-    def respond(self, status: int, headers: Iterable[Header] = (), body: bytes = b"") -> None:
-        """Answer in one write. ``content-length`` is ours to add; do not pass it."""
+    def respond(self, status: int, headers: Iterable[Header] = (), body: bytes = b"", *, sized: bool = False) -> None:
+        """Answer in one write. ``sized`` says that ``headers`` hold the right ``content-length`` already."""
         if self.started:
             raise RuntimeError("the exchange is already answered")
         wire = self._wire
@@ -98,7 +98,8 @@ class Exchange:
         close = wire.must_close(request)
         extra = wire.date()
         if status >= 200 and status not in (204, 304):
-            extra = b"content-length: %d\r\n%b" % (len(body), extra)
+            if not sized:
+                extra = b"content-length: %d\r\n%b" % (len(body), extra)
         else:
             body = b""
         if close:
