@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -43,12 +43,10 @@ async def test_an_undeclared_exception_does_not_cross(topology_app: TopologyApp,
     assert b"hunter2" not in transcript.content
 
 
-async def test_arguments_that_do_not_fit(topology_app_factory: Callable[..., TopologyApp], seamline_topology: str):
-    """A value of another type is refused where values are copied or sent."""
-    if seamline_topology == "local":
-        pytest.skip("local passes values as they are; that is what copy is for")
-    with topology_app_factory() as app:
-        error = await _ending(app.stub(Stock).take("pen", "many"))  # pyright: ignore[reportArgumentType]
+@pytest.mark.seamline(topologies=["copy", "processes", "duo", "monolith"])
+async def test_arguments_that_do_not_fit(topology_app: TopologyApp):
+    """A value of another type is refused where values are copied or sent; local passes them as they are."""
+    error = await _ending(topology_app.stub(Stock).take("pen", "many"))  # pyright: ignore[reportArgumentType]
     assert error is not None
     assert error.code == "SL3001"
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seamline.run.application import Application
 
 C = TypeVar("C", bound=Contract)
+S = TypeVar("S", bound=Contract)
 _OPERATION_S = 30.0
 _ERRORS = ("unavailable", "deadline_exceeded", "internal", "resource_exhausted", "permission_denied")
 
@@ -195,7 +196,7 @@ class TopologyApp:
                 self._apply_rules()
 
     @contextmanager
-    def fake(self, contract: type[C], service: C) -> Generator[C]:
+    def fake(self, contract: type[Contract], service: S) -> Generator[S]:
         """Have ``service`` stand in for the contract inside the block, for every caller.
 
         It runs in the test's process, on the kit's own event loop. Raises BadFakeError.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Contract)
 
-START_S = 60.0
+START_S = 90.0
 """How long a start may take, on a busy machine."""
 STOP_S = 30.0
 

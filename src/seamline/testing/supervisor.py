@@ -60,12 +60,14 @@ async def _supervise(options: SupervisorOptions) -> int:
 
 
 def settings_under_test(settings: Settings, data: Path) -> Settings:
-    """The application's settings with a data directory and a port of its own, and no patience at the end."""
+    """The application's settings with a data directory and port of its own, patient at the start, not at the end."""
     return dataclasses.replace(
         settings,
         app=dataclasses.replace(settings.app, data=str(data)),
         gateway=dataclasses.replace(settings.gateway, listen="127.0.0.1:0"),
-        run=dataclasses.replace(settings.run, drain_timeout_s=2.0, backoff_first_s=0.05, heartbeat_s=0.5),
+        run=dataclasses.replace(
+            settings.run, ready_timeout_s=60.0, drain_timeout_s=2.0, backoff_first_s=0.05, heartbeat_s=0.5
+        ),
     )
 
 

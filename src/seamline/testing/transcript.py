@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import AsyncIterator, Awaitable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,8 @@ from seamline.testing.errors import TranscriptDiffers
 from seamline.testing.http import Response
 
 T = TypeVar("T")
-_DIFFERENCE_LINES_MAX = 60
+_DIFFERENCE_LINES_MAX = 24
+_AROUND = 60
 
 
 class Transcript:
@@ -103,11 +105,28 @@ def compare(content: bytes, expected: bytes, topology: str, other: str) -> None:
     """Raises TranscriptDiffers with the difference."""
     if content == expected:
         return
-    lines = difflib.unified_diff(
-        expected.decode().splitlines(), content.decode().splitlines(), other, topology, lineterm="", n=1
-    )
-    shown = "\n".join(list(lines)[:_DIFFERENCE_LINES_MAX])
-    raise TranscriptDiffers(f"{topology!r} did not do what {other!r} did:\n{shown}")
+    lines, wanted = content.decode().splitlines(), expected.decode().splitlines()
+    matcher = difflib.SequenceMatcher(None, wanted, lines, autojunk=False)
+    shown: list[str] = []
+    for kind, low, high, first, last in matcher.get_opcodes():
+        if kind != "equal":
+            pairs = zip_longest(wanted[low:high], lines[first:last], fillvalue="")
+            shown += [text for pair in pairs for text in _differing(*pair, other, topology)]
+    more = f"\n({len(shown) - _DIFFERENCE_LINES_MAX} lines more)" if len(shown) > _DIFFERENCE_LINES_MAX else ""
+    told = "\n".join(shown[:_DIFFERENCE_LINES_MAX])
+    raise TranscriptDiffers(f"{topology!r} did not do what {other!r} did:\n{told}{more}")
+
+
+def _differing(wanted: str, got: str, other: str, topology: str) -> list[str]:
+    """Two lines around the place where they part."""
+    place = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
+    start = max(place - _AROUND, 0)
+    label = wanted[:_AROUND] if start else ""
+    width = max(len(other), len(topology))
+    return [
+        f"  {name:>{width}}: {label and label + ' ... '}{line[start : place + 2 * _AROUND] or '(no such line)'}"
+        for name, line in ((other, wanted), (topology, got))
+    ]
 
 
 def compare_with_golden(content: bytes, golden: Path, topology: str, *, update: bool) -> None:
