@@ -70,7 +70,7 @@ async def add_to_cart(shopper: Shopper) -> None:
 
 
 async def view_cart(shopper: Shopper) -> None:
-    _shows(await shopper.get("/cart"), b"bag")
+    _shows(await shopper.get("/cart"), b"<h1>Your bag")
 
 
 async def checkout(shopper: Shopper) -> None:
