@@ -17,19 +17,26 @@ _SHARE = (0.7, 0.9, 1.0)
 class ConcurrencyLimit:
     """How many calls may be under way at once, learned from their latency.
 
-    The limit grows by a square root of itself while calls take as long as they do at their best, and shrinks in
-    proportion when they take longer: what queues is refused instead. A fixed limit does not move.
+    The limit grows by a square root of itself while calls take about as long as they do at their best, and shrinks
+    in proportion when they take longer: what queues is refused instead. A fixed limit does not move.
+
+    What "at their best" means is measured anew now and then, with a quarter of the limit for a while (after the
+    minimum round-trip windows of Envoy's adaptive concurrency): a baseline that only drifted upwards would follow a
+    lasting overload, and one that never moved would throttle a service that has become slower for good.
 
     Args:
         fixed: the limit, or 0 to learn it.
         first: where learning starts.
     """
 
-    __slots__ = ("_best", "_fixed", "_high", "_in_window", "_sum", "inflight", "limit")
+    __slots__ = ("_best", "_fixed", "_high", "_in_window", "_kept", "_skip", "_sum", "_windows", "inflight", "limit")
 
-    WINDOW = 64
+    WINDOW_MIN = 64
     FLOOR, CEILING = 16, 10_000
     TOLERANCE = 2.0
+    PROBE_SHARE, PROBE_FLOOR = 0.25, 4
+    PROBE_AFTER = 32
+    """Windows in which the limit was felt, between two measurements of the best latency."""
 
     def __init__(self, fixed: int = 0, first: int = 256) -> None:
         self._fixed = fixed
@@ -39,32 +46,51 @@ class ConcurrencyLimit:
         self._sum = 0.0
         self._in_window = 0
         self._high = 0
+        self._skip = 0
+        self._windows = self.PROBE_AFTER
+        self._kept = 0.0
 
     def admit(self, priority: int) -> bool:
         """Take a place, unless the share that the priority may fill is full."""
-        if self.inflight >= self.limit * (_SHARE[priority] if 0 <= priority <= 2 else 1.0):
+        inflight = self.inflight
+        if inflight >= self.limit * _SHARE[priority]:
             return False
-        self.inflight += 1
-        self._high = max(self._high, self.inflight)
+        self.inflight = inflight = inflight + 1
+        self._high = max(self._high, inflight)
         return True
 
-    def release(self, seconds: float) -> None:
-        """Give the place back; ``seconds`` is how long the call took."""
+    def release(self, seconds: float | None) -> None:
+        """Give the place back; ``seconds`` is how long the call took, None when that tells nothing."""
         self.inflight -= 1
-        if self._fixed:
+        if self._fixed or seconds is None:
+            return
+        if self._skip:
+            self._skip -= 1
             return
         self._sum += seconds
         self._in_window += 1
-        if self._in_window == self.WINDOW:
-            self._learn(self._sum / self.WINDOW)
-            self._sum, self._in_window, self._high = 0.0, 0, self.inflight
+        if self._in_window >= self.WINDOW_MIN and self._in_window >= self.limit:
+            average = self._sum / self._in_window
+            high, self._sum, self._in_window, self._high = self._high, 0.0, 0, self.inflight
+            self._learn(max(average, 1e-4), felt=high >= self.limit / 2)
 
-    def _learn(self, average: float) -> None:
-        # The best latency is forgotten slowly, so that a service that has become slower for good is not throttled.
-        self._best = min(average, self._best * 1.01) if self._best < math.inf else average
-        if self._high < self.limit / 2:
+    def _learn(self, average: float, *, felt: bool) -> None:
+        if self._kept:
+            self._best = average
+            self.limit, self._kept, self._windows = self._kept, 0.0, 0
+            self._skip = int(self.limit)  # the calls with which it fills again
             return
-        gradient = max(0.5, min(1.0, self.TOLERANCE * max(self._best, 1e-4) / max(average, 1e-4)))
+        if not felt:
+            # The limit holds nothing back: this is how long the service takes.
+            self._best = min(average, self._best * 1.05)
+            self._windows = 0
+            return
+        self._windows += 1
+        if self._windows > self.PROBE_AFTER:
+            self._kept, self._skip = self.limit, self.inflight
+            self.limit = max(self.PROBE_FLOOR, self.limit * self.PROBE_SHARE)
+            return
+        gradient = max(0.5, min(1.0, self.TOLERANCE * self._best / average))
         target = self.limit * gradient + (math.sqrt(self.limit) if gradient == 1.0 else 0.0)
         self.limit = max(self.FLOOR, min(self.CEILING, self.limit * 0.8 + target * 0.2))
 
@@ -112,46 +138,74 @@ class CircuitBreaker:
         open_s: how long it stays open before a probe.
     """
 
-    __slots__ = ("_calls_min", "_error_ratio", "_errors", "_open_s", "_probing", "_results", "_window_s", "opened_at")
+    __slots__ = (
+        "_calls", "_calls_min", "_epoch", "_error_ratio", "_errors", "_open_s", "_probing", "_slice_s", "_slices",
+        "opened_at",
+    )  # fmt: skip
+
+    SLICES = 10
+    """The window moves in steps of a tenth of itself, so that it costs the same under any load."""
 
     def __init__(self, error_ratio: float, calls_min: int, window_s: float, open_s: float) -> None:
         self._error_ratio = error_ratio
         self._calls_min = max(calls_min, 1)
-        self._window_s = window_s
+        self._slice_s = max(window_s / self.SLICES, 1e-9)
         self._open_s = open_s
-        self._results: deque[tuple[float, bool]] = deque()
+        self._slices: deque[list[int]] = deque()  # [number of the slice, calls, errors]
+        self._calls = 0
         self._errors = 0
-        self.opened_at: float | None = None
+        self._epoch = 0
         self._probing = False
+        self.opened_at: float | None = None
 
-    def admit(self, now: float) -> bool:
-        """Whether a call may be tried now."""
+    def admit(self, now: float) -> int | None:
+        """A ticket with which to tell how the call went, or None when it may not be tried now."""
         if self.opened_at is None:
-            return True
-        if now - self.opened_at < self._open_s or self._probing:
-            return False
+            return self._epoch
+        if self._probing or now - self.opened_at < self._open_s:
+            return None
         self._probing = True
-        return True
+        self._epoch += 1
+        return self._epoch
 
-    def record(self, now: float, ok: bool) -> None:
-        """Tell how a call went."""
+    def record(self, ticket: int, now: float, ok: bool) -> None:
+        """Tell how a call went. Calls from before the breaker last changed its mind say nothing of now."""
+        if ticket != self._epoch:
+            return
         if self.opened_at is not None:
             self._probing = False
             if ok:
                 self.opened_at = None
-                self._results.clear()
-                self._errors = 0
+                self._clear()
             else:
                 self.opened_at = now
+            self._epoch += 1
             return
-        results = self._results
-        results.append((now, ok))
-        self._errors += not ok
-        while results and results[0][0] < now - self._window_s:
-            self._errors -= not results.popleft()[1]
-        if len(results) >= self._calls_min and self._errors >= self._error_ratio * len(results):
+        number = int(now / self._slice_s)
+        slices = self._slices
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+            while slices[0][0] <= number - self.SLICES:
+                _, calls, errors = slices.popleft()
+                self._calls -= calls
+                self._errors -= errors
+        last = slices[-1]
+        last[1] += 1
+        self._calls += 1
+        if ok:
+            return
+        last[2] += 1
+        self._errors += 1
+        if self._calls >= self._calls_min and self._errors >= self._error_ratio * self._calls:
             self.opened_at = now
+            self._epoch += 1
+            self._clear()
 
-    def forget(self) -> None:
+    def forget(self, ticket: int) -> None:
         """A call that was admitted came to nothing, neither good nor bad."""
-        self._probing = False
+        if ticket == self._epoch:
+            self._probing = False
+
+    def _clear(self) -> None:
+        self._slices.clear()
+        self._calls = self._errors = 0
