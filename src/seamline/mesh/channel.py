@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
-from seamline.mesh.connection import ClientConnection, ClientDuplex
+from seamline.mesh.connection import ClientConnection, ClientDuplex, fresh
+from seamline.mesh.errors import IdentityError
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded
 from seamline.module.context import CallContext
-from seamline.module.errors import Unauthenticated, Unavailable
+from seamline.module.errors import CallError, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import MeshSettings
@@ -30,12 +31,12 @@ class Channel(Protocol):
     """A way to call one replica as one module."""
 
     async def unary(
-        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
     ) -> bytes: ...
 
     def stream(
-        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
-    ) -> AsyncIterator[bytes]: ...
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> AsyncGenerator[bytes]: ...
 
     async def ready(self, deadline: float) -> None:
         """Be connected. Raises Unavailable, Unauthenticated or DeadlineExceeded."""
@@ -59,35 +60,57 @@ class FrameChannel:
         self._connection: ClientConnection | None = None
         self._opening: asyncio.Task[ClientConnection] | None = None
         self._draining: set[ClientConnection] = set()
-        self._age_max_s = settings.connection_age_max_s * random.uniform(0.8, 1.0)
+        self._replace_at = 0.0
+        self._shut = False
 
     async def ready(self, deadline: float) -> None:
         connection = self._connection
         if connection is not None and not connection.draining and not connection.closed:
-            if monotonic() - connection.opened < self._age_max_s:
-                return
-            self._draining.add(connection)
-            connection.drain()
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
-        opening = self._opening
+            if monotonic() >= self._replace_at and self._opening is None:
+                self._begin_opening()  # the old one serves until the new one is there
+            return
+        if self._shut:
+            raise _unreached(f"module {self._callee!r} has moved from {self._endpoint.address}")
+        opening = self._opening or self._begin_opening()
         left = deadline - monotonic()
         done, _ = await asyncio.wait({opening}, timeout=left if left < CONNECT_TIMEOUT_S + 1 else None)
         if not done:
             raise deadline_exceeded(f"connecting to {self._callee}")
+        if opening.cancelled():
+            raise _unreached(f"module {self._callee!r} has moved from {self._endpoint.address}")
+        error = opening.exception()
+        if isinstance(error, CallError):
+            raise fresh(error)  # many calls wait for one connection
         opening.result()
+
+    def _begin_opening(self) -> asyncio.Task[ClientConnection]:
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._opening.add_done_callback(self._opened)
+        return self._opening
 
     def _opened(self, task: asyncio.Task[ClientConnection]) -> None:
         self._opening = None
-        if not task.cancelled() and task.exception() is None:
-            self._connection = task.result()
+        if task.cancelled() or task.exception() is not None:
+            self._replace_at = monotonic() + CONNECT_TIMEOUT_S
+            return
+        old, new = self._connection, task.result()
+        self._replace_at = new.opened + self._settings.connection_age_max_s * random.uniform(0.8, 1.0)
+        if new.closed or new.draining:
+            return  # the peer was leaving; the next call tries again
+        self._connection = new
+        if old is not None:
+            self._draining.add(old)
+            old.drain()
 
     async def _open(self) -> ClientConnection:
         endpoint, callee = self._endpoint, self._callee
         peer = f"module {callee!r} at {endpoint.address}"
         settings = self._settings
         loop = asyncio.get_running_loop()
+        try:
+            context = self._identity.client_context(self._caller, frames.ALPN)
+        except IdentityError as error:
+            raise Unauthenticated(f"module {self._caller!r} cannot call {peer}: {error.fact}", error.remedy) from None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 transport, connection = await loop.create_connection(
@@ -101,7 +124,7 @@ class FrameChannel:
                     ),
                     endpoint.host,
                     endpoint.port,
-                    ssl=self._identity.client_context(self._caller, frames.ALPN),
+                    ssl=context,
                     server_hostname=self._identity.server_name(callee),
                 )
         except TimeoutError:
@@ -129,15 +152,19 @@ class FrameChannel:
     def _usable(self) -> ClientConnection:
         connection = self._connection
         if connection is None or connection.closed:
+            if self._shut:
+                raise _unreached(f"module {self._callee!r} has moved from {self._endpoint.address}")
             raise _unreached(f"the connection to module {self._callee!r} was lost before the call was sent")
         return connection
 
-    async def unary(self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None) -> bytes:
+    async def unary(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> bytes:
         return await self._usable().unary(edge.spec, edge.faults, body, context, upstream)
 
     def stream(
-        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
-    ) -> AsyncIterator[bytes]:
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> AsyncGenerator[bytes]:
         return self._usable().stream(edge.spec, edge.faults, body, context, upstream)
 
     def duplex(self, module: str, trace: TraceContext | None) -> ClientDuplex:
@@ -146,16 +173,19 @@ class FrameChannel:
 
     async def close(self, timeout_s: float) -> None:
         """Finish what is under way, at most ``timeout_s`` seconds, and close."""
+        self._shut = True
         if self._opening is not None:
             self._opening.cancel()
         connections = {c for c in (self._connection, *self._draining) if c is not None and not c.closed}
         for connection in connections:
             connection.drain()
         end = monotonic() + timeout_s
-        while any(not c.closed for c in connections) and monotonic() < end:  # noqa: ASYNC110  # many to wait for
-            await asyncio.sleep(0.01)
-        for connection in connections:
-            connection.abort()
+        try:
+            while any(not c.closed for c in connections) and monotonic() < end:  # noqa: ASYNC110  # many to wait for
+                await asyncio.sleep(0.01)
+        finally:
+            for connection in connections:
+                connection.abort()
 
 
 def _unreached(fact: str, remedy: str = "Is its workload running? `seamline status` tells.") -> Unavailable:

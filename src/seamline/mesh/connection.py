@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
-from seamline.kernel.codec import Codec
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
@@ -16,10 +15,14 @@ from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of, overloaded
 from seamline.module.context import NO_DEADLINE, CallContext
 from seamline.module.contract import MethodSpec
-from seamline.module.errors import CallError, InvalidArgument, Unavailable
+from seamline.module.errors import CallError, InternalError, InvalidArgument, Unauthenticated, Unavailable
 from seamline.module.values import Fault
 
-TICK_S = 0.005
+TICK_S, TICK_S_MAX = 0.005, 0.1
+"""How often deadlines are looked at."""
+
+_LAST_STREAM = 0xFFFF_FFF0
+_LARGE_BYTES = 65_536
 
 
 class RemoteFailure(Exception):
@@ -156,9 +159,10 @@ class ClientConnection(asyncio.Protocol):
         self._reader = FrameReader(self._frame, self._oversize, payload_bytes_max)
         self._last_heard = monotonic()
         self._ticking: asyncio.TimerHandle | None = None
+        self._next_look = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
-        self._lost: Exception | None = None
+        self._verdict: Unauthenticated | None = None
 
     # The transport's side.
 
@@ -187,20 +191,24 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # In TLS 1.3 a client hears only now that its certificate was refused.
         why = f": {explain_tls_failure(exc)}" if exc is not None else ""
-        self._lose(self._lost or Unavailable(f"the connection to {self.peer} was lost{why}"))
+        self._lose(self._verdict or Unavailable(f"the connection to {self.peer} was lost{why}"))
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: Exception, *, abruptly: bool = True) -> None:
         if self.closed:
             return
         self.closed = True
-        self._lost = error
         self._alive.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
         self._writable.set()
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.fail(error)
         self._on_closed(self)
-        self.transport.close()
+        if abruptly:
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     # Frames.
 
@@ -219,6 +227,11 @@ class ClientConnection(asyncio.Protocol):
         if kind == frames.PING:
             self._send(frames.frame(frames.PONG, 0, payload))
         elif kind == frames.GOAWAY:
+            if payload:
+                reason = frames.read_error(payload).message
+                self._verdict = Unauthenticated(
+                    f"{self.peer} refused this module: {reason}", "Compare trust domain and application of both."
+                )
             self.drain()
         elif kind != frames.PONG:
             self._stream_frame(kind, stream, payload)
@@ -247,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
     def _oversize(self, kind: int, stream: int, length: int) -> None:
         call = self._calls.pop(stream, None)
         if call is not None and kind in (frames.RESULT, frames.ITEM, frames.FAULT):
-            call.fail(overloaded(call.name, f"its answer has {length} bytes, more than frame_bytes_max"))
+            call.fail(too_long(call.name, length))
             self._send(frames.frame(frames.CANCEL, stream))
 
     def _send(self, data: bytes) -> None:
@@ -273,10 +286,6 @@ class ClientConnection(asyncio.Protocol):
             self._send(frames.frame(frames.PING, 0, b"seamline"))
         self._alive = self._loop.call_later(self._keepalive_s, self._keep_alive)
 
-    def _watch(self) -> None:
-        if self._ticking is None:
-            self._ticking = self._loop.call_later(TICK_S, self._tick)
-
     def _tick(self) -> None:
         """Fail the calls whose deadline has passed: one timer for all of them."""
         self._ticking = None
@@ -287,9 +296,15 @@ class ClientConnection(asyncio.Protocol):
             call.fail(deadline_exceeded(call.name))
             self._send(frames.frame(frames.CANCEL, stream))
         if self._calls and not self.closed:
-            nearest = min(c.deadline for c in self._calls.values())
-            # The next look is no later than the nearest deadline, and new calls with nearer ones look in too.
-            self._ticking = self._loop.call_later(min(max(nearest - now, TICK_S), 0.1), self._tick)
+            self._look_in(min(max(min(c.deadline for c in self._calls.values()) - now, TICK_S), TICK_S_MAX))
+        elif self.draining:
+            self._close_if_idle()
+
+    def _look_in(self, delay_s: float) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._next_look = monotonic() + delay_s
+        self._ticking = self._loop.call_later(delay_s, self._tick)
 
     # The caller's side.
 
@@ -306,7 +321,21 @@ class ClientConnection(asyncio.Protocol):
 
     def _close_if_idle(self) -> None:
         if not self._calls and not self.closed:
-            self._loop.call_soon(self._lose, Unavailable(f"the connection to {self.peer} was drained"))
+            self._loop.call_soon(self._drained)
+
+    def _drained(self) -> None:
+        if not self._calls:
+            self._flush()
+            self._lose(Unavailable(f"the connection to {self.peer} was drained"), abruptly=False)
+
+    async def _until_writable(self, method: str, deadline: float) -> None:
+        """Wait while the peer does not read what was sent. Raises DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(None if deadline == NO_DEADLINE else max(deadline - monotonic(), 0.0)):
+                while not self._writable.is_set():
+                    await self._writable.wait()
+        except TimeoutError:
+            raise deadline_exceeded(method) from None
 
     def _open(self, spec: MethodSpec, body: bytes, context: CallContext, call: _Call) -> int:
         if len(body) > self._max - 1024:
@@ -326,48 +355,60 @@ class ClientConnection(asyncio.Protocol):
         return self._begin(call, head, body)
 
     def _begin(self, call: _Call, head: CallHead, body: bytes) -> int:
-        if self.closed:
+        if self.closed or self.draining:
+            if self._verdict is not None:
+                raise fresh(self._verdict)
             error = Unavailable(f"the connection to {self.peer} was lost before the call was sent")
             error.started = False
             raise error
         stream = self._next_stream
-        self._next_stream = stream + 1 if stream < 0xFFFF_FFF0 else 1
+        self._next_stream = stream + 1
         self._calls[stream] = call
         self._send(frames.call_frame(stream, head, body))
+        if len(body) > _LARGE_BYTES:
+            self._flush()  # so that the transport says now when it has enough
         if self._ticking is None:
-            self._watch()
+            self._look_in(TICK_S)
+        elif call.deadline < self._next_look:
+            self._look_in(max(call.deadline - monotonic(), 0.0))
+        if stream >= _LAST_STREAM:
+            self.drain()  # numbers are never used again: a late answer must not reach another call
         return stream
 
     async def unary(
         self, spec: MethodSpec, faults: Mapping[str, type[Fault]], body: bytes, context: CallContext,
-        upstream: AsyncIterator[Any] | None,
+        upstream: AsyncIterator[bytes] | None,
     ) -> bytes:  # fmt: skip
         """Make a call with one result. Raises the contract's faults and CallError."""
         if not self._writable.is_set():
-            await self._writable.wait()
+            await self._until_writable(spec.full_name, context.deadline)
         future: asyncio.Future[bytes] = self._loop.create_future()
         call = _Call(spec.full_name, context.deadline, future)
         stream = self._open(spec, body, context, call)
         pump: asyncio.Task[None] | None = None
         if upstream is not None:
-            pump = self._pump(stream, call, upstream, spec.item)
+            pump = self._pump(stream, call, upstream)
         try:
             return await future
         except RemoteFailure as failure:
             raise error_of(failure.body, spec.full_name, faults) from None
         except CallError as error:
-            raise _fresh(error) from None
+            raise fresh(error) from None
         finally:
             if self._calls.pop(stream, None) is not None:
                 self._send(frames.frame(frames.CANCEL, stream))
+                if self.draining:
+                    self._close_if_idle()
             if pump is not None:
                 await _end(pump)
 
     async def stream(
         self, spec: MethodSpec, faults: Mapping[str, type[Fault]], body: bytes, context: CallContext,
-        upstream: AsyncIterator[Any] | None,
-    ) -> AsyncIterator[bytes]:  # fmt: skip
+        upstream: AsyncIterator[bytes] | None,
+    ) -> AsyncGenerator[bytes]:  # fmt: skip
         """Make a call whose result is a stream; yields the encoded items."""
+        if not self._writable.is_set():
+            await self._until_writable(spec.full_name, context.deadline)
         call = _Call(spec.full_name, context.deadline, None)
         stream = 0
 
@@ -378,14 +419,14 @@ class ClientConnection(asyncio.Protocol):
         stream = self._open(spec, body, context, call)
         pump: asyncio.Task[None] | None = None
         if upstream is not None:
-            pump = self._pump(stream, call, upstream, spec.item)
+            pump = self._pump(stream, call, upstream)
         try:
             while (item := await incoming.next()) is not None:
                 yield item
         except RemoteFailure as failure:
             raise error_of(failure.body, spec.full_name, faults) from None
         except CallError as error:
-            raise _fresh(error) from None
+            raise fresh(error) from None
         finally:
             if self._calls.pop(stream, None) is not None:
                 self._send(frames.frame(frames.CANCEL, stream))
@@ -417,29 +458,25 @@ class ClientConnection(asyncio.Protocol):
         if self.draining:
             self._close_if_idle()
 
-    def _pump(
-        self, stream: int, call: _Call, upstream: AsyncIterator[Any], item: Codec[Any] | None
-    ) -> asyncio.Task[None]:
-        assert item is not None
+    def _pump(self, stream: int, call: _Call, upstream: AsyncIterator[bytes]) -> asyncio.Task[None]:
         outgoing = call.outgoing = Outgoing(self._credit)
-        return self._loop.create_task(self._send_items(stream, call, outgoing, upstream, item.encode))
+        return self._loop.create_task(self._send_items(stream, call, outgoing, upstream))
 
-    async def _send_items(
-        self, stream: int, call: _Call, outgoing: Outgoing, upstream: AsyncIterator[Any], encode: Callable[[Any], bytes]
-    ) -> None:
+    async def _send_items(self, stream: int, call: _Call, outgoing: Outgoing, upstream: AsyncIterator[bytes]) -> None:
         try:
-            async for value in upstream:
-                data = encode(value)
+            async for data in upstream:
                 if not await outgoing.spend(len(data)):
                     return
                 await self._writable.wait()
                 self._send(frames.frame(frames.ITEM, stream, data))
             self._send(frames.frame(frames.END, stream))
-        except Exception as error:
+        except BaseException as error:
             # What the caller's own stream raises ends its call as that error.
             if self._calls.pop(stream, None) is not None:
                 self._send(frames.frame(frames.CANCEL, stream))
-            call.fail(error)
+                call.fail(error if isinstance(error, Exception) else _given_up(call.name))
+            if not isinstance(error, Exception):
+                raise
 
     def abort(self) -> None:
         """Close at once."""
@@ -485,11 +522,23 @@ class ClientDuplex:
             self.on_closed = None
 
 
-def _fresh(error: CallError) -> CallError:
+def fresh(error: CallError) -> CallError:
     """An error of one's own: many calls may fail with the same lost connection."""
     again = type(error)(error.fact, error.remedy, place=error.place)
     again.started = error.started
     return again
+
+
+def too_long(method: str, length: int) -> InternalError:
+    """The handler ran, and what it gave cannot travel."""
+    return InternalError(
+        f"the answer of {method} has {length} bytes, more than frame_bytes_max",
+        "Let it answer with less, stream it, or raise `frame_bytes_max` in [mesh].",
+    )
+
+
+def _given_up(method: str) -> InternalError:
+    return InternalError(f"the stream given to {method} was cancelled by its own source")
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -8,46 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from seamline.kernel.codec import CodecError
 from seamline.kernel.settings import MeshRules
 from seamline.kernel.signal.metrics import EdgeStats
+from seamline.mesh.copies import Upstream, copy_arguments, encode_arguments
+from seamline.mesh.hedge import first_answer
+from seamline.mesh.injected import inject, injects
 from seamline.mesh.limits import PRIORITIES, CircuitBreaker, RetryBudget
-from seamline.mesh.local import seen_by_caller, stream_local
-from seamline.mesh.outcome import deadline_exceeded, overloaded
+from seamline.mesh.local import seen_by_caller
+from seamline.mesh.outcome import deadline_exceeded, error_body, error_of, overloaded
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import MethodSpec
-from seamline.module.errors import (
-    CallError,
-    DeadlineExceeded,
-    InternalError,
-    InvalidArgument,
-    Overloaded,
-    PermissionDenied,
-    Unavailable,
-)
+from seamline.module.errors import CallError, DeadlineExceeded, InternalError, Overloaded, Unavailable
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
+    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.balance import Replica
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
 
 _FAILURES = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
-_INJECTABLE: dict[str, type[CallError]] = {
-    cls.connect: cls for cls in (Unavailable, DeadlineExceeded, InternalError, Overloaded, PermissionDenied)
-}
+_TELLS_LATENCY = (Fault, InternalError, DeadlineExceeded)
 
 
 class Edge:
     """A method as called by one module."""
 
     __slots__ = (
-        "breaker", "budget", "callee", "caller", "entry", "fast", "faults", "mesh", "name", "priority", "rules",
-        "spec", "stats", "timeout_s",
+        "breaker", "budget", "callee", "caller", "entry", "fast", "faults", "mesh", "name", "own_priority", "priority",
+        "rules", "spec", "stats", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, caller: str, callee: str, spec: MethodSpec) -> None:
@@ -60,23 +55,30 @@ class Edge:
         self.stats = EdgeStats()
         self.entry: Entry | None = None
         self.fast: Callable[..., Any] | None = None
+        self._take(mesh.rules_of(spec))
         self.refresh()
 
-    def refresh(self) -> None:
-        """Look up again what a change of policy, placement or rules may have changed."""
-        rules = self.mesh.rules_of(self.spec)
-        self.rules: MeshRules = rules
+    def _take(self, rules: MeshRules) -> None:
+        self.rules = rules
         self.timeout_s = rules.timeout_s
         self.priority = PRIORITIES[rules.priority]
+        self.own_priority = None if rules.priority == "normal" else self.priority
+        """None: a call made while serving another has that one's priority."""
         self.breaker = CircuitBreaker(
             rules.circuit_error_ratio, rules.circuit_calls_min, rules.circuit_window_s, rules.circuit_open_s
         )
         self.budget = RetryBudget(rules.retry_budget_ratio, rules.retry_budget_min_per_s, monotonic())
+
+    def refresh(self) -> None:
+        """Look up again what a change of policy, placement or rules may have changed."""
+        rules = self.mesh.rules_of(self.spec)
+        if rules != self.rules:  # what breaker and budget have learned outlives every other change
+            self._take(rules)
         self.entry = self.mesh.services.entries.get(self.name)
         plain = (
             self.entry is not None
             and not self.mesh.copies
-            and not _injects(rules)
+            and not injects(rules)
             and not rules.concurrency_max
             and not rules.mirror_percent
             and self.permitted()
@@ -87,8 +89,11 @@ class Edge:
         contract, method = self.spec.contract, self.spec.name
         return self.mesh.policy.allows(self.caller, self.callee, contract, method)
 
-    def begin(self) -> CallContext:
-        """The context of a new call. Raises PermissionDenied or DeadlineExceeded."""
+    def begin(self, root: TraceContext | None = None) -> CallContext:
+        """The context of a new call; ``root`` is a trace that was begun for it.
+
+        Raises PermissionDenied or DeadlineExceeded.
+        """
         if not self.permitted():
             raise self.mesh.denied(self.caller, self.callee, self.spec.contract, self.spec.name)
         now = monotonic()
@@ -96,141 +101,242 @@ class Edge:
         parent = CURRENT.get(None)
         priority = self.priority
         if parent is None:
-            trace = self.mesh.tracer.root()
+            trace = root or self.mesh.tracer.root()
         else:
             trace = parent.trace
             deadline = min(parent.deadline, deadline)
-            if self.rules.priority == "normal":
+            if self.own_priority is None:
                 priority = parent.priority
         if deadline <= now:
             raise deadline_exceeded(self.name)
+        if trace is not None and trace.sampled:
+            trace = trace.child()
         return CallContext(self.callee, self.caller, self.name, deadline, trace, priority)
 
-    async def call(self, arguments: tuple[Any, ...]) -> Any:
-        """Make a unary (or client-streaming) call with every rule applied."""
-        context = self.begin()
-        stats = self.stats
-        stats.inflight += 1
-        parent = context.trace
-        if parent is not None and parent.sampled:
-            context.trace = parent.child()
+    def _ended(self, context: CallContext, parent_id: int, started: float, error: BaseException | None) -> None:
+        """Count a call, and record its span."""
+        elapsed = monotonic() - started
+        if error is None or isinstance(error, Fault):
+            status = "ok"
+        else:
+            status = error.connect if isinstance(error, CallError) else "cancelled"
+        self.stats.inflight -= 1
+        self.stats.record(elapsed, status == "ok")
+        trace = context.trace
+        if trace is not None and trace.sampled:
+            self.mesh.tracer.record(trace, parent_id, self.name, "client", self.caller, self.callee, elapsed, status)
+
+    def failed_fast(self, error: BaseException, context: CallContext, started: float) -> BaseException:
+        """What the caller sees of an error on the short way; it is counted."""
+        self.stats.record(monotonic() - started, self.faults.get(type(error).__name__) is type(error))
+        assert self.entry is not None
+        return seen_by_caller(error, self.entry, context)
+
+    # Unary calls, and those whose caller streams.
+
+    async def call(self, arguments: tuple[Any, ...], root: TraceContext | None = None) -> Any:
+        """Make a call with one result, with every rule applied."""
+        context = self.begin(root)
+        parent_id = _parent_id(root)
         started = monotonic()
-        status = "cancelled"
+        failure: BaseException | None = None
+        self.stats.inflight += 1
         try:
-            if _injects(self.rules):
-                await self._inject(context)
-            result = await self._attempts(arguments, context)
-            status = "ok"
-            return result
+            if injects(self.rules):
+                await inject(self.rules, self.name, context.deadline)
+            return await self._attempts(arguments, context)
         except Fault as fault:
-            status = "ok"
+            failure = fault
             raise fault from None
-        except CallError as error:
-            status = error.connect
+        except BaseException as error:
+            failure = error
             raise
         finally:
-            elapsed = monotonic() - started
-            stats.inflight -= 1
-            stats.record(elapsed, status == "ok")
-            trace = context.trace
-            if trace is not None and trace.sampled and parent is not None:
-                self.mesh.tracer.record(
-                    trace, parent.span_id, self.name, "client", self.caller, self.callee, elapsed, status
-                )
+            self._ended(context, parent_id, started, failure)
 
     async def _attempts(self, arguments: tuple[Any, ...], context: CallContext) -> Any:
-        rules, spec = self.rules, self.spec
+        entry = self.entry
+        body, upstream = (b"", None) if entry is not None else self._encoded(arguments, context)
         attempt = 0
         tried: list[Replica] = []
         self.budget.call()
-        hedged = rules.hedge_after_ms > 0 and spec.readonly and self.entry is None and spec.stream_parameter is None
         while True:
             try:
-                if hedged:
-                    return await self._hedge(arguments, context)
-                return await self._attempt(arguments, context, tried)
+                if entry is not None:
+                    return await self._attempt_local(entry, arguments, context)
+                if self.rules.hedge_after_ms > 0 and self.spec.readonly and upstream is None:
+                    data = await first_answer(
+                        lambda: self._attempt(body, None, context, tried),
+                        self.rules.hedge_after_ms / 1000,
+                        self._may_hedge,
+                    )
+                else:
+                    data = await self._attempt(body, upstream, context, tried)
+                return self._decoded(data)
             except (Unavailable, Overloaded) as error:
                 attempt += 1
-                if attempt > rules.retries or not self._may_retry(error) or not self.budget.take(monotonic()):
-                    raise
-                pause = rules.retry_backoff_ms / 1000 * 2 ** (attempt - 1) * (0.5 + random.random())
-                if monotonic() + pause >= context.deadline:
-                    raise
-            self.stats.retries += 1
-            await asyncio.sleep(pause)
+                touched = self.spec.stream_parameter is not None if upstream is None else upstream.touched
+                await self._before_retry(error, attempt, context, touched=touched)
 
-    def _may_retry(self, error: CallError) -> bool:
-        if self.spec.stream_parameter is not None:
+    async def _before_retry(self, error: CallError, attempt: int, context: CallContext, *, touched: bool) -> None:
+        """Wait for the next attempt, or raise ``error`` if there may be none."""
+        rules = self.rules
+        safe = not touched and (not error.started or self.spec.idempotent)
+        if attempt > rules.retries or not safe or not self.budget.take(monotonic()):
+            raise error
+        pause = rules.retry_backoff_ms / 1000 * 2 ** (attempt - 1) * (0.5 + random.random())
+        if monotonic() + pause >= context.deadline:
+            raise error
+        self.stats.retries += 1
+        await asyncio.sleep(pause)
+
+    def _may_hedge(self) -> bool:
+        if not self.budget.take(monotonic()):
             return False
-        return not error.started or self.spec.idempotent
-
-    async def _attempt(self, arguments: tuple[Any, ...], context: CallContext, tried: list[Replica]) -> Any:
-        entry = self.entry
-        if entry is not None:
-            return await self._attempt_local(entry, arguments, context)
-        now = monotonic()
-        if not self.breaker.admit(now):
-            refusal = Unavailable(
-                f"{self.name} is not called for a while: too many of its calls failed",
-                "Find out why they fail; it is tried again by itself.",
-            )
-            refusal.started = False
-            raise refusal
-        ok: bool | None = None
-        try:
-            replica = self.mesh.pick(self.callee, self.rules, tried)
-            tried.append(replica)
-            result = await self._remote(replica, arguments, context)
-            ok = True
-            return result
-        except Fault as fault:
-            ok = True
-            raise fault from None
-        except CallError as error:
-            ok = not isinstance(error, _FAILURES)
-            raise
-        finally:
-            if ok is None:
-                self.breaker.forget()
-            else:
-                self.breaker.record(monotonic(), ok)
+        self.stats.retries += 1
+        return True
 
     async def _attempt_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
+        copies = self.mesh.copies
+        if copies:
+            arguments = copy_arguments(self.spec, arguments)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
-        if self.mesh.copies:
-            arguments = self.copy_arguments(arguments)
         started = monotonic()
         try:
             result = await self.mesh.serve(entry, arguments, context)
         except Fault as fault:
-            raise (type(fault).decode(fault.encode()) if self.mesh.copies else fault) from None
+            raise (self._copied_fault(fault) if copies else fault) from None
         finally:
             if limit is not None:
                 limit.release(monotonic() - started)
-        return self.copy_result(result) if self.mesh.copies else result
+        return self._copied(result, entry, context) if copies else result
 
-    async def _remote(self, replica: Replica, arguments: tuple[Any, ...], context: CallContext) -> Any:
-        stream: AsyncIterator[Any] | None = None
-        if self.spec.stream_parameter is not None:
-            stream, arguments = arguments[-1], arguments[:-1]
-        body = self.encode_arguments(arguments)
-        self._mirror(body, context)
+    async def _attempt(
+        self, body: bytes, upstream: Upstream | None, context: CallContext, tried: list[Replica]
+    ) -> bytes:
+        replica = self._pick(tried)
+        breaker = self.breaker
+        ticket = self._admitted(breaker)
+        started = 0.0
+        failure: BaseException | None = None
         replica.inflight += 1
         try:
             channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
             started = monotonic()
-            data = await channel.unary(self, body, context, stream)
-            now = monotonic()
-            replica.observe(now, now - started)
-        except (Unavailable, Overloaded):
-            now = monotonic()
-            replica.failed(now, self.rules, self.mesh.may_eject(self.callee, now, self.rules))
+            return await channel.unary(self, body, context, upstream)
+        except BaseException as error:
+            failure = error
             raise
         finally:
-            replica.inflight -= 1
-        replica.succeeded()
+            now = monotonic()
+            self._learn(replica, now, now - started if started else None, failure)
+            self._tell(breaker, ticket, now, failure)
+
+    # Streams.
+
+    async def stream(self, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """Make a call whose result is a stream."""
+        context = self.begin()
+        parent_id = _parent_id(None)
+        started = monotonic()
+        failure: BaseException | None = None
+        self.stats.inflight += 1
+        try:
+            if injects(self.rules):
+                await inject(self.rules, self.name, context.deadline)
+            entry = self.entry
+            if entry is not None:
+                items = self._stream_local(entry, arguments, context)
+            else:
+                items = self._stream_remote(arguments, context)
+            async with aclosing(items):
+                async for item in items:
+                    yield item
+        except Fault as fault:
+            failure = fault
+            raise fault from None
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._ended(context, parent_id, started, failure)
+
+    async def _stream_local(
+        self, entry: Entry, arguments: tuple[Any, ...], context: CallContext
+    ) -> AsyncGenerator[Any]:
+        copies = self.mesh.copies
+        if copies:
+            arguments = copy_arguments(self.spec, arguments)
+        limit = entry.limit if self.rules.concurrency_max else None
+        if limit is not None and not limit.admit(context.priority):
+            raise overloaded(self.name, f"{limit.inflight} calls are under way")
+        try:
+            async with aclosing(self.mesh.serve_stream(entry, arguments, context)) as items:
+                async for item in items:
+                    yield self._copied(item, entry, context) if copies else item
+        except Fault as fault:
+            raise (self._copied_fault(fault) if copies else fault) from None
+        finally:
+            if limit is not None:
+                limit.release(None)
+
+    async def _stream_remote(self, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
+        body, upstream = self._encoded(arguments, None)
+        attempt = 0
+        tried: list[Replica] = []
+        self.budget.call()
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._attempt_stream(body, upstream, context, tried)) as items:
+                    async for data in items:
+                        begun = True
+                        yield self._decoded(data)
+                return
+            except (Unavailable, Overloaded) as error:
+                attempt += 1
+                touched = begun or (upstream is not None and upstream.touched)
+                await self._before_retry(error, attempt, context, touched=touched)
+
+    async def _attempt_stream(
+        self, body: bytes, upstream: Upstream | None, context: CallContext, tried: list[Replica]
+    ) -> AsyncGenerator[bytes]:
+        replica = self._pick(tried)
+        breaker = self.breaker
+        ticket = self._admitted(breaker)
+        failure: BaseException | None = None
+        first_s: float | None = None
+        replica.inflight += 1
+        try:
+            channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
+            started = monotonic()
+            async with aclosing(channel.stream(self, body, context, upstream)) as items:
+                async for data in items:
+                    if first_s is None:
+                        first_s = monotonic() - started
+                    yield data
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            now = monotonic()
+            self._learn(replica, now, first_s, failure)
+            # A reader that leaves early has seen it work.
+            left = isinstance(failure, GeneratorExit) and first_s is not None
+            self._tell(breaker, ticket, now, None if left else failure)
+
+    # What both share.
+
+    def _encoded(self, arguments: tuple[Any, ...], mirrored: CallContext | None) -> tuple[bytes, Upstream | None]:
+        body, upstream = encode_arguments(self.spec, arguments)
+        percent = self.rules.mirror_percent
+        if mirrored is not None and percent > 0 and upstream is None and random.random() * 100 < percent:
+            self.mesh.mirror(self, body, mirrored)
+        return body, upstream
+
+    def _decoded(self, data: bytes) -> Any:
         try:
             return self.spec.result.decode(data)
         except CodecError as error:
@@ -239,163 +345,49 @@ class Edge:
                 "The callee runs another version of the contract.",
             ) from None
 
-    async def _hedge(self, arguments: tuple[Any, ...], context: CallContext) -> Any:
-        """Ask a second replica when the first is slow; the first answer wins."""
-        loop = asyncio.get_running_loop()
-        tried: list[Replica] = []
-        tasks = {loop.create_task(self._attempt(arguments, context, tried))}
-        pending = tasks
-        wait_s: float | None = self.rules.hedge_after_ms / 1000
-        failure: BaseException | None = None
-        try:
-            while True:
-                done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    failure = task.exception()
-                    if failure is None or isinstance(failure, Fault):
-                        return task.result()
-                if len(tasks) == 1 and not done and self.budget.take(monotonic()):
-                    second = loop.create_task(self._attempt(arguments, context, tried))
-                    self.stats.retries += 1
-                    tasks.add(second)
-                    pending = {*pending, second}
-                wait_s = None
-                if not pending:
-                    assert failure is not None
-                    raise failure
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def _pick(self, tried: list[Replica]) -> Replica:
+        replica = self.mesh.pick(self.callee, self.rules, tried)
+        tried.append(replica)
+        return replica
 
-    def _mirror(self, body: bytes, context: CallContext) -> None:
-        rules = self.rules
-        if rules.mirror_percent <= 0 or random.random() * 100 >= rules.mirror_percent:
-            return
-        replica = self.mesh.named_replica(self.callee, rules.mirror_to)
-        if replica is not None and self.spec.stream_parameter is None:
-            self.mesh.owner.spawn(self._send_mirror(replica, body, context), name=f"mirror {self.name}")
+    def _admitted(self, breaker: CircuitBreaker) -> int:
+        ticket = breaker.admit(monotonic())
+        if ticket is None:
+            refusal = Unavailable(
+                f"{self.name} is not called for a while: too many of its calls failed",
+                "Find out why they fail; it is tried again by itself.",
+            )
+            refusal.started = False
+            raise refusal
+        return ticket
 
-    async def _send_mirror(self, replica: Replica, body: bytes, context: CallContext) -> None:
-        try:
-            channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
-            await channel.unary(self, body, context, None)
-        except (CallError, Fault):
-            self.mesh.mirror_failures += 1
-
-    async def stream(self, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
-        """Make a call whose result is a stream."""
-        context = self.begin()
-        started = monotonic()
-        status = "cancelled"
-        self.stats.inflight += 1
-        try:
-            if _injects(self.rules):
-                await self._inject(context)
-            entry = self.entry
-            if entry is not None:
-                items = self._stream_local(entry, arguments, context)
-            else:
-                items = self._stream_remote(arguments, context)
-            async for item in items:
-                yield item
-            status = "ok"
-        except CallError as error:
-            status = error.connect
-            raise
-        except Fault as fault:
-            status = "ok"
-            raise fault from None
-        finally:
-            self.stats.inflight -= 1
-            self.stats.record(monotonic() - started, status == "ok")
-
-    async def _stream_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> AsyncIterator[Any]:
-        copies = self.mesh.copies
-        if copies:
-            arguments = self.copy_arguments(arguments)
-        async for item in stream_local(entry, arguments, context):
-            yield self.copy_result(item) if copies else item
-
-    async def _stream_remote(self, arguments: tuple[Any, ...], context: CallContext) -> AsyncIterator[Any]:
-        upstream: AsyncIterator[Any] | None = None
-        if self.spec.stream_parameter is not None:
-            upstream, arguments = arguments[-1], arguments[:-1]
-        body = self.encode_arguments(arguments)
-        replica = self.mesh.pick(self.callee, self.rules, [])
-        replica.inflight += 1
-        try:
-            channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
-            async for data in channel.stream(self, body, context, upstream):
-                yield self.spec.result.decode(data)
-        except (Unavailable, Overloaded):
-            now = monotonic()
+    def _learn(self, replica: Replica, now: float, latency_s: float | None, failure: BaseException | None) -> None:
+        """What a call that has ended says of the replica that served it."""
+        replica.inflight -= 1
+        if isinstance(failure, (Unavailable, Overloaded)):
             replica.failed(now, self.rules, self.mesh.may_eject(self.callee, now, self.rules))
-            raise
-        finally:
-            replica.inflight -= 1
+        elif latency_s is not None and (failure is None or isinstance(failure, _TELLS_LATENCY)):
+            replica.observe(now, latency_s)
+            if not isinstance(failure, DeadlineExceeded):
+                replica.succeeded()
 
-    def encode_arguments(self, arguments: tuple[Any, ...]) -> bytes:
-        """The parameters as they travel. Raises InvalidArgument."""
+    def _tell(self, breaker: CircuitBreaker, ticket: int, now: float, failure: BaseException | None) -> None:
+        if failure is None or isinstance(failure, (Fault, CallError)):
+            breaker.record(ticket, now, not isinstance(failure, _FAILURES))
+        else:
+            breaker.forget(ticket)
+
+    def _copied(self, value: Any, entry: Entry, context: CallContext) -> Any:
         try:
-            return self.spec.encode_request(arguments)
+            return self.spec.result.copy(value)
         except Exception as error:
-            raise self._unfit(error) from None
+            raise seen_by_caller(error, entry, context) from None
 
-    def copy_arguments(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments as the other side of a wire would see them."""
-        if self.spec.stream_parameter is not None:
-            assert self.spec.item is not None
-            stream = _copied(arguments[-1], self.spec.item.copy)
-            return (*self.copy_arguments_of(arguments[:-1]), stream)
-        return self.copy_arguments_of(arguments)
-
-    def copy_arguments_of(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        try:
-            return self.spec.decode_request(self.spec.encode_request(arguments))
-        except Exception as error:
-            raise self._unfit(error) from None
-
-    def copy_result(self, result: Any) -> Any:
-        try:
-            return self.spec.result.copy(result)
-        except Exception as error:
-            raise seen_by_caller(error, self._entry(), CallContext(self.callee, self.caller)) from None
-
-    def _entry(self) -> Entry:
-        assert self.entry is not None
-        return self.entry
-
-    def _unfit(self, error: Exception) -> InvalidArgument:
-        detail = error.fact if isinstance(error, CodecError) else str(error)
-        return InvalidArgument(
-            f"the arguments of {self.name} do not fit: {' '.join(detail.split())[:300]}",
-            "Pass values of the types that the contract declares.",
-        )
-
-    async def _inject(self, context: CallContext) -> None:
-        rules = self.rules
-        if rules.inject_delay_ms > 0 and random.random() * 100 < rules.inject_delay_percent:
-            await self._pause(rules.inject_delay_ms / 1000, context)
-        if random.random() * 100 < rules.inject_drop_percent:
-            await self._pause(float("inf"), context)
-        if rules.inject_error not in ("", "crash") and random.random() * 100 < rules.inject_error_percent:
-            cls = _INJECTABLE.get(rules.inject_error, InternalError)
-            raise cls(f"{self.name} failed by an injected fault", "Remove the rule: `seamline inject --clear`.")
-
-    async def _pause(self, seconds: float, context: CallContext) -> None:
-        left = context.deadline - monotonic()
-        if seconds < left:
-            await asyncio.sleep(seconds)
-            return
-        await asyncio.sleep(max(left, 0.0))
-        raise deadline_exceeded(self.name)
+    def _copied_fault(self, fault: Fault) -> Exception:
+        return error_of(error_body(fault), self.name, self.faults)
 
 
-def _injects(rules: MeshRules) -> bool:
-    return bool(rules.inject_delay_percent or rules.inject_error_percent or rules.inject_drop_percent)
-
-
-async def _copied(stream: AsyncIterator[Any], copy: Callable[[Any], Any]) -> AsyncIterator[Any]:
-    async for item in stream:
-        yield copy(item)
+def _parent_id(root: TraceContext | None) -> int:
+    parent = CURRENT.get(None)
+    trace = root if parent is None else parent.trace
+    return trace.span_id if trace is not None else 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seamline.kernel.wire.http1_client import HttpPool, HttpResponse
+from seamline.kernel.wire.http1_client import HttpClientError, HttpPool, HttpResponse
 from seamline.mesh.connect import END_STREAM, EnvelopeError, EnvelopeReader, envelope, read_error_json
+from seamline.mesh.connection import too_long
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of
 from seamline.module.context import NO_DEADLINE, CallContext
@@ -36,6 +39,8 @@ class HttpChannel:
         self._callee = callee
         self._endpoint = endpoint
         self._bytes_max = settings.frame_bytes_max
+        self._inflight = 0
+        self._shut = False
         self._pool = HttpPool(
             endpoint.host,
             endpoint.port,
@@ -44,38 +49,66 @@ class HttpChannel:
             _CONNECTIONS_MAX,
         )
 
-    async def ready(self, deadline: float) -> None:
+    async def ready(self, deadline: float) -> None:  # noqa: ARG002  # the channel's signature
         """Connections are opened by the requests."""
+        if self._shut:
+            error = Unavailable(f"module {self._callee!r} has moved from {self._endpoint.address}")
+            error.started = False
+            raise error
 
-    async def unary(self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None) -> bytes:
+    async def unary(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> bytes:
         if upstream is not None:
-            messages = [m async for m in self._streamed(edge, body, context, upstream)]
-            if len(messages) != 1:
-                raise InternalError(f"{edge.name} answered with {len(messages)} messages instead of one")
-            return messages[0]
-        response = await self._request(edge, body, context, b"application/json")
-        data = await response.read_all(self._bytes_max)
+            async with aclosing(self.stream(edge, body, context, upstream)) as messages:
+                only = await anext(messages, None)
+                if only is None or await anext(messages, None) is not None:
+                    raise InternalError(f"{edge.name} answered with none or many messages instead of one")
+                return only
+        self._inflight += 1
+        try:
+            response = await self._request(edge, body, context, b"application/json")
+            data = await self._whole(edge, response)
+        finally:
+            self._inflight -= 1
         if response.status == 200:
             return data
         raise error_of(read_error_json(_json(data), response.status), edge.name, edge.faults)
 
-    def stream(
-        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
-    ) -> AsyncIterator[bytes]:
-        return self._streamed(edge, body, context, upstream)
+    async def _whole(self, edge: Edge, response: HttpResponse) -> bytes:
+        length = response.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > self._bytes_max:
+            await response.aclose()
+            raise too_long(edge.name, int(length))
+        try:
+            return await response.read_all(self._bytes_max)
+        except TimeoutError:
+            raise deadline_exceeded(edge.name) from None
+        except OSError as error:
+            raise Unavailable(f"the connection to module {self._callee!r} was lost: {error}") from None
+
+    async def stream(
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> AsyncGenerator[bytes]:
+        self._inflight += 1
+        try:
+            async with aclosing(self._streamed(edge, body, context, upstream)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            self._inflight -= 1
 
     async def _streamed(
-        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[Any] | None
-    ) -> AsyncIterator[bytes]:
+        self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
+    ) -> AsyncGenerator[bytes]:
         request: bytes | AsyncIterator[bytes] = envelope(body)
         if upstream is not None:
-            assert edge.spec.item is not None
-            request = _enveloped(body, upstream, edge.spec.item.encode)
+            request = _enveloped(body, upstream)
         response = await self._request(edge, request, context, b"application/connect+json")
         reader = EnvelopeReader(self._bytes_max)
         try:
             if response.status != 200:
-                data = await response.read_all(self._bytes_max)
+                data = await self._whole(edge, response)
                 raise error_of(read_error_json(_json(data), response.status), edge.name, edge.faults)
             while chunk := await response.read():
                 for flags, message in reader.feed(chunk):
@@ -87,6 +120,8 @@ class HttpChannel:
                     yield message
         except EnvelopeError as error:
             raise InternalError(f"{edge.name} answered with something else than envelopes: {error}") from None
+        except TimeoutError:
+            raise deadline_exceeded(edge.name) from None
         except OSError as error:
             raise Unavailable(f"the connection to module {self._callee!r} was lost: {error}") from None
         finally:
@@ -111,7 +146,9 @@ class HttpChannel:
         target = f"/{self._app}.{edge.spec.contract}/{edge.spec.name}".encode()
         timeout_s = None if context.deadline == NO_DEADLINE else max(left, 0.001)
         try:
-            return await self._pool.request("POST", target, headers, body, timeout_s=timeout_s)
+            return await self._pool.request(
+                "POST", target, headers, body, timeout_s=timeout_s, replayable=edge.spec.idempotent
+            )
         except TimeoutError:
             raise deadline_exceeded(edge.name) from None
         except OSError as error:  # ssl.SSLError is one
@@ -120,17 +157,23 @@ class HttpChannel:
                 f"module {self._callee!r} at {self._endpoint.address} could not be reached: {reason}",
                 "Is its workload running? `seamline status` tells.",
             )
-            failure.started = not isinstance(error, ConnectionRefusedError)
+            failure.started = error.sent if isinstance(error, HttpClientError) else True
             raise failure from None
 
-    async def close(self, timeout_s: float) -> None:  # noqa: ARG002  # requests under way keep their connections
-        await self._pool.close()
+    async def close(self, timeout_s: float) -> None:
+        self._shut = True
+        end = monotonic() + timeout_s
+        try:
+            while self._inflight and monotonic() < end:  # noqa: ASYNC110  # many to wait for
+                await asyncio.sleep(0.01)
+        finally:
+            await self._pool.close()
 
 
-async def _enveloped(body: bytes, upstream: AsyncIterator[Any], encode: Any) -> AsyncIterator[bytes]:
+async def _enveloped(body: bytes, upstream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield envelope(body)
     async for item in upstream:
-        yield envelope(encode(item))
+        yield envelope(item)
 
 
 def _json(data: bytes) -> Any:

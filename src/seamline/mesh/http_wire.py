@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpServer
 from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, EnvelopeReader, envelope, error_json
+from seamline.mesh.copies import decoded_items
 from seamline.mesh.limits import PRIORITIES
-from seamline.mesh.local import stream_local
 from seamline.mesh.outcome import error_body, overloaded
-from seamline.module.context import NO_DEADLINE, CallContext
+from seamline.module.context import CallContext
 from seamline.module.contract import UNARY
 from seamline.module.errors import CallError, InvalidArgument, Unimplemented
 from seamline.module.values import Fault
@@ -86,11 +87,14 @@ class HttpFace:
             wanted = "application/json" if streaming else "application/connect+json"
             _answer_error(exchange, InvalidArgument(f"{entry.name} takes content-type {wanted}"), 415)
             return
+        limit = entry.limit
         refusal = self._refusal(entry, context)
+        if refusal is None and limit is not None and not limit.admit(context.priority):
+            refusal = overloaded(entry.name, f"{limit.inflight} calls are under way")
         if refusal is not None:
             _answer_error(exchange, refusal)
             return
-        started = monotonic()
+        started: float | None = None if streaming else monotonic()
         try:
             if streaming:
                 await self._stream(exchange, entry, context)
@@ -99,8 +103,8 @@ class HttpFace:
         except (Fault, CallError) as error:
             _answer_error(exchange, error)
         finally:
-            if entry.limit is not None:
-                entry.limit.release(monotonic() - started)
+            if limit is not None:
+                limit.release(monotonic() - started if started is not None else None)
 
     def _entry(self, path: bytes) -> Entry:
         if not path.startswith(self._prefix):
@@ -115,7 +119,6 @@ class HttpFace:
 
     def _context(self, exchange: Exchange, entry: Entry, caller: str) -> CallContext:
         request = exchange.request
-        deadline = NO_DEADLINE
         timeout = request.header(b"connect-timeout-ms")
         if timeout is not None:
             if not timeout.isdigit() or len(timeout) > 10:
@@ -125,10 +128,12 @@ class HttpFace:
             deadline = monotonic() + int(timeout) / 1000
         else:
             deadline = monotonic() + entry.rules.timeout_s
-        header = request.header(b"traceparent")
-        trace = TraceContext.from_traceparent(header.decode("latin-1")) if header else self._mesh.tracer.root()
+        header, ours = request.header(b"traceparent"), request.header(b"seamline-priority")
+        trace = TraceContext.from_traceparent(header.decode("latin-1")) if header else None
+        if trace is None and ours is None:  # our own callers have cast the lot, here as on the other wire
+            trace = self._mesh.tracer.root()
         key = request.header(b"idempotency-key")
-        priority = PRIORITIES.get((request.header(b"seamline-priority") or b"").decode("latin-1"), entry.priority)
+        priority = PRIORITIES.get((ours or b"").decode("latin-1"), entry.priority)
         return CallContext(
             entry.module, caller, entry.name, deadline, trace, priority, key.decode("latin-1") if key else None
         )
@@ -137,9 +142,6 @@ class HttpFace:
         contract, method = entry.spec.contract, entry.spec.name
         if not self._mesh.policy.allows(context.caller, entry.module, contract, method):
             return self._mesh.denied(context.caller, entry.module, contract, method)
-        limit = entry.limit
-        if limit is not None and not limit.admit(context.priority):
-            return overloaded(entry.name, f"{limit.inflight} calls are under way")
         return None
 
     async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
@@ -167,13 +169,14 @@ class HttpFace:
         first = await anext(messages, None)
         arguments = _decoded(entry, first if first is not None else b"{}")
         if entry.spec.item is not None:
-            arguments = (*arguments, _items(messages, entry.spec.item.decode))
+            arguments = (*arguments, decoded_items(messages, entry.spec.item, entry.name))
         exchange.start(200, _STREAM)
         closing: dict[str, Any] = {}
         try:
             if entry.spec.kind in ("server_stream", "bidi"):
-                async for item in stream_local(entry, arguments, context):
-                    await exchange.write(envelope(self._encoded(entry, item)))
+                async with aclosing(self._mesh.serve_stream(entry, arguments, context)) as items:
+                    async for item in items:
+                        await exchange.write(envelope(self._encoded(entry, item)))
             else:
                 result = await self._mesh.serve(entry, arguments, context)
                 await exchange.write(envelope(self._encoded(entry, result)))
@@ -202,14 +205,6 @@ def _decoded(entry: Entry, data: bytes) -> tuple[Any, ...]:
         return entry.decode(data)
     except CodecError as error:
         raise InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}") from None
-
-
-async def _items(messages: AsyncIterator[bytes], decode: Any) -> AsyncIterator[Any]:
-    async for message in messages:
-        try:
-            yield decode(message)
-        except CodecError as error:
-            raise InvalidArgument(f"an item of the stream does not fit: {error.fact}") from None
 
 
 def _message_in_query(entry: Entry, query: bytes) -> bytes:

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,7 +18,7 @@ from seamline.mesh.balance import Endpoint, Replica, Replicas
 from seamline.mesh.channel import Channel, FrameChannel
 from seamline.mesh.edge import Edge
 from seamline.mesh.http_wire import HttpFace
-from seamline.mesh.local import call_local
+from seamline.mesh.local import call_local, stream_local
 from seamline.mesh.outcome import crossing
 from seamline.mesh.server import MeshPort
 from seamline.mesh.service import Entry, ServiceTable
@@ -25,7 +26,14 @@ from seamline.mesh.stub import stub_class
 from seamline.mesh.tunnel import TunnelClient
 from seamline.module.context import CallContext
 from seamline.module.contract import Contract, ContractSpec, MethodSpec, compile_contract
-from seamline.module.errors import InternalError, PermissionDenied, Unavailable, Unimplemented, UnknownContractError
+from seamline.module.errors import (
+    CallError,
+    InternalError,
+    PermissionDenied,
+    Unavailable,
+    Unimplemented,
+    UnknownContractError,
+)
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
@@ -38,6 +46,14 @@ C = TypeVar("C", bound=Contract)
 
 CRASH_STATUS = 70
 """Exit status of a process that an injected crash ended."""
+
+MIRRORED_MAX = 256
+"""Mirrored calls under way at once; more are left out and counted as failed."""
+
+
+def _crash_perhaps(rules: MeshRules) -> None:
+    if random.random() * 100 < rules.inject_error_percent:
+        os._exit(CRASH_STATUS)
 
 
 class Mesh:
@@ -75,6 +91,7 @@ class Mesh:
         self.tunnels: dict[str, Tunnel] = {}
         self.owner = TaskOwner("mesh")
         self.mirror_failures = 0
+        self._mirrored = 0
         self._contracts: dict[str, tuple[ContractSpec, str]] = {}
         self._edges: dict[tuple[str, str], list[Edge]] = {}
         self._stubs: dict[tuple[str, str], Any] = {}
@@ -169,6 +186,26 @@ class Mesh:
         replicas = self._replicas.get(callee)
         return replicas.named(version_or_workload) if replicas else None
 
+    def mirror(self, edge: Edge, body: bytes, context: CallContext) -> None:
+        """Send a copy of a call to the shadow; nobody waits for it. A shadow that does not keep up gets fewer."""
+        replica = self.named_replica(edge.callee, edge.rules.mirror_to)
+        if replica is None:
+            return
+        if self._mirrored >= MIRRORED_MAX:
+            self.mirror_failures += 1
+            return
+        self._mirrored += 1
+        self.owner.spawn(self._send_mirror(edge, replica, body, context), name=f"mirror {edge.name}")
+
+    async def _send_mirror(self, edge: Edge, replica: Replica, body: bytes, context: CallContext) -> None:
+        try:
+            channel = await self.channel(edge.caller, edge.callee, replica.endpoint, context.deadline)
+            await channel.unary(edge, body, context, None)
+        except Exception:
+            self.mirror_failures += 1
+        finally:
+            self._mirrored -= 1
+
     def may_eject(self, callee: str, now: float, rules: MeshRules) -> bool:
         replicas = self._replicas.get(callee)
         return replicas is not None and replicas.may_eject(now, rules)
@@ -198,26 +235,54 @@ class Mesh:
 
     async def serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
         """Run a handler for a call that was let in, whichever way it came."""
-        rules = entry.rules
-        if rules.inject_error == "crash" and random.random() * 100 < rules.inject_error_percent:
-            os._exit(CRASH_STATUS)
+        if entry.rules.inject_error == "crash":
+            _crash_perhaps(entry.rules)
         trace = context.trace
         if trace is None or not trace.sampled:
             return await call_local(entry, arguments, context)
-        parent_id = trace.span_id
+        failure: BaseException | None = None
         context.trace = trace.child()
         started = monotonic()
-        status = "ok"
         try:
             return await call_local(entry, arguments, context)
-        except Exception as error:
-            status = "ok" if isinstance(error, Fault) else getattr(error, "connect", "internal")
+        except BaseException as error:
+            failure = error
             raise
         finally:
-            self.tracer.record(
-                context.trace, parent_id, entry.name, "server", entry.module, context.caller,
-                monotonic() - started, status,
-            )  # fmt: skip
+            self._served(entry, context, trace.span_id, started, failure)
+
+    async def serve_stream(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
+        """Run a streaming handler for a call that was let in, whichever way it came."""
+        if entry.rules.inject_error == "crash":
+            _crash_perhaps(entry.rules)
+        trace = context.trace
+        sampled = trace is not None and trace.sampled
+        if trace is not None and sampled:
+            context.trace = trace.child()
+        failure: BaseException | None = None
+        started = monotonic()
+        try:
+            async with aclosing(stream_local(entry, arguments, context)) as items:
+                async for item in items:
+                    yield item
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if trace is not None and sampled:
+                self._served(entry, context, trace.span_id, started, failure)
+
+    def _served(
+        self, entry: Entry, context: CallContext, parent_id: int, started: float, failure: BaseException | None
+    ) -> None:
+        if failure is None or isinstance(failure, Fault):
+            status = "ok"
+        else:
+            status = failure.connect if isinstance(failure, CallError) else "cancelled"
+        assert context.trace is not None
+        self.tracer.record(
+            context.trace, parent_id, entry.name, "server", entry.module, context.caller, monotonic() - started, status
+        )
 
     def crossed(self, error: BaseException, entry: Entry) -> Exception:
         return crossing(error, entry.name, entry.module, entry.faults)

@@ -41,7 +41,7 @@ def crossing(error: BaseException, method: str, module: str, faults: Mapping[str
     if isinstance(error, Fault) and faults.get(type(error).__name__) is type(error):
         return error.with_traceback(None)
     if isinstance(error, Refusal):
-        return error.error
+        return error.error.with_traceback(None)
     logging.getLogger(f"seamline.{module}").error("%s failed", method, exc_info=error)
     return InternalError(
         f"{method} failed with an error that its contract does not declare", f"See the log of module {module!r}."
@@ -57,7 +57,12 @@ def deadline_exceeded(method: str, seconds: float | None = None) -> DeadlineExce
 def error_body(error: BaseException) -> ErrorBody:
     """An error as it travels."""
     if isinstance(error, Fault):
-        return ErrorBody(FAULT_CODE, error.message, type(error).__name__, detail=msgspec.Raw(error.encode()))
+        name = type(error).__name__
+        try:
+            return ErrorBody(FAULT_CODE, error.message, name, detail=msgspec.Raw(error.encode()))
+        except Exception:
+            logging.getLogger("seamline.mesh").exception("the fault %s holds what its fields do not say", name)
+            return ErrorBody("internal", f"the fault {name!r} holds what its fields do not say", InternalError.code)
     if isinstance(error, CallError):
         return ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started)
     return ErrorBody("internal", "the call failed", InternalError.code)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,15 +21,18 @@ from seamline.kernel.lifetime import Runners, Running
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
-from seamline.mesh.connection import Incoming, Outgoing
-from seamline.mesh.local import stream_local
+from seamline.mesh.connection import Incoming, Outgoing, too_long
+from seamline.mesh.copies import decoded_items
+from seamline.mesh.errors import IdentityError
 from seamline.mesh.outcome import error_body, overloaded
-from seamline.module.context import NO_DEADLINE, CallContext
-from seamline.module.contract import BIDI, CLIENT_STREAM, SERVER_STREAM
-from seamline.module.errors import CallError, InvalidArgument, Unimplemented
+from seamline.mesh.refusals import Farewell, Quiet
+from seamline.module.context import CallContext
+from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY
+from seamline.module.errors import CallError, InternalError, InvalidArgument, Unavailable, Unimplemented
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
+    from seamline.mesh.limits import ConcurrencyLimit
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
 
@@ -36,6 +40,9 @@ _log = logging.getLogger("seamline.mesh")
 
 PARTIAL_FRAME_S = 30.0
 """How long a frame may take to arrive."""
+
+UNREAD_FRAMES_MAX = 16
+"""Answers that are kept for a peer which does not read, in frames of the greatest length."""
 
 TUNNEL = "http:"
 """Method names that begin with this carry a module's public HTTP as a raw duplex stream."""
@@ -46,10 +53,9 @@ Tunnel = Callable[["ServerDuplex"], Coroutine[Any, Any, None]]
 class _Stream:
     """A call under way on the callee's side."""
 
-    __slots__ = ("context", "incoming", "outgoing", "running")
+    __slots__ = ("incoming", "outgoing", "running")
 
-    def __init__(self, context: CallContext) -> None:
-        self.context = context
+    def __init__(self) -> None:
         self.running: Running | None = None
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
@@ -62,6 +68,7 @@ class ServerSide(Protocol):
     runners: Runners
     connections: set[FrameServerConnection]
     draining: bool
+    quiet: Quiet
 
 
 class FrameServerConnection(asyncio.Protocol):
@@ -78,6 +85,8 @@ class FrameServerConnection(asyncio.Protocol):
         self._inflight_max = settings.inflight_per_connection_max
         self._streams: dict[int, _Stream] = {}
         self._reader = FrameReader(self._frame, self._oversize, settings.frame_bytes_max)
+        self._frame_bytes_max = settings.frame_bytes_max
+        self._unread_bytes_max = settings.frame_bytes_max * UNREAD_FRAMES_MAX
         self._silence_max_s = settings.keepalive_s * 4
         self._out: list[bytes] = []
         self._receiving = False
@@ -98,14 +107,12 @@ class FrameServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = monotonic()
-        if not self._reader.partial:
-            self._partial_since = self._heard
         self._receiving = True
         try:
-            self._reader.feed(data)
+            if self._reader.feed(data):
+                self._partial_since = self._heard
         except FrameError as error:
-            _log.warning("closing the connection of module %r: %s", self.caller, error)
-            self._transport.abort()
+            self._give_up(str(error))
         finally:
             self._receiving = False
             if self._out:
@@ -135,12 +142,15 @@ class FrameServerConnection(asyncio.Protocol):
     def _check(self) -> None:
         now = monotonic()
         if self._reader.partial and now - self._partial_since > PARTIAL_FRAME_S:
-            _log.warning("closing the connection of module %r: a frame took over %s s", self.caller, PARTIAL_FRAME_S)
-            self._transport.abort()
+            self._give_up(f"a frame took over {PARTIAL_FRAME_S:g} s")
         elif now - self._heard > self._silence_max_s:
             self._transport.abort()
         else:
             self._watch = self._loop.call_later(PARTIAL_FRAME_S / 2, self._check)
+
+    def _give_up(self, why: str) -> None:
+        self.side.quiet.warning(f"closing the connection of module {self.caller!r}: {why}")
+        self._transport.abort()
 
     @property
     def inflight(self) -> int:
@@ -185,12 +195,13 @@ class FrameServerConnection(asyncio.Protocol):
         call = self._streams.pop(stream, None)
         if call is not None:
             self._abandon(call)
-        if kind in (frames.CALL, frames.ITEM):
-            self._fault(stream, error)
+        if kind == frames.CALL or call is not None:
+            self._refuse(stream, error)
 
     def _abandon(self, call: _Stream) -> None:
         if call.incoming is not None:
-            call.incoming.end()
+            # Not a plain end: a handler that clings to life must not take half a stream for the whole.
+            call.incoming.end(Unavailable("the caller has gone"))
         if call.outgoing is not None:
             call.outgoing.close()
         if call.running is not None:
@@ -205,47 +216,64 @@ class FrameServerConnection(asyncio.Protocol):
             if head.method.startswith(TUNNEL):
                 self._tunnel(stream, head)
                 return
-            self._fault(stream, self._mesh.unknown_method(head.method))
+            self._refuse(stream, self._mesh.unknown_method(head.method))
             return
-        timeout_ms = head.timeout_ms
+        # A caller that gives no deadline has the method's own: nothing runs for ever.
+        timeout_s = head.timeout_ms / 1000 if head.timeout_ms else entry.rules.timeout_s
+        priority = head.priority
         context = CallContext(
             entry.module,
             self.caller,
             entry.name,
-            monotonic() + timeout_ms / 1000 if timeout_ms else NO_DEADLINE,
+            monotonic() + timeout_s,
             TraceContext.from_traceparent(head.trace) if head.trace is not None else None,
-            head.priority,
+            priority if 0 <= priority <= 2 else entry.priority,
             head.key,
         )
-        refusal = self._refusal(entry, context)
+        refusal = self._refusal(entry)
         if refusal is not None:
-            self._fault(stream, refusal)
+            self._refuse(stream, refusal)
             return
         try:
             arguments = entry.decode(body)
         except CodecError as error:
-            if entry.limit is not None:
-                entry.limit.release(0.0)
-            self._fault(stream, InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}"))
+            self._refuse(stream, InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}"))
             return
-        call = self._streams[stream] = _Stream(context)
+        limit = entry.limit
+        if limit is not None and not limit.admit(context.priority):
+            why = f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}"
+            self._refuse(stream, overloaded(entry.name, why))
+            return
+        call = self._streams[stream] = _Stream()
         kind = entry.spec.kind
-        if kind in (CLIENT_STREAM, BIDI):
-            arguments = (*arguments, self._upstream(stream, call, entry))
-        serve = self._serve_stream if kind in (SERVER_STREAM, BIDI) else self._serve
-        running = self._runners.start(serve(stream, entry, arguments, context))
+        if kind == UNARY:
+            running = self._runners.start(self._serve(stream, entry, limit, arguments, context))
+        else:
+            running = self._start_streaming(stream, call, entry, limit, arguments, context)
         if not running.done:
             call.running = running
 
-    def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
+    def _start_streaming(
+        self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
+        context: CallContext,
+    ) -> Running:  # fmt: skip
+        kind = entry.spec.kind
+        if kind in (CLIENT_STREAM, BIDI):
+            arguments = (*arguments, self._upstream(stream, call, entry))
+        if kind == CLIENT_STREAM:
+            return self._runners.start(self._serve(stream, entry, limit, arguments, context))
+        outgoing = call.outgoing = Outgoing(self._credit)
+        return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
+
+    def _refusal(self, entry: Entry) -> CallError | None:
         if not self._mesh.policy.allows(self.caller, entry.module, entry.spec.contract, entry.spec.name):
             return self._mesh.denied(self.caller, entry.module, entry.spec.contract, entry.spec.name)
         if len(self._streams) >= self._inflight_max:
-            return overloaded(entry.name, f"{len(self._streams)} calls are under way on the connection")
-        limit = entry.limit
-        if limit is not None and not limit.admit(context.priority):
-            return overloaded(entry.name, f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}")
+            return self._crowded(entry.name)
         return None
+
+    def _crowded(self, method: str) -> CallError:
+        return overloaded(method, f"{len(self._streams)} calls are under way on the connection")
 
     def _upstream(self, stream: int, call: _Stream, entry: Entry) -> AsyncIterator[Any]:
         def grant(amount: int) -> None:
@@ -253,63 +281,71 @@ class FrameServerConnection(asyncio.Protocol):
 
         call.incoming = Incoming(self._credit, grant)
         assert entry.spec.item is not None
-        return _decoded(call.incoming, entry.spec.item.decode)
+        return decoded_items(_payloads(call.incoming), entry.spec.item, entry.name)
 
-    async def _serve(self, stream: int, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> None:
+    async def _serve(
+        self, stream: int, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
+        context: CallContext,
+    ) -> None:  # fmt: skip
         started = monotonic()
         try:
             result = await self._mesh.serve(entry, arguments, context)
             data = self._encoded(entry, result)
         except (Fault, CallError) as error:
-            self._fault(stream, error)
+            self._fail(stream, error)
         else:
             if self._streams.pop(stream, None) is not None:
                 self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
         finally:
-            if entry.limit is not None:
-                entry.limit.release(monotonic() - started)
-            self._streams.pop(stream, None)
+            if limit is not None:
+                limit.release(monotonic() - started)
+            if stream in self._streams:
+                self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
 
     def _encoded(self, entry: Entry, result: Any) -> bytes:
         try:
             data = entry.encode(result)
         except Exception as error:
             raise self._mesh.crossed(error, entry) from None
-        if len(data) > self._mesh.settings.frame_bytes_max:
-            raise overloaded(entry.name, f"its result has {len(data)} bytes, more than frame_bytes_max")
+        if len(data) > self._frame_bytes_max:
+            raise too_long(entry.name, len(data))
         return data
 
-    async def _serve_stream(self, stream: int, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> None:
-        started = monotonic()
-        call = self._streams[stream]
-        outgoing = call.outgoing = Outgoing(self._credit)
+    async def _serve_stream(
+        self, stream: int, outgoing: Outgoing, entry: Entry, limit: ConcurrencyLimit | None,
+        arguments: tuple[Any, ...], context: CallContext,
+    ) -> None:  # fmt: skip
         try:
-            async for item in stream_local(entry, arguments, context):
-                data = self._encoded(entry, item)
-                if not await outgoing.spend(len(data)):
-                    return
-                await self._writable.wait()
-                self._send(frames.frame(frames.ITEM, stream, data))
+            async with aclosing(self._mesh.serve_stream(entry, arguments, context)) as items:
+                async for item in items:
+                    data = self._encoded(entry, item)
+                    if not await outgoing.spend(len(data)):
+                        return
+                    await self._writable.wait()
+                    self._send(frames.frame(frames.ITEM, stream, data))
             if self._streams.pop(stream, None) is not None:
                 self._send(frames.frame(frames.END, stream))
         except (Fault, CallError) as error:
-            self._fault(stream, error)
+            self._fail(stream, error)
         finally:
-            if entry.limit is not None:
-                entry.limit.release(monotonic() - started)
-            self._streams.pop(stream, None)
+            if limit is not None:
+                limit.release(None)
+            if stream in self._streams:
+                self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
 
     def _tunnel(self, stream: int, head: CallHead) -> None:
         module = head.method.removeprefix(TUNNEL)
         tunnel = self._mesh.tunnels.get(module)
         if tunnel is None:
-            self._fault(stream, Unimplemented(f"module {module!r} has no public HTTP face here"))
+            self._refuse(stream, Unimplemented(f"module {module!r} has no public HTTP face here"))
             return
         if not self._mesh.policy.allows(self.caller, module, "", "http"):
-            self._fault(stream, self._mesh.denied(self.caller, module, "", "http"))
+            self._refuse(stream, self._mesh.denied(self.caller, module, "", "http"))
             return
-        context = CallContext(module, self.caller, head.method, trace=TraceContext.from_traceparent(head.trace))
-        call = self._streams[stream] = _Stream(context)
+        if len(self._streams) >= self._inflight_max:
+            self._refuse(stream, self._crowded(head.method))
+            return
+        call = self._streams[stream] = _Stream()
         duplex = ServerDuplex(self, stream, call, self._credit)
         running = self._runners.start(self._serve_tunnel(stream, tunnel, duplex))
         if not running.done:
@@ -320,13 +356,17 @@ class FrameServerConnection(asyncio.Protocol):
             await tunnel(duplex)
         except Exception as error:
             _log.exception("a request through the tunnel failed")
-            self._fault(stream, error)
+            self._fail(stream, error)
         finally:
             if self._streams.pop(stream, None) is not None:
                 self._send(frames.frame(frames.END, stream))
 
-    def _fault(self, stream: int, error: BaseException) -> None:
-        self._streams.pop(stream, None)
+    def _fail(self, stream: int, error: BaseException) -> None:
+        """End a call with an error, unless its caller has gone."""
+        if self._streams.pop(stream, None) is not None:
+            self._refuse(stream, error)
+
+    def _refuse(self, stream: int, error: BaseException) -> None:
         self._send(frames.frame(frames.FAULT, stream, msgspec.json.encode(error_body(error))))
 
     async def send_item(self, stream: int, data: bytes) -> None:
@@ -349,6 +389,8 @@ class FrameServerConnection(asyncio.Protocol):
         out, self._out = self._out, []
         if out and not self._closed:
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+            if not self._writable.is_set() and self._transport.get_write_buffer_size() > self._unread_bytes_max:
+                self._give_up("it does not read its answers")
 
 
 class ServerDuplex:
@@ -371,8 +413,11 @@ class ServerDuplex:
         await self._connection.send_item(self._stream, message)
 
     async def receive(self) -> bytes | None:
-        """The next message, or None at the end."""
-        return await self._incoming.next()
+        """The next message, or None at the end, also when the other side has gone."""
+        try:
+            return await self._incoming.next()
+        except Unavailable:
+            return None
 
     async def end(self) -> None:
         """Send no more."""
@@ -382,9 +427,9 @@ class ServerDuplex:
         self._outgoing.close()
 
 
-async def _decoded(incoming: Incoming, decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+async def _payloads(incoming: Incoming) -> AsyncIterator[bytes]:
     while (data := await incoming.next()) is not None:
-        yield decode(data)
+        yield data
 
 
 class _AlpnShell(asyncio.Protocol):
@@ -412,6 +457,7 @@ class MeshPort:
         self.connections: set[FrameServerConnection] = set()
         self.draining = False
         self._http = http
+        self.quiet = Quiet()
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, sock: Any) -> None:
@@ -426,10 +472,10 @@ class MeshPort:
 
     def _refused(self, reason: str) -> None:
         self.mesh.audit_refusal("", reason)
-        _log.warning("refused a connection: %s", reason)
+        self.quiet.warning(f"refused a connection: {reason}")
 
     def protocol_for(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
-        """The wire that the client chose, or None when it did not prove who it is."""
+        """The wire that the client chose, or None when there is nothing to say to it."""
         identity = self.mesh.identity
         assert identity is not None
         ssl_object = transport.get_extra_info("ssl_object")
@@ -437,7 +483,8 @@ class MeshPort:
             caller = identity.authenticate(ssl_object)
         except Exception as error:
             self._refused(str(error))
-            return None
+            alpn = ssl_object.selected_alpn_protocol() if ssl_object is not None else None
+            return Farewell(error.fact, alpn) if isinstance(error, IdentityError) else None
         if ssl_object.selected_alpn_protocol() == frames.ALPN:
             return FrameServerConnection(self, caller)
         return self._http() if self._http is not None else None

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seamline.kernel.settings import MeshRules
-from seamline.kernel.signal.metrics import EdgeStats
 from seamline.mesh.limits import PRIORITIES, ConcurrencyLimit
-from seamline.module.contract import ContractSpec, MethodSpec
+from seamline.module.contract import UNARY, ContractSpec, MethodSpec
 from seamline.module.values import Fault
 
 
@@ -16,18 +15,8 @@ class Entry:
     """One method of a contract that this process serves."""
 
     __slots__ = (
-        "callee_stats",
-        "decode",
-        "encode",
-        "faults",
-        "handler",
-        "limit",
-        "module",
-        "name",
-        "priority",
-        "rules",
-        "spec",
-    )
+        "_limited", "decode", "encode", "faults", "handler", "limit", "module", "name", "priority", "rules", "spec",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -44,14 +33,20 @@ class Entry:
         self.faults = faults
         self.decode = spec.decode_request
         self.encode = spec.result.encode
-        self.callee_stats: dict[str, EdgeStats] = {}
+        self.limit: ConcurrencyLimit | None = None
+        self._limited: tuple[int, bool] | None = None
         self.set_rules(rules)
 
     def set_rules(self, rules: MeshRules) -> None:
+        """Follow new rules. Whoever took a place in the old limit gives it back there."""
         self.rules = rules
         self.priority = PRIORITIES[rules.priority]
-        fixed = rules.concurrency_max
-        self.limit = ConcurrencyLimit(fixed) if fixed or rules.concurrency_adaptive else None
+        # How long a stream lives says nothing of load: only a limit that someone has set holds for streams.
+        adaptive = rules.concurrency_adaptive and self.spec.kind == UNARY
+        wanted = (rules.concurrency_max, adaptive)
+        if wanted != self._limited:
+            self._limited = wanted
+            self.limit = ConcurrencyLimit(rules.concurrency_max) if any(wanted) else None
 
 
 class ServiceTable:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, cast
 
 from seamline.mesh.edge import Edge
-from seamline.mesh.local import bounded, seen_by_caller
+from seamline.mesh.local import bounded
 from seamline.mesh.outcome import deadline_exceeded
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import CLIENT_STREAM, UNARY, ContractSpec, MethodSpec
@@ -32,21 +32,20 @@ async def {name}(self, {declared}):
         _priority = _edge.priority
     else:
         _trace = _parent.trace
-        _priority = _parent.priority
+        _priority = _parent.priority if _edge.own_priority is None else _edge.own_priority
         if _parent.deadline < _deadline:
             _deadline = _parent.deadline
             if _deadline <= _now:
                 raise _deadline_exceeded({full!r})
     if _trace is not None and _trace.sampled:
-        return await _edge.call(({passed}))
+        return await _edge.call(({passed}), None if _parent else _trace)
     _context = _CallContext({callee!r}, _edge.caller, {full!r}, _deadline, _trace, _priority)
     _token = _enter(_context)
     _stats = _edge.stats
     try:
         _result = await _bounded(_handler({given}), _deadline, {full!r})
-    except Exception as _error:
-        _stats.record(_monotonic() - _now, type(_error).__name__ in _edge.faults)
-        raise _seen_by_caller(_error, _edge.entry, _context) from None
+    except BaseException as _error:
+        raise _edge.failed_fast(_error, _context, _now) from None
     finally:
         _leave(_token)
     _stats.record(_monotonic() - _now, True)
@@ -68,7 +67,6 @@ def stub_class(contract: ContractSpec, callee: str) -> Callable[[list[Edge]], An
         "_leave": CURRENT.reset,
         "_CallContext": CallContext,
         "_bounded": bounded,
-        "_seen_by_caller": seen_by_caller,
         "_deadline_exceeded": deadline_exceeded,
     }
     for index, method in enumerate(contract.methods.values()):

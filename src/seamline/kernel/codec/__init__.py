@@ -46,7 +46,7 @@ class Codec(Generic[T]):
         """The value in ``data``; raises :class:`CodecError` when it does not fit."""
         try:
             return cast("T", self._decode(data))
-        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
+        except Exception as error:  # also whatever a user's own validator or __post_init__ raises
             detail = " ".join(str(error).split())[:300]
             raise CodecError(f"the data is not a {type_name(self.annotation)}: {detail}") from None
 

@@ -71,10 +71,10 @@ class Tracer:
         self._spans: deque[Span] = deque(maxlen=capacity)
 
     def root(self) -> TraceContext | None:
-        """A new trace if the lot falls on it, else None."""
+        """A new trace if the lot falls on it, else None. It has no span yet: its first child has no parent."""
         if random.random() >= self.sample:
             return None
-        return TraceContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, True)
+        return TraceContext(random.getrandbits(128) or 1, 0, True)
 
     def record(
         self,

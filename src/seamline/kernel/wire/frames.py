@@ -11,7 +11,8 @@ A stream is one call; the client numbers them upwards. All bodies are JSON made 
     CANCEL  client → server   nobody waits for the answer any more
     CREDIT  both ways         bytes (4) of items that the peer may send on the stream beyond what it has
     PING, PONG                is the peer alive; the payload comes back
-    GOAWAY  server → client   begin no new calls here; those under way are finished
+    GOAWAY  server → client   begin no new calls here; those under way are finished. With a payload (JSON, ErrorBody)
+                              the client is not let in at all, and why
 
 A sender of items begins with a credit of ``STREAM_CREDIT`` bytes per stream and waits when it is spent. A frame that
 is longer than the receiver's limit is skipped without being stored, and its call is refused.
@@ -114,7 +115,7 @@ class FrameReader:
         payload_bytes_max: the longest payload that is stored, in bytes.
     """
 
-    __slots__ = ("_chunks", "_have", "_max", "_need", "_on_frame", "_on_oversize", "_skip")
+    __slots__ = ("_max", "_need", "_on_frame", "_on_oversize", "_rest", "_skip")
 
     def __init__(
         self,
@@ -125,32 +126,35 @@ class FrameReader:
         self._on_frame = on_frame
         self._on_oversize = on_oversize
         self._max = payload_bytes_max
-        self._chunks: list[bytes] = []
-        self._have = 0
+        self._rest = bytearray()
         self._need = HEADER_BYTES
         self._skip = 0
 
     @property
     def partial(self) -> bool:
         """Whether a frame has begun and not ended."""
-        return self._have > 0 or self._skip > 0
+        return bool(self._rest) or self._skip > 0
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes from the network. Raises FrameError when they cannot be frames."""
+    def feed(self, data: bytes) -> bool:
+        """Take bytes from the network. Raises FrameError when they cannot be frames.
+
+        True unless all of them belong to a frame that had begun before and has not ended.
+        """
         if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        if self._have:
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-            self._have = 0
+            if len(data) < self._skip:
+                self._skip -= len(data)
+                return False
+            data = data[self._skip :]
+            self._skip = 0
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._need:
+                return False
+            data = bytes(self._rest)
+            self._rest.clear()
         position, end = 0, len(data)
         on_frame = self._on_frame
+        self._need = HEADER_BYTES
         while end - position >= HEADER_BYTES:
             length, kind, stream = HEADER.unpack_from(data, position)
             if not 0 < kind < 11:
@@ -167,9 +171,6 @@ class FrameReader:
                 break
             position = begin + length
             on_frame(kind, stream, data[begin:position])
-        else:
-            self._need = HEADER_BYTES
         if position < end:
-            rest = data[position:]
-            self._chunks.append(rest)
-            self._have = len(rest)
+            self._rest += data[position:]
+        return True
