@@ -11,7 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from time import perf_counter, process_time
 from typing import Any
 
@@ -35,7 +35,6 @@ class Measure:
     p99_ms: float
     server_cpu_s: float = 0.0
     first_error: str = ""
-    notes: dict[str, float] = field(default_factory=dict)
 
     @property
     def per_s(self) -> float:
@@ -44,6 +43,11 @@ class Measure:
     @property
     def per_server_cpu_s(self) -> float:
         return self.calls / self.server_cpu_s if self.server_cpu_s else float("nan")
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Calls per second of CPU of both ends together."""
+        return self.calls / (self.server_cpu_s + self.client_cpu_s)
 
     @property
     def server_cpu_ms(self) -> float:

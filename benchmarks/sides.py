@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.driver import Measure
@@ -19,19 +19,21 @@ class LoadFailed(RuntimeError):
 
 @dataclass(slots=True)
 class Side:
-    """``servers`` are the processes whose CPU is counted; all are warm and idle while the other side runs."""
+    """``servers`` are the processes whose CPU counts as the server's; all are warm and idle while the other side runs.
+
+    ``sidecars`` work for the client: their CPU is added to the driver's.
+    """
 
     name: str
     servers: Sequence[Child]
     driver: Child
-    arguments: dict[str, Any] = field(default_factory=dict)
+    sidecars: Sequence[Child] = ()
 
     def run(self, command: dict[str, Any]) -> Measure:
-        before = [server.cpu_s() for server in self.servers]
-        answer = self.driver.ask(command | self.arguments, command["seconds"] + _SLACK_S)
-        measure = Measure(**answer)
-        after = [server.cpu_s() for server in self.servers]
-        measure.server_cpu_s = sum(after) - sum(before)
+        servers, sidecars = _cpu_s(self.servers), _cpu_s(self.sidecars)
+        measure = Measure(**self.driver.ask(command, command["seconds"] + _SLACK_S))
+        measure.server_cpu_s = _cpu_s(self.servers) - servers
+        measure.client_cpu_s += _cpu_s(self.sidecars) - sidecars
         if measure.calls == 0 or measure.errors > ERRORS_SHARE_MAX * measure.calls:
             raise LoadFailed(
                 f"{self.name}: {measure.errors} of {measure.errors + measure.calls} calls failed, "
@@ -41,6 +43,10 @@ class Side:
 
     def logs(self) -> str:
         return "\n".join(f"-- {child.name}\n{child.log()}" for child in [*self.servers, self.driver])
+
+
+def _cpu_s(children: Sequence[Child]) -> float:
+    return sum(child.cpu_s() for child in children)
 
 
 def alternate(sides: Sequence[Side], command: dict[str, Any], *, rounds: int, warm_up_s: float) -> list[list[Measure]]:

@@ -26,8 +26,9 @@ PEER = "FastAPI + httpx services"
 # A rate at which the slowest side is well below its limit: a queue would measure the queue.
 RATE_PER_S = 10
 SHOPPERS_PACED = 20
-SHOPPERS_CLOSED = 16
-PACED_S_PER_S = 4
+# The number at which the peer gives most: more shoppers make its pools of connections slower.
+SHOPPERS_CLOSED = 4
+PACED_S_PER_S = 3.5
 CLOSED_S_PER_S = 2.5
 CLOSED_ROUNDS_MAX = 3
 START_ROUNDS_MAX = 3
@@ -49,8 +50,8 @@ def whole_shop(session: Session) -> list[Row]:
     rounds = min(effort.rounds, CLOSED_ROUNDS_MAX)
     full = alternate(sides, closed, rounds=rounds, warm_up_s=warm_up_s)
     return [
-        _row("boutique_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, full[0], full[2]),
-        _row("boutique_services_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, full[1], full[2]),
+        _row("boutique_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, monolith, theirs),
+        _row("boutique_services_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, services, theirs),
         _row("boutique_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, monolith, theirs),
         _row("boutique_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, monolith, theirs),
         _row("boutique_services_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, services, theirs),
@@ -61,9 +62,9 @@ def whole_shop(session: Session) -> list[Row]:
             "boutique_monolith_cpu_vs_own_services",
             "ms of CPU",
             "lower",
-            [_cpu_ms(measure) for measure in full[0]],
+            [_cpu_ms(measure) for measure in monolith],
             "Seamline, services",
-            [_cpu_ms(measure) for measure in full[1]],
+            [_cpu_ms(measure) for measure in services],
         ),
     ]
 
