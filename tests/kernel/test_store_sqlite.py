@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
@@ -554,3 +554,120 @@ def test_memory_is_refused(url: str):
     """A database in memory belongs to one connection; the error says what to write."""
     with pytest.raises(UrlError, match=r"SL7001.*sqlite:////absolute/path"):
         Database(url, "shop")
+
+
+async def test_given_up_transactions(db: Database):
+    """When SQLite itself rolls back (``OR ROLLBACK``), the transaction cannot go on outside of one, those that
+    shared its commit are told, and the writer is free for the next."""
+    async with db.transaction() as tx:
+        await tx.execute(insert(rows).values(name="taken"))
+    acknowledged: list[str] = []
+
+    async def work(number: int) -> None:
+        async with db.transaction() as tx:
+            await tx.execute(insert(rows).values(name=f"row {number}"))
+            if number % 7 == 5:
+                with pytest.raises(IntegrityError):
+                    await tx.exec_driver_sql("INSERT OR ROLLBACK INTO rows (name) VALUES ('taken')")
+                if number % 2:
+                    await tx.execute(insert(rows).values(name=f"outside {number}"))
+        acknowledged.append(f"row {number}")
+
+    results = await asyncio.wait_for(
+        asyncio.gather(*(work(number) for number in range(40)), return_exceptions=True), 60
+    )
+    async with db.read() as r:
+        kept = set((await r.execute(select(rows.c.name))).scalars())
+    assert kept == {*acknowledged, "taken"}
+    assert all(isinstance(result, OperationalError) for result in results if result is not None)
+
+
+async def test_full_disk(db: Database):
+    """Where the file cannot grow, transactions fail, what was acknowledged is kept, and it goes on when there is
+    room again."""
+    async with db.transaction() as tx:
+        await tx.execute(text("PRAGMA max_page_count = 60"))
+    acknowledged: set[str] = set()
+
+    async def work(number: int) -> None:
+        name = f"{number}" + "x" * 3_000
+        async with db.transaction() as tx:
+            await tx.execute(insert(rows).values(name=name))
+        acknowledged.add(name)
+
+    await asyncio.wait_for(asyncio.gather(*(work(n) for n in range(100)), return_exceptions=True), 60)
+    async with db.read() as r:
+        assert set((await r.execute(select(rows.c.name))).scalars()) == acknowledged
+    assert len(acknowledged) < 60
+    with pytest.raises(OperationalError, match="full"):
+        for number in range(1_000, 1_100):
+            await work(number)
+    async with db.transaction() as tx:
+        await tx.execute(text("PRAGMA max_page_count = 100000"))
+    await work(2_000)
+    async with db.read() as r:
+        assert set((await r.execute(select(rows.c.name))).scalars()) == acknowledged
+
+
+async def test_failing_commit_fails_all_that_share_it(db: Database):
+    """An I/O error at the commit is told to every transaction that waits for it; none of them is kept."""
+    assert db._file is not None
+    lane = db._file.writer.lane
+    sound = lane.connection
+
+    class Failing:
+        failures = 2
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(sound, name)
+
+        def execute(self, sql: str, *parameters: Sequence[str]) -> sqlite3.Cursor:
+            if sql == "COMMIT" and self.failures:
+                self.failures -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return sound.execute(sql, *parameters)
+
+    lane.connection = Failing()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    acknowledged: set[str] = set()
+
+    async def work(name: str) -> None:
+        async with db.transaction() as tx:
+            await tx.execute(insert(rows).values(name=name))
+        acknowledged.add(name)
+
+    results = await asyncio.wait_for(
+        asyncio.gather(*(work(str(number)) for number in range(500)), return_exceptions=True), 60
+    )
+    lane.connection = sound
+    async with db.read() as r:
+        kept = set((await r.execute(select(rows.c.name))).scalars())
+    assert kept == acknowledged
+    assert {str(n) for n, result in enumerate(results) if result is None} == kept
+    assert "disk I/O error" in str(next(result for result in results if result is not None))
+
+
+async def test_close_under_work_hangs_nobody(url: str):
+    """Endless queries, open transactions and queues at the moment of closing all end, with errors."""
+    db = Database(url, "shop", METADATA)
+    await db.start()
+    await prepare(db, None)
+    inside = 0
+
+    async def work(way: str) -> None:
+        nonlocal inside
+        async with getattr(db, way)() as connection:
+            await connection.execute(text("SELECT 1"))
+            inside += 1
+            await connection.execute(LONG, {"count": ENDLESS})
+
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(work(way)) for way in ["read"] * 12 + ["transaction"] * 5]
+    while inside < 3:  # noqa: ASYNC110  # all of them, as soon as may be
+        await asyncio.sleep(0)
+    await asyncio.wait_for(db.close(), 60)
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+    assert all(isinstance(result, (DBAPIError, NotStartedError)) for result in results), results
+    await db.start()
+    async with db.transaction() as tx:
+        await tx.execute(insert(rows).values(name="again"))
+    await db.close()

@@ -156,6 +156,8 @@ class Seat:
             if turn is None:
                 turn = await_only(self._source.enter())
             self._turn = turn
+        else:
+            turn.check()
         return turn
 
     def cursor(self, *, server_side: bool = False) -> Cursor:

@@ -22,7 +22,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from seamline.kernel.store.errors import WriterBusyError
+from seamline.kernel.store.errors import NotStartedError, WriterBusyError
 from seamline.kernel.store.sqlite_plan import Kind, Plans
 
 READ_BUDGET_S: Final = 0.0005
@@ -41,6 +41,8 @@ READ_WAIT_MS: Final = 5_000
 POLL_S_MAX: Final = 0.01
 INTERRUPT_AGAIN_S: Final = 0.005
 
+_GIVEN_UP: Final = "SQLite gave up the transaction after an error; nothing of it was kept"
+
 _T = TypeVar("_T")
 
 
@@ -55,6 +57,10 @@ class Turn(Protocol):
     lane: Lane
 
     def may_interrupt(self) -> bool: ...
+
+    def check(self) -> None:
+        """Raise if SQLite has given up the transaction, so that nothing runs outside of one."""
+        ...
 
     def commit(self) -> asyncio.Future[None] | None:
         """End the transaction; what comes back, if anything, is done when it is on disk."""
@@ -73,6 +79,7 @@ class Lane:
         self.plans = Plans(connection)
         self._break_off_at_s = 0.0
         self._long_reads: dict[str, int] = {}
+        self._in_thread: asyncio.Future[Any] | None = None
         connection.set_progress_handler(self._over_budget, READ_CHECK_INSTRUCTIONS)
 
     def _over_budget(self) -> bool:
@@ -113,22 +120,32 @@ class Lane:
         """Run ``work`` in a thread; when cancelled, break it off if allowed, and always wait for its end."""
         loop = asyncio.get_running_loop()
         self.connection.set_progress_handler(None, 0)  # the handler would ask for the interpreter's lock
-        future = loop.run_in_executor(self.threads, work)
+        future = self._in_thread = loop.run_in_executor(self.threads, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            while not future.done():
-                if may_interrupt():
-                    self.connection.interrupt()  # again each time: it may not have begun when we first asked
-                try:
-                    await asyncio.wait([future], timeout=INTERRUPT_AGAIN_S)
-                except asyncio.CancelledError:
-                    continue
-            if not future.cancelled():
-                future.exception()  # it was looked at
+            await self._end(future, may_interrupt)
             raise
         finally:
+            self._in_thread = None
             self.connection.set_progress_handler(self._over_budget, READ_CHECK_INSTRUCTIONS)
+
+    async def _end(self, future: asyncio.Future[Any], may_interrupt: Callable[[], bool]) -> None:
+        while not future.done():
+            if may_interrupt():
+                self.connection.interrupt()  # again each time: it may not have begun when we first asked
+            try:
+                await asyncio.wait([future], timeout=INTERRUPT_AGAIN_S)
+            except asyncio.CancelledError:
+                continue
+        if not future.cancelled():
+            future.exception()  # it was looked at
+
+    async def close(self) -> None:
+        """Break off what runs in a thread, and close. What comes later is told that the connection is closed."""
+        if self._in_thread is not None:
+            await self._end(self._in_thread, lambda: True)
+        self.connection.close()
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Outcome:
         """In a thread: run and fetch all, waiting for a busy file if this lane only reads."""
@@ -154,13 +171,18 @@ class ReadTurn:
     def may_interrupt(self) -> bool:
         return True
 
+    def check(self) -> None:
+        return
+
     def commit(self) -> None:
         self.rollback()
 
     def rollback(self) -> None:
-        if self.lane.connection.in_transaction:
-            self.lane.connection.execute("ROLLBACK")
-        self._readers.give_back(self.lane)
+        try:
+            if not self._readers.closed and self.lane.connection.in_transaction:
+                self.lane.connection.execute("ROLLBACK")
+        finally:
+            self._readers.give_back(self.lane)
 
 
 class Readers:
@@ -172,6 +194,7 @@ class Readers:
         self._idle: list[Lane] = []
         self._lanes: list[Lane] = []
         self._queue: deque[asyncio.Future[Lane]] = deque()
+        self.closed = False
 
     async def enter(self) -> ReadTurn:
         turn = self.enter_now()
@@ -187,6 +210,8 @@ class Readers:
         return turn
 
     def enter_now(self) -> ReadTurn | None:
+        if self.closed:
+            raise _closed()
         if self._idle:
             return self._begin(self._idle.pop())
         if len(self._lanes) < READERS_MAX:
@@ -207,10 +232,11 @@ class Readers:
                 return
         self._idle.append(lane)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self.closed = True
+        _turn_away(self._queue)
         for lane in self._lanes:
-            lane.connection.interrupt()
-            lane.connection.close()
+            await lane.close()
 
 
 class WriteTurn:
@@ -223,20 +249,31 @@ class WriteTurn:
         # An interrupted write takes the whole SQLite transaction along, so others must not be in it.
         return not self.nested
 
+    def check(self) -> None:
+        if not self._writer.closed and not self.lane.connection.in_transaction:
+            raise sqlite3.OperationalError(_GIVEN_UP)
+
     def commit(self) -> asyncio.Future[None]:
-        if self.nested:
-            self.lane.connection.execute("RELEASE turn")
+        try:
+            self.check()
+            if self.nested:
+                self.lane.connection.execute("RELEASE turn")
+        except BaseException:
+            self._writer.leave()
+            raise
         return self._writer.leave_for_disk()
 
     def rollback(self) -> None:
         connection = self.lane.connection
-        if connection.in_transaction:
-            if self.nested:
-                connection.execute("ROLLBACK TO turn")
-                connection.execute("RELEASE turn")
-            else:
-                connection.execute("ROLLBACK")
-        self._writer.leave()
+        try:
+            if not self._writer.closed and connection.in_transaction:
+                if self.nested:
+                    connection.execute("ROLLBACK TO turn")
+                    connection.execute("RELEASE turn")
+                else:
+                    connection.execute("ROLLBACK")
+        finally:
+            self._writer.leave()
 
 
 class Writer:
@@ -246,6 +283,7 @@ class Writer:
         self.lane = lane
         self.commits = 0
         self._wait_s = wait_s
+        self.closed = False
         self._held = False
         self._committing = False
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -258,6 +296,8 @@ class Writer:
         Raises:
             WriterBusyError: others held the database for ``wait_s`` seconds.
         """
+        if self.closed:
+            raise _closed()
         if self._held or self._committing or self._queue:
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._queue.append(waiting)
@@ -277,7 +317,7 @@ class Writer:
 
     def enter_now(self) -> WriteTurn | None:
         """Begin at once, or None if that needs waiting."""
-        if self._held or self._committing or self._queue:
+        if self.closed or self._held or self._committing or self._queue:
             return None
         try:
             self.lane.connection.execute("BEGIN IMMEDIATE")
@@ -310,8 +350,8 @@ class Writer:
 
     def leave(self) -> None:
         """The turn came to nothing: let the next in, or commit what the group has."""
-        if self._group and not self.lane.connection.in_transaction:
-            self._fail(sqlite3.OperationalError("SQLite gave up the transaction that this one shared"))
+        if self._group and (self.closed or not self.lane.connection.in_transaction):
+            self._fail(sqlite3.OperationalError(_GIVEN_UP))
         self._go_on()
 
     def leave_for_disk(self) -> asyncio.Future[None]:
@@ -325,6 +365,8 @@ class Writer:
 
     def _go_on(self) -> None:
         self._held = False
+        if self.closed:
+            return
         group = self._group
         full = group and (len(group) >= GROUP_MAX or time.monotonic() - self._group_since_s > GROUP_AGE_S_MAX)
         while self._queue and not full:
@@ -360,10 +402,13 @@ class Writer:
             if not member.done():
                 member.set_exception(type(error)(*error.args))
 
-    async def settle(self) -> None:
-        """Wait until no commit is under way."""
-        while self._committing and self._group:
+    async def close(self) -> None:
+        """Turn away who waits, finish the commit under way, and close."""
+        _turn_away(self._queue)
+        while self._committing:
             await asyncio.wait(list(self._group))
+        self.closed = True
+        await self.lane.close()
 
 
 class SqliteFile:
@@ -380,9 +425,8 @@ class SqliteFile:
         return Lane(connect(self._path, read_only=True), self._read_threads, read_only=True)
 
     async def close(self) -> None:
-        await self.writer.settle()
-        self.readers.close()
-        self.writer.lane.connection.close()
+        await self.writer.close()
+        await self.readers.close()
         self._write_thread.shutdown(wait=False)
         self._read_threads.shutdown(wait=False)
 
@@ -436,6 +480,17 @@ async def _bounded(waiting: asyncio.Future[_T], wait_s: float, what: str) -> _T:
         return await waiting
     finally:
         timer.cancel()
+
+
+def _turn_away(queue: deque[asyncio.Future[_T]]) -> None:
+    while queue:
+        waiting = queue.popleft()
+        if not waiting.done():
+            waiting.set_exception(_closed())
+
+
+def _closed() -> NotStartedError:
+    return NotStartedError("the database was closed", "Let what uses it end before")
 
 
 def _busy(fact: str) -> WriterBusyError:
