@@ -18,11 +18,17 @@ def frames_side(session: Session, *, sample: float | None = None, name: str = "S
     return Side(name, [server], client)
 
 
+def filled_side(session: Session) -> Side:
+    """The same server, filled by a client that does nothing but frames; as the lean HTTP client fills the peers."""
+    authority = _authority(session)
+    server, said = session.server("Seamline, frames, server", "benchmarks.ours.server", str(authority))
+    client = session.driver("lean frames client", "benchmarks.ours.lean_client", str(_leaf(session)), str(said["port"]))
+    return Side("Seamline, frames, lean client", [server], client)
+
+
 def http_side(session: Session) -> Side:
     """The same mesh port, asked in the Connect protocol's JSON by the client that the peers are asked by."""
     authority = _authority(session)
-    leaf = session.folder / "leaf"
-    write_leaf(authority, leaf, "caller")
     server, said = session.server("Seamline, HTTP wire", "benchmarks.ours.server", str(authority))
     driver = session.http_driver(
         "lean client",
@@ -30,11 +36,18 @@ def http_side(session: Session) -> Side:
         "/bench.Orders/place",
         body={"order": SAMPLE},
         headers={"connect-protocol-version": "1"},
-        certificates=str(leaf),
+        certificates=str(_leaf(session)),
         name="caller",
         server_name="orders.bench.seamline",
     )
     return Side("Seamline, HTTP wire", [server], driver)
+
+
+def _leaf(session: Session) -> Path:
+    leaf = session.folder / "leaf"
+    if not leaf.exists():
+        write_leaf(_authority(session), leaf, "caller")
+    return leaf
 
 
 def _authority(session: Session) -> Path:

@@ -1,7 +1,9 @@
 """One call between two processes under mutual TLS: ours beside the usual ways.
 
 The servers' core does nothing but serve, the clients' core nothing but call, 64 calls in flight. The figure is
-calls per second of *server* CPU, so that a slow client, ours or theirs, does not hide what a server can do.
+calls per second of *server* CPU, so that a slow client, ours or theirs, does not hide what a server can do; and because
+an idle server costs more per call, every server is filled by a client that does little else (gRPC has only its own).
+Throughput is that of whole pairs, each with the client that its users have.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks.driver import Measure
 from benchmarks.figures import Row, compare
-from benchmarks.ours.sides import frames_side, http_side
+from benchmarks.ours.sides import filled_side, frames_side, http_side
 from benchmarks.peers.envoy import configuration as envoy
 from benchmarks.peers.grpc_aio.compile import compile_into
 from benchmarks.processes import Child, client_core, free_port, server_core, wait_for_port
@@ -23,9 +25,9 @@ ALL_CPU_UNIT = "calls per CPU second, both ends"
 
 
 def against_grpc(session: Session) -> list[Row]:
-    ours, theirs = _turns(session, frames_side(session), _grpc(session))
+    filled, ours, theirs = _turns(session, filled_side(session), frames_side(session), _grpc(session))
     return [
-        _per_server_cpu("remote_call_vs_grpc_aio", ours, "grpc.aio", theirs),
+        _per_server_cpu("remote_call_vs_grpc_aio", filled, "grpc.aio", theirs),
         _throughput("remote_throughput_vs_grpc_aio", ours, "grpc.aio", theirs),
         compare(
             "remote_p99_vs_grpc_aio",
@@ -45,24 +47,23 @@ def against_fastapi(session: Session) -> list[Row]:
     lean = session.http_driver("lean client", told["port"], "/orders", certificates=certificates)
     httpx = session.driver("httpx", "benchmarks.peers.fastapi_httpx.client", certificates, str(told["port"]))
     sides = [
+        filled_side(session),
         frames_side(session),
         Side("FastAPI, lean client", [server], lean),
         Side("FastAPI, httpx", [server], httpx),
     ]
-    ours, filled, pair = _turns(session, *sides)
+    filled, ours, server_alone, pair = _turns(session, *sides)
     return [
-        _per_server_cpu("remote_call_vs_fastapi_httpx", ours, "FastAPI on uvicorn", filled),
+        _per_server_cpu("remote_call_vs_fastapi_httpx", filled, "FastAPI on uvicorn", server_alone),
         _throughput("remote_throughput_vs_fastapi_httpx", ours, "FastAPI + httpx", pair),
     ]
 
 
 def against_envoys(session: Session) -> list[Row]:
     """The first row counts the server's sidecar with the service; the second everything, client and its sidecar too."""
-    frames = frames_side(session)
-    envoys = _envoys(session)
-    ours, theirs = _turns(session, frames, envoys)
+    filled, ours, theirs = _turns(session, filled_side(session), frames_side(session), _envoys(session))
     return [
-        _per_server_cpu("remote_call_vs_two_envoys", ours, "service behind two Envoys", theirs),
+        _per_server_cpu("remote_call_vs_two_envoys", filled, "service behind two Envoys", theirs),
         compare(
             "remote_call_all_cpu_vs_two_envoys",
             ALL_CPU_UNIT,
