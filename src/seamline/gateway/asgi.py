@@ -60,12 +60,15 @@ class AsgiExchange:
     """
 
     __slots__ = (
-        "_asked", "_coder", "_error", "_exchange", "_finished", "_flush", "_gzip_bytes_min", "_headers",
+        "_asked", "_coder", "_error", "_exchange", "_finished", "_flush", "_gzip_bytes_min", "_headers", "_loop",
         "_shape", "refused", "status",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, shape: Shape, gzip_bytes_min: int | None) -> None:
+    def __init__(
+        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, shape: Shape, gzip_bytes_min: int | None
+    ) -> None:
         self._exchange = exchange
+        self._loop = loop
         self._shape = shape
         self._gzip_bytes_min = gzip_bytes_min
         self._headers: list[Header] = []
@@ -110,7 +113,7 @@ class AsgiExchange:
                     raise AppProtocolError("the app started its answer twice")
                 self.status = cast("int", message["status"])
                 self._headers = self._shape(self.status, list(message.get("headers") or ()))
-                self._flush = asyncio.get_running_loop().call_soon(self._flush_head)
+                self._flush = self._loop.call_soon(self._flush_head)
             case "http.response.body":
                 if not self.status or self._finished:
                     raise AppProtocolError("the app sent a body outside its answer")

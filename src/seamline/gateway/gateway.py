@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from seamline.gateway.asgi import AsgiApp
-from seamline.gateway.headers import Cors
+from seamline.gateway.headers import SECURITY, STRICT_TRANSPORT, Cors
 from seamline.gateway.routes import Route, RouteTable
 from seamline.gateway.tls import CertificateFiles
 from seamline.gateway.visit import Site, Visit
@@ -56,19 +56,6 @@ class Gateway:
         self._certificate = (
             CertificateFiles(settings.tls_certificate, settings.tls_key) if settings.tls_certificate else None
         )
-        cors = Cors(
-            settings.cors_origins,
-            settings.cors_methods,
-            settings.cors_headers,
-            settings.cors_credentials,
-            settings.cors_age_max_s,
-        )
-        self._site = Site(
-            settings=settings,
-            apps=apps,
-            scheme="http" if self._certificate is None else "https",
-            cors=cors if settings.cors_origins else None,
-        )
         self._runners = Runners()
         self._server = HttpServer(
             self._handle,
@@ -81,10 +68,12 @@ class Gateway:
             ),
             runners=self._runners,
             on_connect=_introduce,
-            scheme=self._site.scheme,
+            scheme="http" if self._certificate is None else "https",
             clock=self._clock,
             cancel_on_disconnect=False,
         )
+        self._apps = apps
+        self._site: Site | None = None
         self._stats: dict[str, EdgeStats] = {}
         self._visits: set[Visit] = set()
         self._listener: asyncio.AbstractServer | None = None
@@ -103,11 +92,33 @@ class Gateway:
     async def serve(self, sock: socket.socket) -> None:
         """Start to answer on a bound socket; returns at once. Raises CertificateError."""
         loop = asyncio.get_running_loop()
+        self._site = self._make_site(loop)
         tls: dict[str, Any] = {}
         if self._certificate is not None:
             tls = {"ssl": self._certificate.context, "ssl_handshake_timeout": self._settings.head_timeout_s}
         self._listener = await loop.create_server(self._server.protocol, sock=sock, backlog=2048, **tls)
         self._timer = loop.call_later(_TICK_S, self._tick)
+
+    def _make_site(self, loop: asyncio.AbstractEventLoop) -> Site:
+        settings = self._settings
+        cors = Cors(
+            settings.cors_origins,
+            settings.cors_methods,
+            settings.cors_headers,
+            settings.cors_credentials,
+            settings.cors_age_max_s,
+        )
+        defaults = SECURITY if settings.security_headers else ()
+        if self._certificate is not None and settings.security_headers:
+            defaults = (*defaults, STRICT_TRANSPORT)
+        return Site(
+            settings=settings,
+            apps=self._apps,
+            scheme=self._server.scheme,
+            cors=cors if settings.cors_origins else None,
+            defaults=defaults,
+            loop=loop,
+        )
 
     async def drain(self, timeout_s: float) -> bool:
         """Accept nobody new, finish what came, ask WebSockets to come back. False when time ran out."""
@@ -158,6 +169,7 @@ class Gateway:
     async def _handle(self, exchange: Exchange) -> None:
         now = self._clock.monotonic
         started = now()
+        assert self._site is not None
         visit = Visit(self._site, self._table, exchange, started)
         self._visits.add(visit)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from seamline.kernel.wire.http1 import Header
@@ -42,15 +42,11 @@ def for_app(headers: Sequence[Header], identity: bytes, client: bytes, scheme: b
     What belongs to the hop, what only the gateway may say, and names with underscores (which WSGI
     cannot tell from hyphens) are left out; the gateway's own word on where the request comes from is added.
     """
-    named: tuple[bytes, ...] = ()
+    left_out = _NOT_FOR_APPS
     for name, value in headers:
         if name == b"connection":
-            named += tuple(token.strip().lower() for token in value.split(b","))
-    kept = [
-        header
-        for header in headers
-        if header[0] not in _NOT_FOR_APPS and b"_" not in header[0] and header[0] not in named
-    ]
+            left_out = left_out.union(token.strip().lower() for token in value.split(b","))
+    kept = [header for header in headers if header[0] not in left_out and b"_" not in header[0]]
     kept += (
         (b"x-request-id", identity),
         (b"x-forwarded-for", client),
@@ -60,16 +56,18 @@ def for_app(headers: Sequence[Header], identity: bytes, client: bytes, scheme: b
     return kept
 
 
-def from_app(headers: Sequence[Header]) -> list[Header]:
+def from_app(headers: Iterable[Header]) -> list[Header]:
     """An app's answer headers, lower-case, without those of the hop."""
     lower = [(name.lower(), value) for name, value in headers]
+    if _HOP_BY_HOP.isdisjoint([name for name, _ in lower]):
+        return lower
     return [header for header in lower if header[0] not in _HOP_BY_HOP]
 
 
-def with_defaults(headers: list[Header], defaults: Sequence[Header]) -> None:
+def with_defaults(headers: list[Header], defaults: Iterable[Header]) -> None:
     """Add those of ``defaults`` that ``headers`` does not name."""
-    names = {name for name, _ in headers}
-    headers.extend(header for header in defaults if header[0] not in names)
+    names = [name for name, _ in headers]
+    headers += [header for header in defaults if header[0] not in names]
 
 
 def vary(headers: list[Header], on: bytes) -> None:

@@ -38,6 +38,10 @@ class Site:
     apps: Callable[[str], AsgiApp]
     scheme: str
     cors: heads.Cors | None
+    defaults: tuple[Header, ...]
+    """Headers of every answer whose app does not say otherwise."""
+    loop: asyncio.AbstractEventLoop
+    # Asking asyncio for the running loop costs a system call (getpid), so it is asked once.
 
 
 class Visit:
@@ -79,7 +83,7 @@ class Visit:
             self.page(413, f"The body is larger than {limit} bytes.")
             return
         request.body_bytes_max = limit
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(site.loop)
         try:
             if request.upgrade == b"websocket":
                 await self._web_socket(route)
@@ -97,6 +101,8 @@ class Visit:
             self._failed(error)
         finally:
             self._task = None
+            self._status = self.status
+            self.run = None  # else visit and run hold each other, and the garbage collector has to find out
 
     def late(self, now: float) -> bool:
         """Whether the client has waited too long for the beginning of an answer."""
@@ -119,15 +125,11 @@ class Visit:
         """An answer's headers with what the gateway adds; what the app says itself wins."""
         shaped = heads.from_app(headers)
         site = self.site
-        if status != 101:
-            if site.settings.security_headers:
-                heads.with_defaults(shaped, heads.SECURITY)
-                if site.scheme == "https":
-                    heads.with_defaults(shaped, (heads.STRICT_TRANSPORT,))
-            if site.cors is not None and self.origin is not None:
-                heads.with_defaults(shaped, site.cors.answer(self.origin))
-                heads.vary(shaped, b"origin")
-        heads.with_defaults(shaped, ((b"x-request-id", self.identity),))
+        if status != 101 and site.cors is not None and self.origin is not None:
+            heads.with_defaults(shaped, site.cors.answer(self.origin))
+            heads.vary(shaped, b"origin")
+        defaults = site.defaults if status != 101 else ()
+        heads.with_defaults(shaped, (*defaults, (b"x-request-id", self.identity)))
         return shaped
 
     def _preflight(self) -> bool:
@@ -155,7 +157,7 @@ class Visit:
         request = self.exchange.request
         # The length that HEAD tells is that of the plain answer.
         gzip = settings.compression and request.method != "HEAD" and accepts_gzip(request.header(b"accept-encoding"))
-        run = AsgiExchange(self.exchange, self.shape, settings.compression_bytes_min if gzip else None)
+        run = AsgiExchange(self.exchange, self.site.loop, self.shape, settings.compression_bytes_min if gzip else None)
         self.run = run
         scope = self._scope("http", self.site.scheme, route.root_path)
         try:
