@@ -71,7 +71,15 @@ class CheckoutService(Checkout):
     async def _place(self, order_id: str, purchase: Purchase) -> Order:
         status, order = await self._find(order_id)
         if order is None:
-            status, order = await self._record(await self._price(order_id, purchase))
+            try:
+                priced = await self._price(order_id, purchase)
+            except (CartChanged, CartEmpty):
+                # The same attempt, sent twice at once, may be done by now and have emptied the cart.
+                status, order = await self._find(order_id)
+                if order is None:
+                    raise
+            else:
+                status, order = await self._record(priced)
         # Every step may be repeated: each is keyed by the order, or by the cart's version, and has its effect once.
         if status != _PLACED:
             charge = await self._charge(order, purchase)
@@ -150,10 +158,11 @@ class CheckoutService(Checkout):
         return _PRICED, order
 
     async def _finish(self, order: Order) -> None:
+        placed = {"status": _PLACED, "content": _json(order)}
         async with self._db.transaction() as connection:
-            await connection.execute(
-                update(orders).where(orders.c.id == order.id).values(status=_PLACED, content=_json(order))
-            )
+            known = await connection.execute(update(orders).where(orders.c.id == order.id).values(placed))
+            if not known.rowcount:  # the same attempt with another card was declined meanwhile, and forgot the price
+                await connection.execute(insert(orders).values(id=order.id, created_at=self._clock.now(), **placed))
 
 
 def _json(order: Order) -> str:
