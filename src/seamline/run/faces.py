@@ -71,7 +71,11 @@ class Faces:
         def stubs(contract: type[Contract]) -> Any:
             return self._stub(contract, name)
 
+        mesh = self._mesh
+
         async def face(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            if not mesh.policy.allows(GATEWAY, name, "", "http"):  # as the tunnel asks where the face is elsewhere
+                raise mesh.denied(GATEWAY, name, "", "http")
             app = _app_for(by_length, scope)
             trace = _trace_of(scope) or tracer.root()
             call = CURRENT.set(CallContext(name, GATEWAY, "http", trace=trace))
