@@ -129,6 +129,21 @@ async def test_the_public_side(topology_app: TopologyApp, transcript: Transcript
         transcript.add("streamed", {"status": response.status, "body": b"".join([part async for part in response])})
 
 
+async def test_the_public_is_refused_the_same(topology_app: TopologyApp, transcript: Transcript):
+    """A face that policy does not show to the public is shown nowhere, be it in the gateway's process or not."""
+    answer = await topology_app.http.get("/shelf")
+    assert answer.status == 403
+    transcript.alias(answer.json()["request_id"], "the request")
+    transcript.add("refused", answer)
+
+
+@pytest.mark.seamline(policy='permit(principal == Module::"gateway", action == Action::"http", resource);')
+async def test_the_public_is_let_in_the_same(topology_app: TopologyApp, transcript: Transcript):
+    """And with a permit it is shown everywhere."""
+    transcript.add("shown", await topology_app.http.get("/shelf"))
+    assert b"the shelf" in transcript.content
+
+
 class FewStock(Stock):
     """A shelf with one thing on it."""
 

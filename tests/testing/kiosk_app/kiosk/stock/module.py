@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
 
 from kiosk.stock import Basket, OutOfStock, Stock
 from seamline import Module, current
 
 module = Module("stock", provides=Stock)
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+async def shelf(scope: MutableMapping[str, Any], receive: object, send: Send) -> None:
+    """A face that the policy shows to nobody."""
+    if scope["type"] != "http":
+        message = "only HTTP"
+        raise NotImplementedError(message)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"the shelf"})
+
+
+module.mount(shelf, at="/shelf")
 
 
 @module.service
