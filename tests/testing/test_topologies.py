@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from kiosk.stock import Basket, OutOfStock, Stock
 from kiosk.till import Till
-from seamline import CallError, PermissionDenied, Unavailable
+from seamline import PermissionDenied, Unavailable
 from seamline.testing import NotHereError, Transcript
 from seamline.testing.app import TopologyApp
 
@@ -43,20 +43,29 @@ async def test_an_undeclared_exception_does_not_cross(topology_app: TopologyApp,
     assert b"hunter2" not in transcript.content
 
 
+@pytest.mark.parametrize("how", ["undeclared", "foreign", "cancelled"])
+async def test_what_a_handler_must_not_raise(topology_app: TopologyApp, transcript: Transcript, how: str):
+    """Whatever it raises that the contract does not declare is an InternalError; a caller is not cancelled by it."""
+    await transcript.call(how, topology_app.stub(Stock).fail(how))
+    assert b"SL3007" in transcript.content
+
+
+async def test_a_fault_does_not_cross_two_seams(topology_app: TopologyApp, transcript: Transcript):
+    """What the till lets through of the stock's faults is not the till's own."""
+    await transcript.call("oversell", topology_app.stub(Till).oversell("pen"))
+    assert b"SL3007" in transcript.content
+
+
 @pytest.mark.seamline(topologies=["copy", "processes", "duo", "monolith"])
-async def test_arguments_that_do_not_fit(topology_app: TopologyApp):
-    """A value of another type is refused where values are copied or sent; local passes them as they are."""
-    error = await _ending(topology_app.stub(Stock).take("pen", "many"))  # pyright: ignore[reportArgumentType]
-    assert error is not None
-    assert error.code == "SL3001"
-
-
-async def _ending(call: Awaitable[object]) -> CallError | None:
-    try:
-        await call
-    except CallError as error:
-        return error
-    return None
+async def test_values_that_do_not_fit(topology_app: TopologyApp, transcript: Transcript):
+    """Arguments and results of other types are refused where values are copied or sent; local passes them on."""
+    stock = topology_app.stub(Stock)
+    await transcript.call("argument", stock.take("pen", "many"))  # pyright: ignore[reportArgumentType]
+    await transcript.call("missing", stock.take(None))  # pyright: ignore[reportArgumentType]
+    await transcript.call("result", stock.fail("not a str"))
+    await transcript.call("large", stock.grow(Basket(["x" * 5_000_000])))
+    assert b"SL3001" in transcript.content
+    assert b"SL3007" in transcript.content
 
 
 async def test_arguments_are_not_shared(topology_app: TopologyApp):
@@ -96,6 +105,28 @@ async def test_streams(topology_app: TopologyApp, transcript: Transcript):
     async for number in stock.countdown(1_000_000):
         transcript.add("the first of many", number)
         break
+
+
+async def test_a_caller_has_one_deadline_for_all_it_calls(topology_app: TopologyApp, transcript: Transcript):
+    """The till's 0.3 s end the stock's work too, which alone had 10."""
+    before = await topology_app.stub(Stock).cancelled()
+    await transcript.call("hurry", topology_app.stub(Till).hurry())
+    assert b"SL3004" in transcript.content
+    async with asyncio.timeout(5):
+        while await topology_app.stub(Stock).cancelled() == before:  # noqa: ASYNC110  # it tells when asked
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_is_left_is_closed(topology_app: TopologyApp):
+    """The handler's own clean-up runs, wherever it is."""
+    stock = topology_app.stub(Stock)
+    before = await stock.streams_closed()
+    items = stock.countdown(1_000_000)
+    assert await anext(items) == 1_000_000
+    await items.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    async with asyncio.timeout(5):
+        while await stock.streams_closed() == before:  # noqa: ASYNC110  # it tells when asked
+            await asyncio.sleep(0.01)
 
 
 async def test_policy_denies_the_same(topology_app: TopologyApp, transcript: Transcript):
@@ -172,6 +203,9 @@ class FewStock(Stock):
     async def hang(self) -> None: ...
 
     async def cancelled(self) -> int:
+        return 0
+
+    async def streams_closed(self) -> int:
         return 0
 
     async def who(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 from kiosk.stock import Basket, OutOfStock, Stock
-from seamline import Module, current
+from seamline import Fault, Module, current
 
 module = Module("stock", provides=Stock)
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -25,11 +25,18 @@ async def shelf(scope: MutableMapping[str, Any], receive: object, send: Send) ->
 module.mount(shelf, at="/shelf")
 
 
+class Foreign(Fault):
+    """A fault that no contract declares."""
+
+    why: str
+
+
 @module.service
 class StockService(Stock):
     def __init__(self) -> None:
         self._left = {"mug": 5, "pen": 100}
         self._cancelled = 0
+        self._closed = 0
 
     async def take(self, sku: str, count: int = 1) -> int:
         left = self._left.get(sku, 0)
@@ -51,7 +58,11 @@ class StockService(Stock):
         if how == "undeclared":
             secret = "the password is hunter2"
             raise RuntimeError(secret)
-        return how
+        if how == "foreign":
+            raise Foreign(why="not in the contract")
+        if how == "cancelled":
+            raise asyncio.CancelledError
+        return cast("str", 7) if how == "not a str" else how
 
     async def dawdle(self) -> str:
         await asyncio.sleep(30)
@@ -67,15 +78,21 @@ class StockService(Stock):
     async def cancelled(self) -> int:
         return self._cancelled
 
+    async def streams_closed(self) -> int:
+        return self._closed
+
     async def who(self) -> str:
         call = current()
         return f"{call.caller} asks {call.module}" if call else "nobody"
 
     async def countdown(self, start: int, fault_at: int = -1) -> AsyncIterator[int]:
-        for number in range(start, 0, -1):
-            if number == fault_at:
-                raise OutOfStock(sku="numbers", left=number)
-            yield number
+        try:
+            for number in range(start, 0, -1):
+                if number == fault_at:
+                    raise OutOfStock(sku="numbers", left=number)
+                yield number
+        finally:
+            self._closed += 1
 
     async def total(self, items: AsyncIterator[int]) -> int:
         return sum([item async for item in items])

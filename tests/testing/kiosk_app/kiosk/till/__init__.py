@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 
-from seamline import Contract, Fault
+from seamline import Contract, Fault, timeout
 
 
 class SoldOut(Fault):
@@ -29,3 +29,8 @@ class Till(Contract):
     async def wait(self, seconds: float) -> datetime: ...
 
     async def peek(self) -> str: ...
+
+    async def oversell(self, sku: str) -> int: ...
+
+    @timeout(0.3)
+    async def hurry(self) -> None: ...

@@ -40,3 +40,9 @@ class TillService(Till):
 
     async def peek(self) -> str:
         return await self._stock.fail("peeked")  # which the policy does not permit
+
+    async def oversell(self, sku: str) -> int:
+        return await self._stock.take(sku, 1000)  # whose fault is not one of this contract
+
+    async def hurry(self) -> None:
+        await self._stock.hang()
