@@ -10,21 +10,24 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 from supervised import alive, until
 
+from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
-from seamline.mesh.identity import CertificateAuthority
+from seamline.mesh.identity import CertificateAuthority, new_key_and_csr
 from seamline.run.control import (
     MESSAGE_BYTES_MAX,
     ControlChannel,
     Done,
     Hello,
     Ready,
+    Refused,
     Sign,
     Signed,
     Stop,
@@ -33,12 +36,13 @@ from seamline.run.control import (
     WorkerOptions,
     supervisor_decoder,
 )
-from seamline.run.errors import ControlError, Exit
+from seamline.run.errors import AttestationError, ControlError, Exit
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload, groups, place
 from seamline.run.process import Process, ended_how
+from seamline.run.registrar import Registrar
 from seamline.run.reload import changed_modules
-from seamline.run.sockets import listen_unix, peer_of
+from seamline.run.sockets import Peer, listen_unix, peer_of
 from seamline.run.traffic import Snapshot, compare
 
 TOML = """\
@@ -292,6 +296,53 @@ async def test_a_worker_ends_with_its_control_channel(tmp_path: Path, told: bool
         assert await asyncio.to_thread(worker.wait, 20) == status
         channel.close()
         await channel.closed()
+
+
+def _register(settings: Settings, **changes: Any) -> tuple[Registrar, Any]:
+    """A registrar that has spawned this very process as the workload ``cart``."""
+    workload = Workload("cart", ("cart",))
+    known: dict[str, Any] = {"pid": os.getpid(), "workload": workload, "index": 0, "generation": 3, "attached": False}
+    replica = SimpleNamespace(**{**known, **changes}, label="cart")
+    return Registrar(settings, settings.data_folder, lambda: [cast("Any", replica)], SystemClock()), replica
+
+
+@pytest.mark.parametrize(
+    ("hello", "peer", "changes", "says"),
+    [
+        (Hello("cart", 0, 3), Peer(os.getpid(), os.getuid() + 1), {}, "belongs to user"),
+        (Hello("cart", 0, 3), Peer(1, os.getuid()), {}, "was not started by this supervisor"),
+        (Hello("orders", 0, 3), Peer(os.getpid(), os.getuid()), {}, "claims to be ('orders', 0, 3)"),
+        (Hello("cart", 1, 3), Peer(os.getpid(), os.getuid()), {}, "claims to be ('cart', 1, 3)"),
+        (Hello("cart", 0, 2), Peer(os.getpid(), os.getuid()), {}, "claims to be ('cart', 0, 2)"),
+        (Sign({}), Peer(os.getpid(), os.getuid()), {}, "claims to be None"),
+        (Hello("cart", 0, 3), Peer(os.getpid(), os.getuid()), {"attached": True}, "is connected already"),
+    ],
+)
+def test_attestation_goes_by_the_kernels_word(
+    settings: Settings, hello: Any, peer: Peer, changes: dict[str, Any], says: str
+):
+    """Another user, another process, another claim, a second connection: each is refused."""
+    registrar, replica = _register(settings)
+    assert registrar.attest(Hello("cart", 0, 3), Peer(os.getpid(), os.getuid())) is replica
+    registrar, _ = _register(settings, **changes)
+    with pytest.raises(AttestationError) as caught:
+        registrar.attest(hello, peer)
+    assert says in caught.value.fact
+
+
+def test_a_worker_gets_the_identities_of_its_own_modules_only(settings: Settings):
+    """One foreign module among its own, or no request at all, and it gets none; the audit knows."""
+    registrar, replica = _register(settings)
+    authority = CertificateAuthority.load_or_create(settings.data_folder / "identity", "shop.local", "shop")
+    request, peer = new_key_and_csr()[1].decode(), Peer(os.getpid(), os.getuid())
+    signed = registrar.sign(Sign({"cart": request}), replica, authority, peer)
+    assert isinstance(signed, Signed)
+    assert list(signed.chains) == ["cart"]
+    for requests in ({"cart": request, "orders": request}, {"gateway": request}, {"cart": "not a request"}):
+        assert isinstance(registrar.sign(Sign(requests), replica, authority, peer), Refused)
+    audit = (settings.data_folder / "audit" / "supervisor.jsonl").read_text()
+    assert "asked for the identity of 'orders'" in audit
+    assert len(audit.splitlines()) == 3
 
 
 def test_a_worker_whose_supervisor_is_gone_already_ends(tmp_path: Path):

@@ -44,44 +44,81 @@ class Exit(IntEnum):
 
 
 class RunError(SeamlineError):
+    """Something about the running processes did not succeed."""
+
     code: ClassVar[str] = "SL5000"
 
 
 class AlreadyRunningError(RunError):
+    """A data directory has one supervisor, which holds a lock on it as long as it lives.
+
+    ``seamline down`` ends it; ``--data`` names another directory, for a second copy of the application.
+    """
+
     code: ClassVar[str] = "SL5001"
 
 
 class PortTakenError(RunError):
+    """The public address is in use, by the process named if the system tells.
+
+    End that process, or choose with ``--port``, ``--listen`` or ``listen`` under ``[gateway]``.
+    """
+
     code: ClassVar[str] = "SL5002"
 
 
 class StartFailedError(RunError):
+    """A workload ended, or ran out of ``ready_timeout_s`` (``[run]``), before it was ready.
+
+    Its last log lines stand with the error; an exception in a startup hook or a constructor is the usual cause.
+    """
+
     code: ClassVar[str] = "SL5003"
 
 
 class SwitchFailedError(RunError):
+    """One of the new workloads did not become ready, so the new ones were ended and the old ones serve on.
+
+    The error of that workload stands with this one: put it right and switch again.
+    """
+
     code: ClassVar[str] = "SL5004"
 
 
 class BusyError(RunError):
+    """Changes (switch, scale, restart) happen one at a time, and not while the application stops."""
+
     code: ClassVar[str] = "SL5005"
 
 
 class UnknownTargetError(RunError):
+    """The name is of no workload, module, topology or operation of the running application."""
+
     code: ClassVar[str] = "SL5006"
 
 
 class NotRunningError(RunError):
+    """Nobody answers on the admin socket in the data directory: start the application with ``seamline up``."""
+
     code: ClassVar[str] = "SL5007"
 
 
 class ControlError(RunError):
+    """A message on the control or admin socket was malformed, too long, out of turn or not answered in time."""
+
     code: ClassVar[str] = "SL5008"
 
 
 class AttestationError(RunError):
+    """A process asked for an identity that it may not have, or is not the child that it says it is.
+
+    The supervisor goes by what the kernel says of the process; the refusal is in ``audit/supervisor.jsonl``.
+    """
+
     code: ClassVar[str] = "SL5009"
 
 
 class NotAllowedError(RunError):
+    """The operation is for test suites, and the supervisor was not started by one."""
+
     code: ClassVar[str] = "SL5010"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
-from seamline.run.control import Address, AskStats, Bundle, Inject, MoveClock, in_json
+from seamline.run.control import Address, AskStats, Inject, MoveClock, in_json
 from seamline.run.errors import ControlError, NotAllowedError, RunError, UnknownTargetError
 from seamline.run.sockets import peer_of
 from seamline.run.traffic import Snapshot, compare
@@ -214,10 +214,8 @@ class AdminServer:
     async def _rotate(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         """A new root: everyone trusts it before anyone is given a certificate that it signed."""
         authority = await self._supervisor.registrar.authority()
-        bundle = authority.rotate_root().decode()
-        replicas = self._workers(None)
-        await asyncio.gather(*(each.ask(Bundle, _ANSWER_S, bundle=bundle) for each in replicas))
-        return {"workers": len(replicas)}
+        authority.rotate_root()
+        return {"workers": await self._supervisor.registrar.spread_bundle()}
 
     # What tests may ask.
 

@@ -21,6 +21,7 @@ from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
 from seamline.mesh.audit import Audit
 from seamline.run.control import (
+    Bundle,
     ControlChannel,
     Hello,
     Refused,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _log = log.get("seamline.run")
 _HELLO_TIMEOUT_S = 10.0
+_BUNDLE_S = 5.0
+_MAINTENANCE_S = 600.0
 _CONNECTIONS_MAX = 512
 
 
@@ -93,6 +96,29 @@ class Registrar:
         assert self._authority is not None
         return await asyncio.shield(self._authority)
 
+    async def maintain(self) -> None:
+        """Now and then: drop or replace roots whose time has come, and tell every worker. Until cancelled."""
+        while True:
+            authority = await self.authority()
+            if authority.maintain():
+                await self.spread_bundle()
+            self._audit.flush()
+            await asyncio.sleep(_MAINTENANCE_S)
+
+    async def spread_bundle(self) -> int:
+        """Have every worker trust what the authority's bundle holds now; how many there are."""
+        authority = await self.authority()
+        workers = [each for each in self._replicas() if each.reachable]
+        bundle = authority.bundle_pem.decode()
+        answers = await asyncio.gather(
+            *(each.ask(Bundle, _BUNDLE_S, bundle=bundle) for each in workers), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                # It gets the bundle with its next certificate; that of the old root holds until then.
+                _log.warning("%s", answer)
+        return len(workers)
+
     async def _serve_one(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         peer = peer_of(connection)
@@ -133,7 +159,7 @@ class Registrar:
         )
         while (message := await channel.receive()) is not None:
             if isinstance(message, Sign):
-                channel.send(self._sign(message, replica, authority, peer))
+                channel.send(self.sign(message, replica, authority, peer))
             else:
                 replica.hear(message)
 
@@ -151,7 +177,7 @@ class Registrar:
             raise AttestationError(f"the process {peer.pid} ({replica!r}) is connected already")
         return replica
 
-    def _sign(self, message: Sign, replica: Replica, authority: CertificateAuthority, peer: Peer) -> Signed | Refused:
+    def sign(self, message: Sign, replica: Replica, authority: CertificateAuthority, peer: Peer) -> Signed | Refused:
         foreign = sorted(set(message.requests) - set(identities(self._settings, replica.workload.modules)))
         if foreign:
             error = AttestationError(

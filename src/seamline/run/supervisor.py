@@ -43,7 +43,7 @@ from seamline.run.replica import Replica, Site
 from seamline.run.sockets import listen_public, listen_unix
 
 _log = log.get("seamline.run")
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
@@ -119,6 +119,8 @@ class Supervisor:
             self._public_fd = public.fileno()
             self.url = self._url_of(public)
             for number in _STOP_SIGNALS:
+                if signal.getsignal(number) is signal.SIG_IGN and number is signal.SIGHUP:
+                    continue  # nohup asked for it
                 loop.add_signal_handler(number, self._on_signal)
                 stack.callback(loop.remove_signal_handler, number)
             return await self._serve(control, admin)
@@ -126,6 +128,7 @@ class Supervisor:
     async def _serve(self, control: socket.socket, admin: socket.socket) -> Exit:
         async with TaskOwner("supervisor") as owner:
             owner.spawn(self.registrar.serve(control), name="control socket")
+            owner.spawn(self.registrar.maintain(), name="authority")
             owner.spawn(self.fleet.keep_published(), name="endpoints")
             # Asked for before anything is ready, `status` tells how far it is.
             server = AdminServer(self)
