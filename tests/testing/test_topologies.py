@@ -63,7 +63,6 @@ async def test_values_that_do_not_fit(topology_app: TopologyApp, transcript: Tra
     await transcript.call("argument", stock.take("pen", "many"))  # pyright: ignore[reportArgumentType]
     await transcript.call("missing", stock.take(None))  # pyright: ignore[reportArgumentType]
     await transcript.call("result", stock.fail("not a str"))
-    await transcript.call("large", stock.grow(Basket(["x" * 5_000_000])))
     assert b"SL3001" in transcript.content
     assert b"SL3007" in transcript.content
 

@@ -25,7 +25,7 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpServer
 from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, EnvelopeReader, envelope, error_json
-from seamline.mesh.copies import decoded_items
+from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.limits import PRIORITIES
 from seamline.mesh.outcome import error_body, overloaded
 from seamline.module.context import CallContext
@@ -204,7 +204,7 @@ def _decoded(entry: Entry, data: bytes) -> tuple[Any, ...]:
     try:
         return entry.decode(data)
     except CodecError as error:
-        raise InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}") from None
+        raise unfit(f"the arguments of {entry.name} do", error) from None
 
 
 def _message_in_query(entry: Entry, query: bytes) -> bytes:

@@ -22,7 +22,7 @@ from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
 from seamline.mesh.connection import Incoming, Outgoing, too_long
-from seamline.mesh.copies import decoded_items
+from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.errors import IdentityError
 from seamline.mesh.outcome import error_body, overloaded
 from seamline.mesh.refusals import Farewell, Quiet
@@ -237,7 +237,7 @@ class FrameServerConnection(asyncio.Protocol):
         try:
             arguments = entry.decode(body)
         except CodecError as error:
-            self._refuse(stream, InvalidArgument(f"the arguments of {entry.name} do not fit: {error.fact}"))
+            self._refuse(stream, unfit(f"the arguments of {entry.name} do", error))
             return
         limit = entry.limit
         if limit is not None and not limit.admit(context.priority):
