@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only row] [--rounds N] [--quick]``."""
+"""``python -m benchmarks [--only row] [--rounds N] [--quick] [--document]``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from benchmarks.session import FULL, QUICK, Session
 
 def main() -> int:
     options = _options()
+    if options.document:
+        report.document({name: goal for family in FAMILIES for name, goal in family.rows.items()})
+        return 0
     families = _chosen(options.only)
     effort = QUICK if options.quick else FULL
     if options.rounds:
@@ -46,6 +49,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", metavar="ROW", help="measure one row, and those that come with its load")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each side, instead of the usual number")
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing written: does it run at all")
+    parser.add_argument(
+        "--document", action="store_true", help="measure nothing; put the last report into docs/performance.md"
+    )
     return parser.parse_args()
 
 

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.table import Table
 from benchmarks.figures import Row
 
 WIDTH = 180
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -40,7 +43,7 @@ def write(rows: Sequence[Row], path: Path = RESULTS) -> None:
 def merged(new: Sequence[Row], path: Path = RESULTS) -> list[Row]:
     """The rows of the file with ``new`` in place of their namesakes: what a run of some rows leaves behind."""
     known = {row.name: row for row in new}
-    old = [Row(**entry) for entry in json.loads(path.read_text())["rows"]] if path.exists() else []
+    old = _rows(json.loads(path.read_text())) if path.exists() else []
     kept = [known.pop(row.name, row) for row in old]
     return [*kept, *known.values()]
 
@@ -72,6 +75,34 @@ def show(rows: Sequence[Row], goals: Mapping[str, str], console: Console | None 
     (console or Console(width=None if sys.stdout.isatty() else WIDTH)).print(table)
 
 
+def markdown(rows: Sequence[Row], goals: Mapping[str, str]) -> str:
+    """The table as docs/performance.md shows it."""
+    lines = ["| row | unit | ours | peer | theirs | ratio | goal | spread |", "|---|---|---:|---|---:|---:|---:|---:|"]
+    for row in rows:
+        cells = (
+            f"`{row.name}`",
+            row.unit,
+            figure(row.value),
+            row.peer,
+            figure(row.peer_value),
+            f"**{figure(row.ratio)}**",
+            goals.get(row.name, ""),
+            f"{row.spread:.0%}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def document(goals: Mapping[str, str], path: Path = DOCUMENT, results: Path = RESULTS) -> None:
+    """Put the last report's table and machine between the marks in docs/performance.md."""
+    told = json.loads(results.read_text())
+    where = ", ".join(f"{value} {name}" if isinstance(value, int) else value for name, value in told["machine"].items())
+    table = markdown(_rows(told), goals)
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{where.replace('_', ' ')}.\n\n{table}\n{END}{after}")
+
+
 def figure(value: float) -> str:
     """Three significant digits, thousands separated."""
     if math.isnan(value):
@@ -85,6 +116,12 @@ def _strict(row: Row) -> dict[str, str | float | int | None]:
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.to_json().items()
     }
+
+
+def _rows(told: dict[str, Any]) -> list[Row]:
+    return [
+        Row(**{key: math.nan if value is None else value for key, value in entry.items()}) for entry in told["rows"]
+    ]
 
 
 def _processor() -> str:

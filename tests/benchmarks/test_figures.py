@@ -91,6 +91,8 @@ def test_the_report_is_json_even_without_a_ratio(tmp_path: Path):
 
     document = json.loads((tmp_path / "latest.json").read_text(), parse_constant=refuse)
     assert document["rows"][0]["ratio"] is None
+    [row] = report.merged([], tmp_path / "latest.json")
+    assert math.isnan(row.ratio)
 
 
 def test_a_run_of_one_row_keeps_the_others(tmp_path: Path):
@@ -98,6 +100,19 @@ def test_a_run_of_one_row_keeps_the_others(tmp_path: Path):
     report.write([a_row("first"), a_row("second")], path)
     rows = report.merged([a_row("second", ratio=3), a_row("third")], path)
     assert [(row.name, row.ratio) for row in rows] == [("first", 2), ("second", 3), ("third", 2)]
+
+
+def test_the_document_takes_the_table_between_its_marks_again_and_again(tmp_path: Path):
+    report.write([a_row()], tmp_path / "latest.json")
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        report.document({"calls": "≥ 1"}, page, tmp_path / "latest.json")
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert text.count("| `calls` | calls/s | 200 | peer | 100 | **2** | ≥ 1 | 10% |") == 1
+    assert "old" not in text
 
 
 def test_the_table_shows_every_row_with_its_goal():
