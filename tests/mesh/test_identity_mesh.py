@@ -87,7 +87,7 @@ async def test_another_application_of_the_same_root(made: Rig, wire: str):
     stranger.app = APP  # it asks for the right server; its certificate stays what it is
     told, heard = await refused(made, stranger, wire)
     assert "belongs to application 'other', not to 'shop'" in heard
-    assert told
+    assert "belongs to application 'other', not to 'shop'" in told
 
 
 @WIRES

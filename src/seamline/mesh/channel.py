@@ -81,7 +81,9 @@ class FrameChannel:
         error = opening.exception()
         if isinstance(error, CallError):
             raise fresh(error)  # many calls wait for one connection
-        opening.result()
+        verdict = opening.result().verdict
+        if verdict is not None:
+            raise fresh(verdict)
 
     def _begin_opening(self) -> asyncio.Task[ClientConnection]:
         self._opening = asyncio.get_running_loop().create_task(self._open())

@@ -162,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
         self._next_look = 0.0
         self._writable = asyncio.Event()
         self._writable.set()
-        self._verdict: Unauthenticated | None = None
+        self.verdict: Unauthenticated | None = None
 
     # The transport's side.
 
@@ -191,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # In TLS 1.3 a client hears only now that its certificate was refused.
         why = f": {explain_tls_failure(exc)}" if exc is not None else ""
-        self._lose(self._verdict or Unavailable(f"the connection to {self.peer} was lost{why}"))
+        self._lose(self.verdict or Unavailable(f"the connection to {self.peer} was lost{why}"))
 
     def _lose(self, error: Exception, *, abruptly: bool = True) -> None:
         if self.closed:
@@ -229,7 +229,7 @@ class ClientConnection(asyncio.Protocol):
         elif kind == frames.GOAWAY:
             if payload:
                 reason = frames.read_error(payload).message
-                self._verdict = Unauthenticated(
+                self.verdict = Unauthenticated(
                     f"{self.peer} refused this module: {reason}", "Compare trust domain and application of both."
                 )
             self.drain()
@@ -356,8 +356,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, call: _Call, head: CallHead, body: bytes) -> int:
         if self.closed or self.draining:
-            if self._verdict is not None:
-                raise fresh(self._verdict)
+            if self.verdict is not None:
+                raise fresh(self.verdict)
             error = Unavailable(f"the connection to {self.peer} was lost before the call was sent")
             error.started = False
             raise error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from seamline.kernel.codec import Codec, CodecError
 from seamline.mesh.outcome import Refusal
 from seamline.module.contract import MethodSpec
 from seamline.module.errors import InvalidArgument
+
+T = TypeVar("T")
 
 
 def unfit(what: str, error: Exception) -> InvalidArgument:
@@ -61,7 +63,16 @@ def copy_arguments(spec: MethodSpec, arguments: tuple[Any, ...]) -> tuple[Any, .
         raise unfit(f"the arguments of {spec.full_name} do", error) from None
     if upstream is None or spec.item is None:
         return copied
-    return (*copied, decoded_items(upstream, spec.item, spec.full_name))
+    return (*copied, decoded_items(callers_own(upstream), spec.item, spec.full_name))
+
+
+async def callers_own(items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The caller's stream as a handler in its process reads it: what it raises is the caller's, as over a wire."""
+    try:
+        async for item in items:
+            yield item
+    except Exception as error:
+        raise Refusal(error) from None
 
 
 async def decoded_items(items: AsyncIterator[bytes], item: Codec[Any], method: str) -> AsyncIterator[Any]:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from seamline.kernel.codec import CodecError
 from seamline.kernel.settings import MeshRules
 from seamline.kernel.signal.metrics import EdgeStats
-from seamline.mesh.copies import Upstream, copy_arguments, encode_arguments
+from seamline.mesh.copies import Upstream, callers_own, copy_arguments, encode_arguments
 from seamline.mesh.hedge import first_answer
 from seamline.mesh.injected import inject, injects
 from seamline.mesh.limits import PRIORITIES, CircuitBreaker, RetryBudget
 from seamline.mesh.local import seen_by_caller
 from seamline.mesh.outcome import deadline_exceeded, error_body, error_of, overloaded
 from seamline.module.context import CURRENT, CallContext
-from seamline.module.contract import MethodSpec
+from seamline.module.contract import UNARY, MethodSpec
 from seamline.module.errors import CallError, DeadlineExceeded, InternalError, Overloaded, Unavailable
 from seamline.module.values import Fault
 
@@ -77,6 +77,7 @@ class Edge:
         self.entry = self.mesh.services.entries.get(self.name)
         plain = (
             self.entry is not None
+            and self.spec.kind == UNARY
             and not self.mesh.copies
             and not injects(rules)
             and not rules.concurrency_max
@@ -198,8 +199,7 @@ class Edge:
 
     async def _attempt_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
         copies = self.mesh.copies
-        if copies:
-            arguments = copy_arguments(self.spec, arguments)
+        arguments = self._handed_over(arguments)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
@@ -267,8 +267,7 @@ class Edge:
         self, entry: Entry, arguments: tuple[Any, ...], context: CallContext
     ) -> AsyncGenerator[Any]:
         copies = self.mesh.copies
-        if copies:
-            arguments = copy_arguments(self.spec, arguments)
+        arguments = self._handed_over(arguments)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
@@ -377,11 +376,20 @@ class Edge:
         else:
             breaker.forget(ticket)
 
+    def _handed_over(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments as a handler in this process gets them."""
+        if self.mesh.copies:
+            return copy_arguments(self.spec, arguments)
+        if self.spec.item is None:
+            return arguments
+        return (*arguments[:-1], callers_own(arguments[-1]))
+
     def _copied(self, value: Any, entry: Entry, context: CallContext) -> Any:
         try:
-            return self.spec.result.copy(value)
+            data = self.spec.result.encode(value)
         except Exception as error:
             raise seen_by_caller(error, entry, context) from None
+        return self._decoded(data)
 
     def _copied_fault(self, fault: Fault) -> Exception:
         return error_of(error_body(fault), self.name, self.faults)

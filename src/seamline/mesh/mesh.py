@@ -37,6 +37,7 @@ from seamline.module.errors import (
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
+    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.audit import Audit
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.policy import Policy
@@ -249,7 +250,7 @@ class Mesh:
             failure = error
             raise
         finally:
-            self._served(entry, context, trace.span_id, started, failure)
+            self._served(entry, context, trace, started, failure)
 
     async def serve_stream(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
         """Run a streaming handler for a call that was let in, whichever way it came."""
@@ -270,10 +271,10 @@ class Mesh:
             raise
         finally:
             if trace is not None and sampled:
-                self._served(entry, context, trace.span_id, started, failure)
+                self._served(entry, context, trace, started, failure)
 
     def _served(
-        self, entry: Entry, context: CallContext, parent_id: int, started: float, failure: BaseException | None
+        self, entry: Entry, context: CallContext, parent: TraceContext, started: float, failure: BaseException | None
     ) -> None:
         if failure is None or isinstance(failure, Fault):
             status = "ok"
@@ -281,8 +282,10 @@ class Mesh:
             status = failure.connect if isinstance(failure, CallError) else "cancelled"
         assert context.trace is not None
         self.tracer.record(
-            context.trace, parent_id, entry.name, "server", entry.module, context.caller, monotonic() - started, status
-        )
+            context.trace, parent.span_id, entry.name, "server", entry.module, context.caller, monotonic() - started,
+            status,
+        )  # fmt: skip
+        context.trace = parent  # in one process the caller goes on with the same context
 
     def crossed(self, error: BaseException, entry: Entry) -> Exception:
         return crossing(error, entry.name, entry.module, entry.faults)

@@ -29,9 +29,9 @@ FAULT_CODE = "aborted"
 
 
 class Refusal(Exception):
-    """The mesh's own refusal on the callee's side; it carries the error that the caller is to see."""
+    """The mesh's own word on the callee's side; it carries the error that the caller is to see, as it is."""
 
-    def __init__(self, error: CallError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
 

@@ -458,6 +458,7 @@ class MeshPort:
         self.draining = False
         self._http = http
         self.quiet = Quiet()
+        self._stopped = False
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, sock: Any) -> None:
@@ -478,6 +479,8 @@ class MeshPort:
         """The wire that the client chose, or None when there is nothing to say to it."""
         identity = self.mesh.identity
         assert identity is not None
+        if self._stopped:  # a handshake that ended after the end
+            return None
         ssl_object = transport.get_extra_info("ssl_object")
         try:
             caller = identity.authenticate(ssl_object)
@@ -506,6 +509,7 @@ class MeshPort:
         return not self.connections
 
     async def stop(self) -> None:
+        self._stopped = True
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
