@@ -256,7 +256,7 @@ async def test_refusals_are_audited(made: Rig):
     raw.close()
     await _knock_without_certificate(endpoint)
     async with asyncio.timeout(5):
-        while len(lines := _audit(server)) < 2:
+        while len(lines := _audit(server)) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     denied, refused = lines
     assert (denied["decision"], denied["principal"], denied["action"]) == ("deny", "orders", "Stock.take")

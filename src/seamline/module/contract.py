@@ -190,7 +190,7 @@ def _compile_method(cls: type[Contract], name: str, method: Callable[..., Any]) 
     if result_stream is not None and inspect.iscoroutinefunction(method):
         raise ContractError(
             f"{label} returns a stream but is `async def`",
-            f"Write `def {name}(...) -> AsyncIterator[...]` in the contract, and `async def` with `yield` in the service.",
+            f"Write `def {name}(...) -> AsyncIterator[...]` in the contract, and an async generator in the service.",
             place=place,
         )
     marks = dict(getattr(method, "__seamline__", {}))

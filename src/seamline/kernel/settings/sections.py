@@ -110,7 +110,7 @@ class IdentitySettings:
 class RunSettings:
     """``[run]``: how workloads are started, watched, restarted and stopped."""
 
-    ready_timeout_s: float = 30
+    ready_timeout_s: float = 60
     drain_timeout_s: float = 15
     heartbeat_s: float = 1
     hung_after_s: float = 60
