@@ -37,7 +37,7 @@ def test_other(): pytest.skip("allowed")
 )
 def test_pipeline_skips_no_server(tmp_path: Path, pipeline: str, counts: str):
     """Where SEAMLINE_CI is set a skip of a ``needs_server`` test fails, however it skips; elsewhere it is a skip."""
-    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs_server\n")
     (tmp_path / "test_sample.py").write_text(
         SAMPLE.replace("@pytest.mark.needs_server\n@pytest.fixture", "@pytest.fixture")

@@ -26,6 +26,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Rig]:
         yield it
 
 
+@pytest.mark.needs_server
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 async def test_node_calls_a_contract_with_fetch(made: Rig, tmp_path: Path):
     """Unary, GET, fault, deadline, refusal and stream, from a language that knows nothing of Seamline."""

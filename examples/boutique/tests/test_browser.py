@@ -14,6 +14,7 @@ from seamline.testing.app import TopologyApp
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
+    pytest.mark.needs_server,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
     pytest.mark.seamline(topologies=["local"]),
 ]
