@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,6 +57,9 @@ class StandIn:
             os._exit(13)
         if self._told("hang"):
             await asyncio.sleep(3600)
+        if self._told("chatter"):
+            for _ in range(20_000):
+                sys.stdout.write("x" * 100 + "\n")
         if self._told("exit later"):
             asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGSEGV)
         if self._told("block"):

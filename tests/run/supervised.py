@@ -46,7 +46,10 @@ from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
 from seamline.run import supervisor
 options = json.loads(sys.argv[2])
-options["on_ready"] = lambda status: print(json.dumps({"ready": status}), flush=True)
+def on_ready(status):
+    if "unread" not in sys.argv:
+        print(json.dumps({"ready": status}), flush=True)
+options["on_ready"] = on_ready
 try:
     status = supervisor.run(Settings.load(sys.argv[1]), **options)
 except SeamlineError as error:
@@ -83,10 +86,11 @@ class Running:
         self.folder = folder
         self.data = folder / ".seamline"
         self.log = folder / f"output-{number}.jsonl"
+        given: int | None = options.pop("_output", None)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, str(folder), json.dumps(options)],
-                stdout=output,
+                [sys.executable, "-c", LAUNCH, str(folder), json.dumps(options), "" if given is None else "unread"],
+                stdout=output if given is None else given,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(HERE)},  # noqa: TID251  # for the child
             )

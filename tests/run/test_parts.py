@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,6 +40,7 @@ from seamline.run.control import (
 from seamline.run.errors import AttestationError, ControlError, Exit
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload, groups, place
+from seamline.run.printer import Printer
 from seamline.run.process import Process, ended_how
 from seamline.run.registrar import Registrar
 from seamline.run.reload import changed_modules
@@ -94,20 +96,14 @@ def test_a_change_inside_a_module_concerns_it_alone(settings: Settings):
 
 def test_the_book_takes_what_code_prints_as_it_takes_json():
     """Each line with its workload; a terminal is not obeyed; what is not JSON is a message."""
-    output = io.StringIO()
-    book = LogBook(output)
-    line = {
-        "time": "2026-11-22T10:11:12.123Z",
-        "level": "error",
-        "module": "cart",
-        "message": "no \x1b[2Jmug",
-        "order": 7,
-    }
+    shown: list[str] = []
+    book = LogBook(shown.append)
+    line = {"time": "2026-11-22T10:11:12.123Z", "level": "error", "module": "cart", "message": "no \x1b[2Jmug", "n": 7}
     book.write(json.dumps(line).encode(), "back", 1)
     book.write(b"printed \xff", "back", 0)
     book.write(b'{"half": ', "front", 0)
-    first, second, third = output.getvalue().splitlines()
-    assert first == "10:11:12.123 cart           error: no \\x1b[2Jmug order=7"
+    first, second, third = shown
+    assert first == "10:11:12.123 cart           error: no \\x1b[2Jmug n=7"
     assert "printed \\xff" in second
     assert '{"half": ' in third
     assert [each["workload"] for each in book.last()] == ["back", "back", "front"]
@@ -116,31 +112,58 @@ def test_the_book_takes_what_code_prints_as_it_takes_json():
 
 
 def test_colours_are_for_terminals_and_json_passes_through():
-    plain, coloured, passed = io.StringIO(), io.StringIO(), io.StringIO()
+    plain: list[str] = []
+    coloured: list[str] = []
+    passed: list[str] = []
     line = {"level": "warning", "module": "cart", "message": "low"}
-    LogBook(plain).add(line)
-    LogBook(coloured, colour=True).add(line)
-    LogBook(passed, pretty=False).add(line)
-    assert "\x1b[" not in plain.getvalue()
-    assert "\x1b[" in coloured.getvalue()
-    assert json.loads(passed.getvalue()) == line
+    LogBook(plain.append).add(line)
+    LogBook(coloured.append, colour=True).add(line)
+    LogBook(passed.append, pretty=False).add(line)
+    assert "\x1b[" not in plain[0]
+    assert "\x1b[" in coloured[0]
+    assert json.loads(passed[0]) == line
 
 
-def test_a_reader_that_went_away_does_not_stop_the_book():
+def test_a_printer_drops_what_nobody_reads_and_says_so():
+    """A stream that stands still holds nobody up; once it is read again, the gap is told."""
+    reads = threading.Event()
+
+    class Slow(io.StringIO):
+        def write(self, text: str, /) -> int:
+            assert reads.wait(20)
+            return super().write(text)
+
+    stream = Slow()
+    printer = Printer(stream, lines_max=3)
+    for number in range(10):
+        printer.print(f"line {number}")
+    reads.set()
+    until(lambda: "line 2" in stream.getvalue())
+    printer.print("the last")
+    printer.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "line 0"
+    assert lines[-1] == "the last"
+    assert lines[-2].endswith("lines were dropped: nobody read them)")
+
+
+def test_a_reader_that_went_away_ends_nothing():
     """``seamline up | head`` must not end the application."""
 
     class Gone(io.StringIO):
-        def write(self, s: str, /) -> int:
+        def write(self, text: str, /) -> int:
             raise BrokenPipeError
 
-    book = LogBook(Gone())
-    book.add({"message": "still here"})
-    assert len(book.last()) == 1
+    printer = Printer(Gone())
+    printer.print("one")
+    printer.print("two")
+    printer.close(20)
+    assert printer.idle
 
 
 async def test_a_slow_follower_misses_the_oldest_lines():
     """It never holds more than its queue."""
-    book = LogBook(io.StringIO())
+    book = LogBook(lambda _: None)
     with book.follow() as queue:
         for number in range(1500):
             book.add({"message": str(number)})

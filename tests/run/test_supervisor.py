@@ -233,6 +233,19 @@ def test_logs_of_all_workers_are_one_stream(start: Starter):
     assert (line["workload"], line["level"], line["logger"]) == ("orders", "error", "stand_in")
 
 
+def test_output_that_nobody_reads_holds_nothing_up(start: Starter):
+    """Two megabytes into a pipe that is full: it serves, answers, and stops."""
+    start.order(front="chatter")
+    reader, writer = os.pipe()
+    running = start(_output=writer)
+    os.close(writer)
+    until(lambda: running.status()["ready"], "ready")
+    assert running.replicas()["all"]["state"] == "ready"
+    running.signal(signal.SIGTERM)
+    assert running.wait() == Exit.STOPPED
+    os.close(reader)
+
+
 def test_a_deep_data_directory_works(start: Starter, tmp_path: Path):
     """Unix sockets take 107 bytes of path; folders may be deeper."""
     deep = "/".join(["a" * 50] * 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -149,6 +150,31 @@ def test_stopping_in_the_middle_of_a_switch_stops_everything(start: Starter):
     switching.join()
     assert len(refused) == 1
     assert not any(map(alive, pids.values()))
+
+
+def test_stopping_while_a_switch_drains_finishes_what_is_in_flight(start: Starter):
+    """The old gateway's slow request is still answered: the drain that the switch began goes on."""
+    running = start().until_ready()
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(running.get("/slow")))
+    asking.start()
+    until((running.data / "slow").exists)
+    switching = threading.Thread(target=lambda: switch_that_is_broken_off(running))
+    switching.start()
+    until(lambda: running.get()["workload"] == "front", "the new gateway")
+    running.signal(signal.SIGTERM)
+    until(lambda: "stopping: finishing" in running.messages())
+    (running.data / "go").touch()
+    assert running.wait() == 0
+    asking.join()
+    switching.join()
+    assert answers[0]["workload"] == "all"
+
+
+def switch_that_is_broken_off(running: Running) -> None:
+    """A switch that ends with the supervisor."""
+    with contextlib.suppress(SeamlineError):
+        running.ask("switch", topology="services")
 
 
 def test_scaling_adds_and_drains(start: Starter):

@@ -46,7 +46,7 @@ async def stream(settings: Settings, module: str | None, lines: int, *, follow: 
     from seamline.run.admin import AdminClient, RefusedError
     from seamline.run.logbook import LogBook
 
-    book = LogBook(sys.stdout, colour=sys.stdout.isatty())
+    book = LogBook(sys.stdout.write, colour=sys.stdout.isatty())
     arguments: dict[str, Any] = {"follow": follow, "lines": lines, "module": module}
     async for answer in AdminClient(settings.data_folder).request("logs", **arguments):
         if "error" in answer:

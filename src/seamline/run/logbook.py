@@ -7,9 +7,9 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from seamline.kernel.signal.log import JsonLines
 
@@ -26,13 +26,13 @@ class LogBook:
     """Takes lines from anywhere and hands them on.
 
     Args:
-        output: where they are printed.
+        show: prints a line.
         pretty: for people; otherwise one JSON object per line.
-        colour: whether ``output`` understands colours.
+        colour: whether a terminal shows it that understands colours.
     """
 
-    def __init__(self, output: IO[str], *, pretty: bool = True, colour: bool = False) -> None:
-        self._output = output
+    def __init__(self, show: Callable[[str], object], *, pretty: bool = True, colour: bool = False) -> None:
+        self._print = show
         self._pretty = pretty
         self._colour = colour
         self._lines: deque[dict[str, Any]] = deque(maxlen=_KEPT_LINES)
@@ -58,11 +58,7 @@ class LogBook:
                 queue.get_nowait()
             queue.put_nowait(line)
         text = self.pretty(line) if self._pretty else json.dumps(line)
-        try:
-            self._output.write(text + "\n")
-            self._output.flush()
-        except (OSError, ValueError):
-            return  # nobody reads any more; what runs goes on
+        self._print(text)
 
     def last(self, workload: str | None = None, count: int = 10) -> list[dict[str, Any]]:
         """The newest lines, oldest first."""

@@ -336,8 +336,9 @@ class Replica:
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work and finish what is in flight; whether all of it was finished."""
-        if self.state is not State.READY:
+        if self.state not in {State.READY, State.DRAINING}:
             return True
+        # A drain that was broken off, as by a stop in the middle of a switch, is asked for again.
         self._leaving.set()
         self.state = State.DRAINING
         try:

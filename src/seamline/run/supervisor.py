@@ -38,6 +38,7 @@ from seamline.run.lock import DataLock
 from seamline.run.logbook import BookHandler, LogBook
 from seamline.run.operations import AdminServer
 from seamline.run.placement import Workload, place
+from seamline.run.printer import Printer
 from seamline.run.registrar import Registrar
 from seamline.run.replica import Replica, Site
 from seamline.run.sockets import listen_public, listen_unix
@@ -80,7 +81,8 @@ class Supervisor:
         self.testing = testing
         self.clock = SystemClock()
         stream: IO[str] = sys.stdout if output is None else output
-        self.book = LogBook(stream, pretty=settings.telemetry.log == "pretty", colour=stream.isatty())
+        self._printer = Printer(stream)
+        self.book = LogBook(self._printer.print, pretty=settings.telemetry.log == "pretty", colour=stream.isatty())
         self.fleet = Fleet(settings.run.drain_timeout_s)
         self.fleet.outside = {name: Address(*where, workload="external") for name, where in (external or {}).items()}
         self.data = settings.data_folder
@@ -107,6 +109,7 @@ class Supervisor:
         handler = BookHandler(self.book)
         logger = logging.getLogger("seamline")
         with ExitStack() as stack:
+            stack.callback(self._printer.close)
             stack.enter_context(DataLock(self.data))
             logger.addHandler(handler)
             stack.callback(logger.removeHandler, handler)
