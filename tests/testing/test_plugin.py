@@ -96,9 +96,12 @@ async def test_async(topology_app):
     assert (await topology_app.http.get("/nowhere")).status == 404
 def test_plain(topology_app):
     assert asyncio.run(topology_app.stub(Stock).count("pen")) == 100
+def test_uvloop(topology_app):
+    import uvloop
+    assert uvloop.run(topology_app.stub(Stock).count("pen")) == 100
 """
     done = project(tests, "--topologies", "local,processes", "-p", "no:asyncio")
-    assert "4 passed" in done.stdout, done.stdout
+    assert "6 passed" in done.stdout, done.stdout
 
 
 def test_asking_wrongly(project: Run):

@@ -14,7 +14,7 @@ from seamline.testing import NotHereError, Transcript
 from seamline.testing.app import TopologyApp
 
 pytestmark = pytest.mark.seamline(
-    app="tests/testing/kiosk_app", topologies=["local", "copy", "processes", "duo", "monolith"]
+    app="tests/testing/kiosk_app", topologies=["local", "copy", "processes", "processes+http", "duo", "monolith"]
 )
 
 
@@ -56,7 +56,7 @@ async def test_a_fault_does_not_cross_two_seams(topology_app: TopologyApp, trans
     assert b"SL3007" in transcript.content
 
 
-@pytest.mark.seamline(topologies=["copy", "processes", "duo", "monolith"])
+@pytest.mark.seamline(topologies=["copy", "processes", "processes+http", "duo", "monolith"])
 async def test_values_that_do_not_fit(topology_app: TopologyApp, transcript: Transcript):
     """Arguments and results of other types are refused where values are copied or sent; local passes them on."""
     stock = topology_app.stub(Stock)

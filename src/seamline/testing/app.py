@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Contract)
 S = TypeVar("S", bound=Contract)
 _OPERATION_S = 30.0
+_WIRES = ("frames", "http")
 _ERRORS = ("unavailable", "deadline_exceeded", "internal", "resource_exhausted", "permission_denied")
 
 Target = str | type[Contract] | Callable[..., Any]
@@ -275,15 +276,16 @@ def _site(plan: Plan) -> Site:
         from seamline.testing.one_process import OneProcess
 
         return OneProcess(plan, copies=plan.topology == "copy")
-    topology = "services" if plan.topology == "processes" else plan.topology
+    name, _, wire = plan.topology.partition("+")
+    topology = "services" if name == "processes" else name
     known = plan.application.settings.topologies
-    if topology not in known:
-        raise NoSuchTopologyError(
-            f"there is no topology {plan.topology!r}", _nearest(plan.topology, ("local", "copy", "processes", *known))
-        )
+    if topology not in known or wire not in ("", *_WIRES):
+        every = [*known, "processes"]
+        names = ["local", "copy", *every, *(f"{each}+{wire}" for each in every for wire in _WIRES)]
+        raise NoSuchTopologyError(f"there is no topology {plan.topology!r}", _nearest(plan.topology, names))
     from seamline.testing.many_processes import ManyProcesses
 
-    return ManyProcesses(plan, topology)
+    return ManyProcesses(plan, topology, wire)
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:

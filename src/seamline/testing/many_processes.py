@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -48,8 +49,9 @@ class ManyProcesses:
 
     one_process = False
 
-    def __init__(self, plan: Plan, topology: str) -> None:
+    def __init__(self, plan: Plan, topology: str, wire: str = "") -> None:
         self._plan = plan
+        self._wire = wire
         self._topology = topology
         self._admin = AdminClient(plan.data)
         self._clock = SharedClock(plan.data)
@@ -71,7 +73,10 @@ class ManyProcesses:
 
     def _mesh(self, policy: Policy, identity: WorkloadIdentity) -> Mesh:
         application = self._plan.application
-        mesh = Mesh(application.settings.app.name, policy, application.settings.mesh, identity=identity)
+        settings = application.settings.mesh
+        if self._wire:
+            settings = dataclasses.replace(settings, wire=cast("Literal['frames', 'http']", self._wire))
+        mesh = Mesh(application.settings.app.name, policy, settings, identity=identity)
         for contract, module in application.contracts.items():
             mesh.know(contract, module)
         return mesh
@@ -85,7 +90,7 @@ class ManyProcesses:
             topology=self._topology,
             log=str(self._log),
         )
-        self._process = process = await asyncio.to_thread(_spawn, options, self._log)
+        self._process = process = await asyncio.to_thread(_spawn, options, self._log, self._wire)
         leftovers.watch(process.pid)
         said = await asyncio.wait_for(asyncio.to_thread(cast("IO[bytes]", process.stdout).readline), START_S)
         answer: dict[str, Any] = json.loads(said) if said else {"error": {"fact": "the supervisor ended at its start"}}
@@ -227,10 +232,13 @@ def log_of(data: Path) -> Path:
     return data / "test" / "processes.log"
 
 
-def _spawn(options: SupervisorOptions, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(options: SupervisorOptions, log: Path, wire: str) -> subprocess.Popen[bytes]:
     argument = msgspec.json.encode(options).decode()
     # -P: a file of the application must not take the place of a module of the standard library.
     command = [sys.executable, "-P", "-m", "seamline.testing.supervisor", argument]
+    if wire:
+        # Workers read the settings themselves; `env` replaces itself by the command, so that the process id is right.
+        command = ["env", f"SEAMLINE_MESH_WIRE={wire}", *command]
     with log.open("ab") as errors:
         return subprocess.Popen(  # noqa: S603  # the command is our own interpreter and module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, process_group=0

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--topologies",
         default="",
         help="In which topologies tests with topology_app run, between commas: local, copy, processes (the default), "
-        "or topologies of the application.",
+        "or topologies of the application; with +http over the JSON wire.",
     )
     group.addoption("--update-golden", action="store_true", help="Write transcripts to their golden files.")
     parser.addini("seamline_app", "The folder of the application under test, relative to the root.", default="")
@@ -109,7 +109,11 @@ def topology_app(
         return
     app = seamline_running.shared(seamline_app_folder, policy)
     yield app
-    app.reset()
+    try:
+        app.reset()
+    except BaseException:
+        seamline_running.forget(seamline_app_folder, policy)
+        raise
 
 
 @pytest.fixture
@@ -163,6 +167,12 @@ class _Running:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def forget(self, folder: Path, policy: str) -> None:
+        """Stop one that is in no state to be shared on; the next test gets a new one."""
+        found = self._shared.pop((folder, policy))
+        if not isinstance(found, Exception):
+            found.stop()
 
     def stop(self) -> None:
         errors: list[Exception] = []

@@ -66,7 +66,12 @@ def settings_under_test(settings: Settings, data: Path) -> Settings:
         app=dataclasses.replace(settings.app, data=str(data)),
         gateway=dataclasses.replace(settings.gateway, listen="127.0.0.1:0"),
         run=dataclasses.replace(
-            settings.run, ready_timeout_s=60.0, drain_timeout_s=2.0, backoff_first_s=0.05, heartbeat_s=0.5
+            settings.run,
+            ready_timeout_s=60.0,
+            drain_timeout_s=2.0,
+            backoff_first_s=0.05,
+            backoff_longest_s=0.5,
+            heartbeat_s=0.5,
         ),
     )
 
