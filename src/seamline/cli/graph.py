@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +10,6 @@ from seamline.cli import manual, output
 from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Json
-
-if TYPE_CHECKING:
-    from seamline.run.application import Application
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +36,7 @@ def graph(
     if mermaid and as_json:
         raise ArgumentError("--mermaid and --json are both given", "Choose one")
     application = modules.load_application(app_folder)
-    arrows = sorted({*application.graph(), *uses(application)})
+    arrows = application.graph()
     if as_json:
         output.emit(
             {
@@ -64,16 +59,3 @@ def graph(
         typer.echo(picture.tree({name: twigs for name, twigs in branches.items() if twigs}))
         if quiet:
             typer.echo(manual.paragraphs(f"Calling nobody: {', '.join(quiet)}."))
-
-
-def uses(application: Application) -> Iterator[tuple[str, str, str]]:
-    """The arrows of ``use(Contract)`` in the files of each module, found without running them."""
-    owners = {contract.__name__: module for contract, module in application.contracts.items()}
-    for name, module in application.modules.items():
-        for path in module.folder.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                match node:
-                    case ast.Call(func=ast.Name(id="use"), args=[ast.Name(id=contract)]) if contract in owners:
-                        yield name, contract, owners[contract]
-                    case _:
-                        pass

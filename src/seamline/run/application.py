@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import sys
@@ -118,12 +119,15 @@ class Application:
         return wiring.check()
 
     def graph(self) -> list[tuple[str, str, str]]:
-        """The arrows between modules as (caller, contract, callee), in order."""
-        return sorted(
-            (module.name, contract.__name__, self.contracts[contract])
+        """The arrows between modules as (caller, contract, callee), in order: wired, or asked for with ``use``."""
+        owners = {contract.__name__: module for contract, module in self.contracts.items()}
+        arrows = {
+            (module.name, contract, owners[contract])
             for module in self.modules.values()
-            for contract in self.calls_of(module)
-        )
+            for contract in ({c.__name__ for c in self.calls_of(module)} | _used_in(module.folder))
+            if contract in owners
+        }
+        return sorted(arrows)
 
     def providers(self) -> dict[type[Contract], str]:
         return dict(self.contracts)
@@ -189,6 +193,19 @@ def _contracts_in(package: ModuleType) -> list[type[Contract]]:
         and value is not Contract
         and value.__module__ == package.__name__
     ]
+
+
+def _used_in(folder: Path) -> set[str]:
+    """The names of contracts that the files of a module ask for with ``use(Contract)``, found without running them."""
+    used: set[str] = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            match node:
+                case ast.Call(func=ast.Name(id="use"), args=[ast.Name(id=contract)]):
+                    used.add(contract)
+                case _:
+                    pass
+    return used
 
 
 def _module_in(package: str, name: str) -> Module:

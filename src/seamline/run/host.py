@@ -47,7 +47,7 @@ class Host:
         identity: the certificates of the modules, or None when nothing leaves or enters the process.
         policy: who may call what; the application's own when None.
         clock: what modules get when they ask for a Clock.
-        migrate: bring each module's database up to date at the start (the way of development).
+        migrate: bring each module's database up to date at the start (the way of development); else old tables are refused.
         replace: services that stand in for a contract's own (fakes in tests).
     """
 
@@ -118,10 +118,9 @@ class Host:
             return
         database = self._database(module)
         await database.start()
-        if self._migrate:
-            from seamline.kernel.store import prepare
+        from seamline.kernel.store import prepare
 
-            await prepare(database, module.folder / "migrations")
+        await prepare(database, module.folder / "migrations", development=self._migrate)
 
     async def _provide(self, module: Module, wiring: Wiring) -> None:
         for contract in module.provides:
