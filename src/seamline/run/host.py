@@ -47,7 +47,7 @@ class Host:
         identity: the certificates of the modules, or None when nothing leaves or enters the process.
         policy: who may call what; the application's own when None.
         clock: what modules get when they ask for a Clock.
-        migrate: bring each module's database up to date at the start (the way of development); else old tables are refused.
+        migrate: bring each database up to date at the start, as in development; else old tables are refused.
         replace: services that stand in for a contract's own (fakes in tests).
     """
 
