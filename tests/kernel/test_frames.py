@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,26 @@ def test_credit_must_be_four_bytes():
     """A CREDIT of another size is not a frame of ours."""
     with pytest.raises(FrameError):
         frames.read_credit(b"12345")
+
+
+def test_a_busy_connection_is_not_one_slow_frame():
+    """``feed`` tells apart pieces that end within a frame after others were whole, and one frame that never ends."""
+    reader = collecting([], 1000)
+    frame = frames.frame(frames.PING, 0, b"x" * 100)
+    assert reader.feed(frame + frame[:50])
+    assert reader.feed(frame[50:] + frame[:50])
+    assert reader.partial
+    assert not reader.feed(frame[50:80])
+    assert reader.feed(frame[80:])
+    assert not reader.partial
+    assert reader.feed(frames.HEADER.pack(5000, frames.PING, 0))
+    assert not reader.feed(b"x" * 100)
+
+
+def test_a_frame_in_single_bytes_costs_its_own_length():
+    """A megabyte that comes byte by byte is kept as a megabyte."""
+    reader = collecting([], 100_000)
+    reader.feed(frames.HEADER.pack(100_000, frames.PING, 0))
+    for _ in range(50_000):
+        reader.feed(b"x")
+    assert sys.getsizeof(reader._rest) < 100_000  # pyright: ignore[reportPrivateUsage]

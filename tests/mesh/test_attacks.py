@@ -16,6 +16,7 @@ from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.mesh import Mesh
+from seamline.mesh.refusals import Quiet
 
 
 @pytest.fixture
@@ -280,3 +281,93 @@ def _audit(server: Mesh) -> list[dict[str, str]]:
     server.audit.flush()
     folder = Path(server.audit.path)
     return [json.loads(line) for line in folder.read_text().splitlines()] if folder.exists() else []
+
+
+async def test_a_call_taken_back_in_the_same_packet_leaves_nothing(made: Rig):
+    """CALL and CANCEL together, on a server that has not yet served: no place in the limit stays taken."""
+    server, endpoint = await made.serve(StockService())
+    raw = await Raw.open(made, endpoint)
+    body = b'{"seconds":30}'
+    for stream in range(1, 41):
+        raw.send(
+            frames.call_frame(stream, CallHead("Stock.dawdle", 60_000), body) + frames.frame(frames.CANCEL, stream)
+        )
+    raw.send(call(99))
+    kind, stream, _ = await raw.frame()
+    assert (kind, stream) == (frames.RESULT, 99)
+    limit = server.services.entries["Stock.dawdle"].limit
+    assert limit is not None
+    async with asyncio.timeout(5):
+        while limit.inflight:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert server.port.inflight == 0
+    raw.close()
+
+
+async def test_a_call_without_a_deadline_has_the_methods_own(made: Rig):
+    """Nothing runs for ever because a caller of another kind said nothing of time."""
+    service = StockService()
+    _, endpoint = await made.serve(service, rules={"timeout_s": 0.2})
+    raw = await Raw.open(made, endpoint)
+    raw.send(frames.call_frame(1, CallHead("Stock.dawdle", 0), b'{"seconds":30}'))
+    kind, _, payload = await raw.frame()
+    assert (kind, frames.read_error(payload).code) == (frames.FAULT, "deadline_exceeded")
+    service.gate = asyncio.Event()
+    raw.send(frames.call_frame(2, CallHead("Stock.double", 0), b"{}"))
+    kind, _, payload = await raw.frame()
+    assert (kind, frames.read_error(payload).code) == (frames.FAULT, "deadline_exceeded")
+    raw.close()
+
+
+async def test_a_priority_out_of_range_is_nobodys_privilege(made: Rig):
+    """Priority 99 is served as what the method's own rule says, and travels on as that."""
+    _, endpoint = await made.serve(StockService())
+    raw = await Raw.open(made, endpoint)
+    for stream, priority in ((1, 99), (2, -7)):
+        raw.send(frames.call_frame(stream, CallHead("Stock.take", 5000, priority), b'{"sku":"mug"}'))
+        assert await raw.frame() == (frames.RESULT, stream, b'"mugx1"')
+    raw.close()
+
+
+async def test_answers_that_nobody_reads_are_not_kept_without_bound(made: Rig):
+    """A hundred large answers for a peer that does not read: it is cut off, the others are served."""
+
+    class Large(StockService):
+        async def look(self, sku: str) -> str:
+            await super().look(sku)
+            return "x" * 90_000
+
+    service = Large()
+    service.gate = asyncio.Event()
+    server, endpoint = await made.serve(service, frame_bytes_max=100_000, rules={"concurrency_adaptive": False})
+    raw = await Raw.open(made, endpoint)
+    raw.reader._transport.pause_reading()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    for stream in range(1, 201):
+        raw.send(call(stream, method="Stock.look", timeout_ms=60_000))
+    async with asyncio.timeout(5):
+        while server.port.inflight < 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        service.gate.set()
+        while server.port.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    raw.close()
+    await still_serves(made, endpoint)
+
+
+async def test_knocking_does_not_fill_the_log(made: Rig, caplog: pytest.LogCaptureFixture):
+    """Thirty strangers in a row are a line or two, which says how many they stand for."""
+    _, endpoint = await made.serve(StockService())
+    for _ in range(30):
+        await _knock_without_certificate(endpoint)
+    assert 1 <= sum("refused a connection" in record.message for record in caplog.records) < 15
+
+
+def test_what_was_left_unsaid_is_said_with_the_next(caplog: pytest.LogCaptureFixture):
+    """One line a second, with the number of those in between."""
+    now = [10.0]
+    quiet = Quiet(1.0, lambda: now[0])
+    for _ in range(5):
+        quiet.warning("no")
+    now[0] = 11.5
+    quiet.warning("no")
+    assert [record.message for record in caplog.records] == ["no", "no (and 4 more like it)"]

@@ -41,6 +41,8 @@ _log = logging.getLogger("seamline.mesh")
 PARTIAL_FRAME_S = 30.0
 """How long a frame may take to arrive."""
 
+_LARGE_BYTES = 262_144
+
 UNREAD_FRAMES_MAX = 16
 """Answers that are kept for a peer which does not read, in frames of the greatest length."""
 
@@ -86,6 +88,7 @@ class FrameServerConnection(asyncio.Protocol):
         self._streams: dict[int, _Stream] = {}
         self._reader = FrameReader(self._frame, self._oversize, settings.frame_bytes_max)
         self._frame_bytes_max = settings.frame_bytes_max
+        self._unread_bytes = 0
         self._unread_bytes_max = settings.frame_bytes_max * UNREAD_FRAMES_MAX
         self._silence_max_s = settings.keepalive_s * 4
         self._out: list[bytes] = []
@@ -127,6 +130,7 @@ class FrameServerConnection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._unread_bytes = 0
         self._writable.set()
         self._transport.resume_reading()
 
@@ -149,6 +153,8 @@ class FrameServerConnection(asyncio.Protocol):
             self._watch = self._loop.call_later(PARTIAL_FRAME_S / 2, self._check)
 
     def _give_up(self, why: str) -> None:
+        if self._transport.is_closing():
+            return
         self.side.quiet.warning(f"closing the connection of module {self.caller!r}: {why}")
         self._transport.abort()
 
@@ -387,9 +393,20 @@ class FrameServerConnection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         out, self._out = self._out, []
-        if out and not self._closed:
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
-            if not self._writable.is_set() and self._transport.get_write_buffer_size() > self._unread_bytes_max:
+        if not out or self._closed:
+            return
+        data = b"".join(out) if len(out) > 1 else out[0]
+        if len(data) < _LARGE_BYTES:
+            self._write(data)
+            return
+        for one in out:  # a TLS transport notices only between two writes that the peer does not keep up
+            self._write(one)
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if not self._writable.is_set():
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._unread_bytes_max:
                 self._give_up("it does not read its answers")
 
 
