@@ -5,63 +5,72 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mesh.rig import PERMIT_ALL, rig
 
 from seamline.gateway.asgi import AsgiApp
 from seamline.gateway.gateway import Gateway
 from seamline.gateway.routes import Route
-from seamline.gateway.tunnel import TunnelApp, serve_tunnel
+from seamline.gateway.tunnel import Duplex, TunnelApp, serve_tunnel
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.wire.http1_client import HttpPool
+from seamline.mesh.balance import Endpoint
+from seamline.mesh.policy import Policy
 
 
 class MemoryDuplex:
-    """One end of a pair of bounded queues."""
+    """One end of a pair that holds at most eight messages each way."""
 
     def __init__(self) -> None:
-        self.inbox: asyncio.Queue[bytes | None] = asyncio.Queue(8)
+        self.inbox: deque[bytes | None] = deque()
         self.peer: MemoryDuplex = self
-        self.gone = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.gone = False
 
     @classmethod
     def pair(cls) -> tuple[MemoryDuplex, MemoryDuplex]:
         one, other = cls(), cls()
         one.peer, other.peer = other, one
+        other.changed = one.changed
         return one, other
 
     async def send(self, message: bytes, /) -> None:
-        if await self._unless_gone(self.peer.inbox.put(message)) is False:
+        await self._until(lambda: len(self.peer.inbox) < 8)
+        if self.gone:
             raise ConnectionResetError("the other end has gone")
+        self.peer.inbox.append(message)
+        self.changed.set()
 
     async def receive(self) -> bytes | None:
-        if not self.inbox.empty():
-            return self.inbox.get_nowait()
-        found = await self._unless_gone(self.inbox.get())
-        return None if found is False else found
+        await self._until(lambda: bool(self.inbox))
+        self.changed.set()
+        return self.inbox.popleft() if self.inbox else None
 
     async def end(self) -> None:
-        await self._unless_gone(self.peer.inbox.put(None))
+        self.peer.inbox.append(None)
+        self.changed.set()
 
     def cancel(self) -> None:
-        self.gone.set()
-        self.peer.gone.set()
+        self.gone = self.peer.gone = True
+        self.changed.set()
 
-    async def _unless_gone(self, awaitable: Any) -> Any:
-        async with asyncio.TaskGroup() as group:
-            work = group.create_task(awaitable)
-            gone = group.create_task(self.gone.wait())
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            done = work.done()
-            gone.cancel()
-            if not done:
-                work.cancel()
-        return work.result() if done else False
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition() and not self.gone:
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def _serve(app: AsgiApp, stream: Duplex) -> None:
+    await serve_tunnel(stream, app)
 
 
 @dataclass
@@ -91,16 +100,20 @@ class Site:
 Open = Callable[..., Awaitable[Site]]
 
 
-@pytest.fixture(params=["direct", "tunnel"])
+@pytest.fixture(params=["direct", "tunnel", "mesh"])
 def way(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-async def open_gate(way: str) -> AsyncIterator[Open]:
-    """Makes a gateway in front of one app (at "/") or of several by module name."""
+async def open_gate(way: str, tmp_path: Path) -> AsyncIterator[Open]:
+    """Makes a gateway in front of one app (at "/") or of several by module name.
+
+    They are called directly, through a tunnel in memory, or through a tunnel over the mesh.
+    """
     async with contextlib.AsyncExitStack() as stack:
         runners = Runners()
+        made = await stack.enter_async_context(rig(tmp_path))
         stack.push_async_callback(runners.stop)
 
         def through_tunnel(app: AsgiApp) -> AsgiApp:
@@ -111,6 +124,19 @@ async def open_gate(way: str) -> AsyncIterator[Open]:
 
             return TunnelApp(open_stream)
 
+        async def through_mesh(apps: Mapping[str, AsgiApp]) -> dict[str, AsgiApp]:
+            far, near = made.mesh(*apps), made.mesh("gateway")
+            permits = Policy.from_text(PERMIT_ALL, modules={name: {} for name in ("gateway", *apps)}, contracts={})
+            for mesh in (far, near):
+                mesh.policy = permits
+                mesh.refresh()
+            far.tunnels.update({name: partial(_serve, app) for name, app in apps.items()})
+            listener = socket.create_server(("127.0.0.1", 0))
+            await far.port.listen(listener)
+            place = Endpoint("127.0.0.1", listener.getsockname()[1], workload="far")
+            near.set_endpoints({name: [place] for name in apps})
+            return {name: TunnelApp(near.tunnel("gateway", name).open) for name in apps}
+
         async def start(
             apps: AsgiApp | dict[str, AsgiApp],
             routes: list[Route] | None = None,
@@ -120,6 +146,8 @@ async def open_gate(way: str) -> AsyncIterator[Open]:
             known: dict[str, AsgiApp] = {"shop": apps} if callable(apps) else apps
             if way == "tunnel":
                 known = {name: through_tunnel(app) for name, app in known.items()}
+            if way == "mesh":
+                known = await through_mesh(known)
             clock = ManualClock()
             counted: list[tuple[str, str, int]] = []
             gateway = Gateway(

@@ -8,6 +8,7 @@ an app that fails says so in a last message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol, Required, TypedDict, cast
@@ -33,6 +34,7 @@ _log = logging.getLogger("seamline.gateway")
 _PIECE_BYTES = 32_768
 _FAILED = "seamline.failed"
 _NEXT = "next"
+_PARTING_S = 5.0
 _SCOPE_KEYS = (
     "type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path", "headers",
     "client", "server", "subprotocols", "extensions",
@@ -103,7 +105,11 @@ class TunnelApp:
             await stream.send(_encode({key: scope[key] for key in _SCOPE_KEYS if key in scope}))
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(_pump(stream, receive))
-                await self._relay(stream, send)
+                try:
+                    await self._relay(stream, send)
+                except Disconnected:
+                    await _part(stream)
+                    raise
                 pump.cancel()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -124,6 +130,14 @@ class TunnelApp:
             await send(message)
             if following is not None:
                 await send(following)
+
+
+async def _part(stream: Duplex) -> None:
+    """The client has gone, and the app is being told: let it end in its own way, for a while."""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(_PARTING_S):
+            while await stream.receive() is not None:
+                pass
 
 
 async def _pump(stream: Duplex, receive: Receive) -> None:
@@ -193,12 +207,17 @@ async def serve_tunnel(stream: Duplex, app: AsgiApp) -> None:
             gone = True
         return message
 
+    async def send(message: Message) -> None:
+        if gone:
+            raise Disconnected("the client has gone")
+        await answer.send(message)
+
     answer = _Answer(stream)
     try:
         async with asyncio.TaskGroup() as group:
             answer.group = group
             try:
-                await app(scope, receive, answer.send)
+                await app(scope, receive, send)
             finally:
                 answer.group = None
             await answer.flush()
