@@ -1,0 +1,139 @@
+"""The names that users import, and how they are called, change only together with this file."""
+
+from __future__ import annotations
+
+import inspect
+
+import seamline
+
+FROZEN = """
+CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None)
+    caller
+    deadline
+    idempotency_key
+    method
+    module
+    priority
+    trace
+CallError(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Clock
+    monotonic()
+    now()
+    sleep(seconds)
+Contract
+Database(url, module, tables=None, *, wait_s=30.0)
+    close()
+    path
+    read()
+    ready()
+    run_sync(work)
+    session()
+    start()
+    transaction()
+DeadlineExceeded(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Event
+Fault
+    codec()
+    decode(data)
+    encode()
+    message
+InternalError(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+InvalidArgument(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Module(name, *, provides=(), tables=None, owner='')
+    folder
+    mount(app, *, at='/', host=None, wsgi=False)
+    on(event)
+    provide(factory)
+    service(cls)
+    shutdown(function)
+    startup(function)
+Overloaded(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+PermissionDenied(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Place(app='', topology='', workload='', replica=0)
+    app
+    replica
+    topology
+    workload
+Principal(module, user=None)
+    user
+SeamlineError(fact, remedy='', *, place=None)
+    code
+    to_json()
+Unauthenticated(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Unavailable(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+Unimplemented(fact, remedy='', *, place=None)
+    code
+    connect
+    started
+    to_json()
+current()
+idempotent(method)
+place()
+readonly(method)
+timeout(seconds)
+use(contract)
+"""
+
+
+def described() -> list[str]:
+    """One line for each public name: its parameters, and a class's public members."""
+    lines: list[str] = []
+    for name in sorted(seamline.__all__):
+        thing = getattr(seamline, name)
+        lines.append(name + _parameters(thing))
+        if inspect.isclass(thing):
+            members = sorted(m for m in dir(thing) if not m.startswith("_") and m not in dir(Exception))
+            lines.extend(f"    {member}{_parameters(getattr(thing, member))}" for member in members)
+    return lines
+
+
+def _has_own_constructor(cls: type) -> bool:
+    own = [c for c in cls.__mro__ if c.__module__.startswith("seamline") and not getattr(c, "_is_protocol", False)]
+    return any("__init__" in vars(c) for c in own)
+
+
+def _parameters(thing: object) -> str:
+    if not callable(thing):
+        return ""
+    if inspect.isclass(thing) and not _has_own_constructor(thing):
+        return ""
+    signature = inspect.signature(thing)
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values() if p.name != "self"]
+    return str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+
+
+def test_public_names_are_as_they_were():
+    """A name, a parameter or a member that came, went or changed its place shows here."""
+    assert described() == FROZEN.strip().splitlines()
