@@ -50,12 +50,14 @@ class Faces:
         """Run the lifespan of a module's apps and make its face."""
         if not module.mounts:
             return
-        apps = [(mount, _as_asgi(mount)) for mount in module.mounts]
+        apps: list[tuple[Mount, AsgiApp]] = []
         self._lifespans[module.name] = []
-        for _, app in apps:
+        for mount in module.mounts:
+            app = _as_asgi(mount)
             lifespan = Lifespan(app, module.name)
             await lifespan.start()
             self._lifespans[module.name].append(lifespan)
+            apps.append((mount, _with_state(app, lifespan.state)))
         self._apps[module.name] = self._face(module, apps)
 
     async def stop(self, module: Module) -> None:
@@ -144,12 +146,26 @@ def _as_asgi(mount: Mount) -> AsgiApp:
     return wsgi_app(mount.app)
 
 
+def _with_state(app: AsgiApp, state: dict[str, Any]) -> AsgiApp:
+    """The app, each of whose requests gets a copy of what its lifespan left (ASGI's ``state``)."""
+    if not state:
+        return app
+
+    async def stateful(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        scope["state"] = dict(state)
+        await app(scope, receive, send)
+
+    return stateful
+
+
 class Lifespan:
     """Runs an app's ASGI lifespan; an app that has none is left in peace."""
 
     def __init__(self, app: AsgiApp, module: str) -> None:
         self._app = app
         self._module = module
+        self.state: dict[str, Any] = {}
+        """What the app's lifespan leaves for its requests."""
         self._events: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -182,7 +198,7 @@ class Lifespan:
         scope: dict[str, Any] = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": {},
+            "state": self.state,
         }
         try:
             await self._app(scope, self._events.get, self._answers.put)
