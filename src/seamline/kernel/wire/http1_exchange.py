@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from seamline.kernel.wire.http1_message import (
     BUFFERED_BYTES_MAX,
+    CHUNK_OVERHEAD,
     Disconnected,
     Header,
     HttpRefusal,
@@ -20,6 +21,8 @@ _KEEP_ALIVE = b"connection: keep-alive\r\n"
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _JSON = (b"content-type", b"application/json")
 _COALESCE_BYTES = 65_536
+_TURN_BYTES = 262_144
+"""Written without a pause before others get their turn."""
 
 
 class Wire(Protocol):
@@ -51,6 +54,7 @@ class Exchange:
         "_gone",
         "_muted",
         "_remaining",
+        "_unbroken",
         "_wire",
         "begun",
         "disconnected",
@@ -71,6 +75,7 @@ class Exchange:
         self._chunked = False
         self._muted = False
         self._remaining = -1
+        self._unbroken = 0
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -170,8 +175,15 @@ class Exchange:
         waiter = self._wire.writable()
         if waiter is not None:
             await waiter
-            if self.disconnected:
-                raise Disconnected("the client has gone")
+        else:
+            self._unbroken += len(chunk) + CHUNK_OVERHEAD
+            if self._unbroken < _TURN_BYTES:
+                return
+            # A handler that never waits would leave the loop no turn in which to hear that the client has gone.
+            await asyncio.sleep(0)
+        self._unbroken = 0
+        if self.disconnected:
+            raise Disconnected("the client has gone")
 
     def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes, if any, and finish."""
