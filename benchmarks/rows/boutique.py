@@ -6,6 +6,7 @@ that work cost what they cost. CPU is that of every server process together, the
 
 from __future__ import annotations
 
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from benchmarks.peers.boutique_fastapi import start as peer
 from benchmarks.processes import Child, ChildFailed, all_cores, server_core
 from benchmarks.rows import Family
 from benchmarks.session import START_S, Session
-from benchmarks.sides import Side, alternate
+from benchmarks.sides import LoadFailed, Side, alternate
 
 PEER = "FastAPI + httpx services"
 
@@ -34,10 +35,19 @@ CLOSED_ROUNDS_MAX = 3
 START_ROUNDS_MAX = 3
 MEMORY_LOAD_S = 5
 ASK_S = 60
+COMPARED = ("/", "/product/brass-pen", "/search?q=wool", "/cart")
+_PLACE = re.compile(rb'<p class="place">.*?</p>', re.DOTALL)
 
 
 def whole_shop(session: Session) -> list[Row]:
-    sides = [_ours(session, "monolith"), _ours(session, "services"), _theirs(session)]
+    (monolith, one), (services, two), (theirs, three) = (
+        _ours(session, "monolith"),
+        _ours(session, "services"),
+        _theirs(session),
+    )
+    for path in COMPARED:
+        _must_show_the_same(path, one, two, three)
+    sides = [monolith, services, theirs]
     effort = session.effort
     paced: dict[str, Any] = {
         "in_flight": SHOPPERS_PACED,
@@ -46,25 +56,25 @@ def whole_shop(session: Session) -> list[Row]:
     }
     closed: dict[str, Any] = {"in_flight": SHOPPERS_CLOSED, "seconds": CLOSED_S_PER_S * effort.seconds}
     warm_up_s = 2 * effort.warm_up_s
-    monolith, services, theirs = alternate(sides, paced, rounds=effort.rounds, warm_up_s=warm_up_s)
+    slow = alternate(sides, paced, rounds=effort.rounds, warm_up_s=warm_up_s)
     rounds = min(effort.rounds, CLOSED_ROUNDS_MAX)
     full = alternate(sides, closed, rounds=rounds, warm_up_s=warm_up_s)
     return [
-        _row("boutique_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, monolith, theirs),
-        _row("boutique_services_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, services, theirs),
-        _row("boutique_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, monolith, theirs),
-        _row("boutique_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, monolith, theirs),
-        _row("boutique_services_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, services, theirs),
-        _row("boutique_services_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, services, theirs),
+        _row("boutique_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, slow[0], slow[2]),
+        _row("boutique_services_cpu_per_request_vs_fastapi_services", "ms of CPU", _cpu_ms, slow[1], slow[2]),
+        _row("boutique_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, slow[0], slow[2]),
+        _row("boutique_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, slow[0], slow[2]),
+        _row("boutique_services_p50_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p50, slow[1], slow[2]),
+        _row("boutique_services_p99_vs_fastapi_services", f"ms at {RATE_PER_S} pages/s", _p99, slow[1], slow[2]),
         _row("boutique_throughput_vs_fastapi_services", "requests/s", _per_s, full[0], full[2]),
         _row("boutique_services_throughput_vs_fastapi_services", "requests/s", _per_s, full[1], full[2]),
         compare(
             "boutique_monolith_cpu_vs_own_services",
             "ms of CPU",
             "lower",
-            [_cpu_ms(measure) for measure in monolith],
+            [_cpu_ms(measure) for measure in slow[0]],
             "Seamline, services",
-            [_cpu_ms(measure) for measure in services],
+            [_cpu_ms(measure) for measure in slow[1]],
         ),
     ]
 
@@ -113,17 +123,29 @@ FAMILIES = (
 )
 
 
-def _ours(session: Session, topology: str) -> Side:
+def _ours(session: Session, topology: str) -> tuple[Side, int]:
     children, port = start_ours(session, topology, cores=server_core())
     wait_for_page(port, children)
-    return Side(f"Seamline, {topology}", children, _driver(session, port))
+    return Side(f"Seamline, {topology}", children, _driver(session, port)), port
 
 
-def _theirs(session: Session) -> Side:
+def _theirs(session: Session) -> tuple[Side, int]:
     settings = peer.prepare(session, EXAMPLE)
     children, port = peer.start(session, settings, cores=server_core())
     wait_for_page(port, children)
-    return Side(PEER, children, _driver(session, port))
+    return Side(PEER, children, _driver(session, port)), port
+
+
+def _must_show_the_same(path: str, *ports: int) -> None:
+    """A peer that shows less would do less."""
+    pages = {_PLACE.sub(b"", _page(port, path)) for port in ports}
+    if len(pages) != 1:
+        raise LoadFailed(f"the shops show different pages at {path}")
+
+
+def _page(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=START_S) as answer:
+        return answer.read()
 
 
 def _driver(session: Session, port: int) -> Child:
