@@ -147,7 +147,7 @@ class HttpChannel:
         timeout_s = None if context.deadline == NO_DEADLINE else max(left, 0.001)
         try:
             return await self._pool.request(
-                "POST", target, headers, body, timeout_s=timeout_s, replayable=edge.spec.idempotent
+                "POST", target, headers, body, timeout_s=timeout_s, replayable=edge.spec.idempotent, duplex=True
             )
         except TimeoutError:
             raise deadline_exceeded(edge.name) from None

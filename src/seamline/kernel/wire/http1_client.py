@@ -169,6 +169,7 @@ class _ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._method = ""
         self._head: asyncio.Future[HttpResponse] | None = None
+        self._sender: asyncio.Task[None] | None = None
         self._response: HttpResponse | None = None
         self._headers: list[Header] = []
         self._head_bytes = 0
@@ -205,6 +206,7 @@ class _ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._stop_sending()
         response = self._response
         if response is not None and not response.complete and exc is None and self._until_eof(response):
             self._complete()
@@ -269,7 +271,13 @@ class _ClientConnection(asyncio.Protocol):
     # The request's side
 
     async def exchange(
-        self, method: str, target: bytes, headers: Iterable[Header], body: bytes | AsyncIterator[bytes]
+        self,
+        method: str,
+        target: bytes,
+        headers: Iterable[Header],
+        body: bytes | AsyncIterator[bytes],
+        *,
+        duplex: bool = False,
     ) -> HttpResponse:
         """Send the request; return when the head of the answer is there."""
         self._method = method
@@ -279,7 +287,7 @@ class _ClientConnection(asyncio.Protocol):
         self._response = None
         self._head = head = self._loop.create_future()
         try:
-            return await self._exchange(method, target, headers, body, head)
+            return await self._exchange(method, target, headers, body, head, duplex)
         except BaseException:
             self.abort()
             raise
@@ -291,17 +299,17 @@ class _ClientConnection(asyncio.Protocol):
         headers: Iterable[Header],
         body: bytes | AsyncIterator[bytes],
         head: asyncio.Future[HttpResponse],
+        duplex: bool,
     ) -> HttpResponse:
         if isinstance(body, bytes):
             self._send_whole(method, target, headers, body)
             return await head
-        async with asyncio.TaskGroup() as group:
-            sender = group.create_task(self._send_stream(method, target, headers, body))
-            await asyncio.wait((head, sender), return_when=asyncio.FIRST_COMPLETED)
-            if not sender.done():
-                # An answer before the request's end is final: stop sending, and the connection ends.
-                sender.cancel()
-                self._cut_short = True
+        self._sender = sender = self._loop.create_task(self._send_stream(method, target, headers, body))
+        await asyncio.wait((head, sender), return_when=asyncio.FIRST_COMPLETED)
+        if not sender.done() and not (duplex and head.exception() is None and head.result().status == 200):
+            # An answer before the request's end is final: stop sending, and the connection ends.
+            self._stop_sending()
+            await asyncio.wait([sender])
         return await head
 
     def _send_whole(self, method: str, target: bytes, headers: Iterable[Header], body: bytes) -> None:
@@ -322,6 +330,9 @@ class _ClientConnection(asyncio.Protocol):
             assert self._head is not None
             if not self._head.done():
                 self._head.set_exception(error)
+            elif self._response is not None:
+                self._response.fail(error)
+                self.abort()
 
     async def _stream(self, method: str, target: bytes, headers: list[Header], body: AsyncIterator[bytes]) -> None:
         sized = any(name.lower() == b"content-length" for name, _ in headers)
@@ -348,6 +359,7 @@ class _ClientConnection(asyncio.Protocol):
 
     def finished(self) -> None:
         """The answer was read to its end: the connection may serve again."""
+        self._stop_sending()
         self._response = None
         self._head = None
         self.unpause()
@@ -358,8 +370,16 @@ class _ClientConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._keep_alive = False
+        self._stop_sending()
         if not self.lost:
             self.transport.abort()
+
+    def _stop_sending(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None and not sender.done():
+            self._cut_short = True
+            if sender is not asyncio.current_task(self._loop):
+                sender.cancel()
 
     def _until_eof(self, response: HttpResponse) -> bool:
         """Whether the end of the connection is the end of this body."""
@@ -424,12 +444,15 @@ class HttpPool:
         timeout_s: float | None = None,
         *,
         replayable: bool = False,
+        duplex: bool = False,
     ) -> HttpResponse:
         """Send one request; the deadline of ``timeout_s`` holds for the body of the answer too.
 
         A kept-alive connection that turns out to be dead before anything of the answer came is
         replaced once, if the request is ``replayable`` (and its body in one piece). Cancelling
-        closes the connection. Raises HttpClientError, TimeoutError, OSError.
+        closes the connection. With ``duplex`` a body given in pieces goes on beside an answer that
+        has begun with status 200; else such an answer ends it. Raises HttpClientError, TimeoutError,
+        OSError, and what the iterator of the body raises.
         """
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         target = target.encode("ascii") if isinstance(target, str) else target
@@ -437,7 +460,7 @@ class HttpPool:
         async with asyncio.timeout_at(deadline):
             connection = await self._take()
             try:
-                response = await connection.exchange(method, target, headers, body)
+                response = await connection.exchange(method, target, headers, body, duplex=duplex)
             except HttpClientError:
                 stale = connection.used > 1 and not connection.heard
                 if not (stale and replayable and isinstance(body, bytes)):
