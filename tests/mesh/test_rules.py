@@ -299,10 +299,31 @@ async def test_moving_a_module_fails_no_call(made: Rig):
 
 async def test_no_endpoint_is_a_clear_error(made: Rig):
     """A module that runs nowhere, and one whose address nobody listens on."""
-    client = made.mesh("orders", rules={"retries": 0})
+    client = made.mesh("orders", rules={"retries": 0, "wait_for_ready_s": 0})
     stock = client.stub(Stock, "orders")
     with pytest.raises(Unavailable, match="no workload that hosts module 'stock' is known"):
         await stock.take("mug")
     client.set_endpoints({"stock": [Endpoint("127.0.0.1", 1)]})
     with pytest.raises(Unavailable, match=r"module 'stock' at 127\.0\.0\.1:1 could not be reached"):
         await stock.take("mug")
+
+
+async def test_a_callee_that_comes_back_is_waited_for(made: Rig):
+    """While its process is replaced calls wait, streams too; those beyond ``wait_for_ready_s`` fail."""
+    client = made.mesh("orders", rules={"retries": 0, "wait_for_ready_s": 5})
+    stock = client.stub(Stock, "orders")
+    loop = asyncio.get_running_loop()
+
+    async def numbers() -> list[int]:
+        return [n async for n in stock.count(3)]
+
+    waiting = [loop.create_task(stock.take(str(n))) for n in range(20)]
+    streaming = loop.create_task(numbers())
+    await asyncio.sleep(0.1)
+    client.set_endpoints({"stock": [Endpoint("127.0.0.1", 1)]})
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in (*waiting, streaming))
+    _, endpoint = await made.serve(StockService())
+    client.set_endpoints({"stock": [endpoint]})
+    assert await asyncio.gather(*waiting) == [f"{n}x1" for n in range(20)]
+    assert await streaming == [0, 1, 2]

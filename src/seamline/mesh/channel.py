@@ -16,7 +16,7 @@ from seamline.mesh.errors import IdentityError
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded
 from seamline.module.context import CallContext
-from seamline.module.errors import CallError, Unauthenticated, Unavailable
+from seamline.module.errors import CallError, Unauthenticated, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import MeshSettings
@@ -132,8 +132,12 @@ class FrameChannel:
         except TimeoutError:
             raise _unreached(f"{peer} did not accept a connection within {CONNECT_TIMEOUT_S:g} s") from None
         except ssl.SSLError as error:
-            remedy = "Compare trust domain, application and expiry of both certificates."
-            raise _unreached(f"{peer} could not be reached: {explain_tls_failure(error)}", remedy) from None
+            refused = Unavailable(
+                f"{peer} could not be reached: {explain_tls_failure(error)}",
+                "Compare trust domain, application and expiry of both certificates.",
+            )
+            refused.started = False
+            raise refused from None
         except OSError as error:
             raise _unreached(f"{peer} could not be reached: {explain_tls_failure(error)}") from None
         try:
@@ -190,7 +194,5 @@ class FrameChannel:
                 connection.abort()
 
 
-def _unreached(fact: str, remedy: str = "Is its workload running? `seamline status` tells.") -> Unavailable:
-    error = Unavailable(fact, remedy)
-    error.started = False
-    return error
+def _unreached(fact: str) -> Unreachable:
+    return Unreachable(fact, "Is its workload running? `seamline status` tells.")

@@ -19,12 +19,19 @@ from seamline.kernel.signal.metrics import EdgeStats
 from seamline.mesh.copies import Upstream, callers_own, copy_arguments, encode_arguments
 from seamline.mesh.hedge import first_answer
 from seamline.mesh.injected import inject, injects
-from seamline.mesh.limits import PRIORITIES, CircuitBreaker, RetryBudget
+from seamline.mesh.limits import PRIORITIES, CircuitBreaker, Patience, RetryBudget
 from seamline.mesh.local import seen_by_caller
 from seamline.mesh.outcome import deadline_exceeded, error_body, error_of, overloaded
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import UNARY, MethodSpec
-from seamline.module.errors import CallError, DeadlineExceeded, InternalError, Overloaded, Unavailable
+from seamline.module.errors import (
+    CallError,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    Unavailable,
+    Unreachable,
+)
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
@@ -160,6 +167,7 @@ class Edge:
         body, upstream = (b"", None) if entry is not None else self._encoded(arguments, context)
         attempt = 0
         tried: list[Replica] = []
+        waiting = Patience(self.rules.wait_for_ready_s, context.deadline)
         self.budget.call()
         while True:
             try:
@@ -174,6 +182,8 @@ class Edge:
                 else:
                     data = await self._attempt(body, upstream, context, tried)
                 return self._decoded(data)
+            except Unreachable as error:
+                await waiting.pause(error)
             except (Unavailable, Overloaded) as error:
                 attempt += 1
                 touched = self.spec.stream_parameter is not None if upstream is None else upstream.touched
@@ -285,6 +295,7 @@ class Edge:
         body, upstream = self._encoded(arguments, None)
         attempt = 0
         tried: list[Replica] = []
+        waiting = Patience(self.rules.wait_for_ready_s, context.deadline)
         self.budget.call()
         while True:
             begun = False
@@ -294,6 +305,8 @@ class Edge:
                         begun = True
                         yield self._decoded(data)
                 return
+            except Unreachable as error:
+                await waiting.pause(error)
             except (Unavailable, Overloaded) as error:
                 attempt += 1
                 touched = begun or (upstream is not None and upstream.touched)
@@ -371,7 +384,7 @@ class Edge:
                 replica.succeeded()
 
     def _tell(self, breaker: CircuitBreaker, ticket: int, now: float, failure: BaseException | None) -> None:
-        if failure is None or isinstance(failure, (Fault, CallError)):
+        if failure is None or (isinstance(failure, (Fault, CallError)) and not isinstance(failure, Unreachable)):
             breaker.record(ticket, now, not isinstance(failure, _FAILURES))
         else:
             breaker.forget(ticket)

@@ -16,7 +16,7 @@ from seamline.mesh.connection import too_long
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of
 from seamline.module.context import NO_DEADLINE, CallContext
-from seamline.module.errors import InternalError, Unavailable
+from seamline.module.errors import InternalError, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import MeshSettings
@@ -153,12 +153,11 @@ class HttpChannel:
             raise deadline_exceeded(edge.name) from None
         except OSError as error:  # ssl.SSLError is one
             reason = explain_tls_failure(error)
-            failure = Unavailable(
+            sent = error.sent if isinstance(error, HttpClientError) else True
+            raise (Unavailable if sent else Unreachable)(
                 f"module {self._callee!r} at {self._endpoint.address} could not be reached: {reason}",
                 "Is its workload running? `seamline status` tells.",
-            )
-            failure.started = error.sent if isinstance(error, HttpClientError) else True
-            raise failure from None
+            ) from None
 
     async def close(self, timeout_s: float) -> None:
         self._shut = True

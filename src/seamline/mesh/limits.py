@@ -6,8 +6,11 @@ circuit breaker after Nygard, outlier ejection after Envoy.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import random
 from collections import deque
+from time import monotonic
 
 PRIORITIES = {"critical": 2, "normal": 1, "sheddable": 0}
 _SHARE = (0.7, 0.9, 1.0)
@@ -93,6 +96,29 @@ class ConcurrencyLimit:
         gradient = max(0.5, min(1.0, self.TOLERANCE * self._best / average))
         target = self.limit * gradient + (math.sqrt(self.limit) if gradient == 1.0 else 0.0)
         self.limit = max(self.FLOOR, min(self.CEILING, self.limit * 0.8 + target * 0.2))
+
+
+class Patience:
+    """Waits for a callee that nobody can reach, as while its process is replaced, up to a bound.
+
+    Args:
+        seconds: the longest wait for one call.
+        deadline: the call's own, on ``time.monotonic``.
+    """
+
+    __slots__ = ("_end", "_first")
+
+    def __init__(self, seconds: float, deadline: float) -> None:
+        self._end = min(monotonic() + seconds, deadline)
+        self._first = True
+
+    async def pause(self, error: Exception) -> None:
+        """Wait a little; raises ``error`` when there is no time left. The first try of another replica is at once."""
+        pause = 0.0 if self._first else random.uniform(0.02, 0.06)
+        if monotonic() + pause >= self._end:
+            raise error
+        self._first = False
+        await asyncio.sleep(pause)
 
 
 class RetryBudget:

@@ -30,9 +30,9 @@ from seamline.module.errors import (
     CallError,
     InternalError,
     PermissionDenied,
-    Unavailable,
     Unimplemented,
     UnknownContractError,
+    Unreachable,
 )
 from seamline.module.values import Fault
 
@@ -172,15 +172,13 @@ class Mesh:
     # For edges.
 
     def pick(self, callee: str, rules: MeshRules, tried: list[Replica]) -> Replica:
-        """The replica for the next attempt. Raises Unavailable when there is none."""
+        """The replica for the next attempt. Raises Unreachable when there is none."""
         replicas = self._replicas.get(callee)
         replica = replicas.pick(monotonic(), rules.canary, tried[-1] if tried else None) if replicas else None
         if replica is None:
-            error = Unavailable(
+            raise Unreachable(
                 f"no workload that hosts module {callee!r} is known", "Is it running? `seamline status` tells."
             )
-            error.started = False
-            raise error
         return replica
 
     def named_replica(self, callee: str, version_or_workload: str) -> Replica | None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from seamline.kernel.settings import MeshRules
 from seamline.mesh.channel import FrameChannel
 from seamline.mesh.connection import ClientDuplex
-from seamline.module.context import CURRENT
-from seamline.module.errors import Unavailable, Unimplemented
+from seamline.mesh.limits import Patience
+from seamline.module.context import CURRENT, NO_DEADLINE
+from seamline.module.errors import Unavailable, Unimplemented, Unreachable
 
 if TYPE_CHECKING:
     from seamline.mesh.balance import Replica
@@ -33,11 +34,14 @@ class TunnelClient:
         if not mesh.policy.allows(self._caller, self._module, "", "http"):
             raise mesh.denied(self._caller, self._module, "", "http")
         tried: list[Replica] = []
+        waiting = Patience(self._rules.wait_for_ready_s, NO_DEADLINE)
         while True:
-            replica = mesh.pick(self._module, self._rules, tried)
-            tried.append(replica)
             try:
+                replica = mesh.pick(self._module, self._rules, tried)
+                tried.append(replica)
                 return await self._open_on(replica)
+            except Unreachable as error:
+                await waiting.pause(error)
             except Unavailable:
                 if len(tried) > self._rules.retries:
                     raise

@@ -7,6 +7,7 @@ CallError                           a call did not succeed; the same classes in 
   Unauthenticated           SL3003  the caller's identity was not proven: do not retry
   DeadlineExceeded          SL3004  the time is up; whether it happened is not known
   Unavailable               SL3005  the callee could not be reached, or went away
+        Unreachable             SL3005  nobody answers where it should be: waited for, then raised
   Overloaded                SL3006  refused before it began: safe to retry elsewhere, later
   InternalError             SL3007  the handler failed with something the contract does not declare
   Unimplemented             SL3008  the callee does not know the method (another version runs there)
@@ -131,6 +132,12 @@ class Unavailable(CallError):
 
     code = "SL3005"
     connect = "unavailable"
+
+
+class Unreachable(Unavailable):
+    """SL3005: nobody answers where the callee should be; it may be about to come back. The handler never ran."""
+
+    started = False
 
 
 class Overloaded(CallError):

@@ -129,6 +129,8 @@ class MeshRules:
     retry_budget_ratio: float = 0.2
     retry_budget_min_per_s: float = 10
     retry_backoff_ms: float = 5
+    wait_for_ready_s: float = 5
+    """How long a call waits for a callee that nobody can reach now, as while its process is replaced."""
     hedge_after_ms: float = 0
     """0 is off; only a ``@readonly`` method is ever hedged."""
     circuit_error_ratio: float = 0.5
