@@ -1,0 +1,84 @@
+"""The promise, on the whole shop: its topology changes while shoppers shop, and nobody notices.
+
+This runs what a user would type: ``seamline up --detach``, ``seamline load --switches``, ``seamline down``.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SHOP = Path(__file__).parent.parent
+
+
+class Running:
+    """The boutique, started from the command line."""
+
+    def __init__(self, data: Path) -> None:
+        self._where = ["--app", str(SHOP), "--data", str(data)]
+
+    def seamline(self, *arguments: str, status: int = 0, timeout_s: float = 280) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "seamline.cli", *arguments, *self._where],
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        return json.loads(self.seamline(*arguments, "--json"))
+
+    def worker(self, module: str) -> int:
+        """The process that hosts a module."""
+        for workload in self.json("status")["workloads"]:
+            if module in workload["modules"]:
+                return workload["replicas"][0]["pid"]
+        raise AssertionError(module)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path / "data")
+    running.seamline("up", "--detach", "--listen", "127.0.0.1:0")
+    yield running
+    running.seamline("down")
+
+
+def test_ten_switches_under_load_fail_no_request(shop: Running):
+    """Ten switches between one process and eleven while six shoppers shop: 0 failed, by the command's own count."""
+    report = shop.json("load", "--users", "6", "--switches", "10", "--between", "services,monolith")
+    assert report["failed"] == 0, report
+    assert len(report["switches"]) == 10
+    assert all(switch["failed_meanwhile"] == 0 and switch["requests_meanwhile"] > 0 for switch in report["switches"])
+    assert report["requests"] > 500
+
+
+def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
+    """kill -9 of the catalog: what it had in hand is asked again, what comes meanwhile waits for its successor."""
+    shop.seamline("topology", "switch", "services")
+    before = shop.worker("catalog")
+    load = subprocess.Popen(
+        [sys.executable, "-m", "seamline.cli", "load", "--users", "4", "--duration", "8", "--json", *shop._where],  # pyright: ignore[reportPrivateUsage]
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        time.sleep(2)
+        psutil.Process(before).send_signal(signal.SIGKILL)
+        output, _ = load.communicate(timeout=60)
+    finally:
+        load.kill()
+        load.wait()
+    report = json.loads(output)
+    assert report["requests"] > 100
+    assert report["failed"] == 0, report["failures"] if "failures" in report else report
+    assert shop.worker("catalog") != before
+    assert shop.json("load", "--requests", "60")["failed"] == 0
