@@ -1,4 +1,4 @@
-"""The built-in certificate authority: one ECDSA P-256 root per application, kept in ``<data>/ca``.
+"""The built-in certificate authority: one ECDSA P-256 root per application, kept in ``<data>/identity``.
 
 Everything secret is one file, ``authority.json`` (mode 0600 in a folder of mode 0700), written whole and renamed, so
 that a crash leaves the old state or the new. ``bundle.pem`` beside it holds the trusted roots for other tools.
@@ -201,7 +201,7 @@ def _parse_state(content: bytes, trust_domain: str, app: str) -> dict[str, Any]:
         raise AuthorityError(
             f"the authority was made for application {made_for[1]!r} in trust domain {made_for[0]!r}, "
             f"not for {app!r} in {trust_domain!r}",
-            "Use another data folder, or delete its `ca` folder to make a new root.",
+            "Use another data folder, or delete its `identity` folder to make a new root.",
         )
     return state
 
