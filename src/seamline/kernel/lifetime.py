@@ -97,10 +97,24 @@ class _Runner:
         self.task = loop.create_task(self._run(), context=self.context)
 
     async def _run(self) -> None:
+        task = self.task
         try:
-            while self.job is not None:
-                await self._work(self.job)
-                self.job = None
+            while (job := self.job) is not None:
+                while task.cancelling():
+                    task.uncancel()
+                job.begun = True
+                if job.cancelled:
+                    task.cancel()
+                try:
+                    await job.coroutine
+                except asyncio.CancelledError:
+                    if self.pool.stopping:
+                        raise
+                except Exception:
+                    _log.exception("a coroutine given to Runners raised; it should have answered its caller")
+                finally:
+                    job.done = True
+                    job.runner = self.job = None
                 # Where a handler left a context variable behind, the task is spent.
                 if self._marked() or not self.pool.take_back(self):
                     return
@@ -123,24 +137,6 @@ class _Runner:
             or arithmetic.rounding != usual.rounding
             or decimal.getcontext() is not arithmetic
         )
-
-    async def _work(self, job: Running) -> None:
-        task = self.task
-        while task.cancelling():
-            task.uncancel()
-        job.begun = True
-        if job.cancelled:
-            task.cancel()
-        try:
-            await job.coroutine
-        except asyncio.CancelledError:
-            if self.pool.stopping:
-                raise
-        except Exception:
-            _log.exception("a coroutine given to Runners raised; it should have answered its caller")
-        finally:
-            job.done = True
-            job.runner = None
 
 
 class Runners:

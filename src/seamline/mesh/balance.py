@@ -11,8 +11,12 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from seamline.kernel.settings import MeshRules
+
+if TYPE_CHECKING:
+    from seamline.mesh.channel import Channel
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Endpoint:
 class Replica:
     """An endpoint and what calls have learned of it."""
 
-    __slots__ = ("_ejected_until", "_failures", "_stamp", "endpoint", "inflight", "latency_s")
+    __slots__ = ("_ejected_until", "_failures", "_stamp", "channels", "endpoint", "inflight", "latency_s")
 
     DECAY_S = 10.0
     FIRST_S = 0.001
@@ -41,6 +45,8 @@ class Replica:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.channels: dict[str, Channel] = {}
+        """By calling module."""
         self.inflight = 0
         self.latency_s = self.FIRST_S
         self._stamp = monotonic()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
@@ -30,9 +30,14 @@ CONNECT_TIMEOUT_S = 5.0
 class Channel(Protocol):
     """A way to call one replica as one module."""
 
-    async def unary(
+    @property
+    def open(self) -> bool:
+        """Whether it may be called now, without :meth:`ready`."""
+        ...
+
+    def unary(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
-    ) -> bytes: ...
+    ) -> Coroutine[Any, Any, bytes]: ...
 
     def stream(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
@@ -62,6 +67,16 @@ class FrameChannel:
         self._draining: set[ClientConnection] = set()
         self._replace_at = 0.0
         self._shut = False
+
+    @property
+    def open(self) -> bool:
+        connection = self._connection
+        return (
+            connection is not None
+            and not connection.draining
+            and not connection.closed
+            and monotonic() < self._replace_at
+        )
 
     async def ready(self, deadline: float) -> None:
         connection = self._connection
@@ -163,10 +178,10 @@ class FrameChannel:
             raise _unreached(f"the connection to module {self._callee!r} was lost before the call was sent")
         return connection
 
-    async def unary(
+    def unary(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
-    ) -> bytes:
-        return await self._usable().unary(edge.spec, edge.faults, body, context, upstream)
+    ) -> Coroutine[Any, Any, bytes]:
+        return self._usable().unary(edge.spec, edge.faults, body, context, upstream)
 
     def stream(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None

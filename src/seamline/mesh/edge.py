@@ -233,7 +233,9 @@ class Edge:
         failure: BaseException | None = None
         replica.inflight += 1
         try:
-            channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
+            channel = replica.channels.get(self.caller)
+            if channel is None or not channel.open:
+                channel = await self.mesh.channel(self.caller, self.callee, replica, context.deadline)
             started = monotonic()
             return await channel.unary(self, body, context, upstream)
         except BaseException as error:
@@ -322,7 +324,7 @@ class Edge:
         first_s: float | None = None
         replica.inflight += 1
         try:
-            channel = await self.mesh.channel(self.caller, self.callee, replica.endpoint, context.deadline)
+            channel = await self.mesh.channel(self.caller, self.callee, replica, context.deadline)
             started = monotonic()
             async with aclosing(channel.stream(self, body, context, upstream)) as items:
                 async for data in items:

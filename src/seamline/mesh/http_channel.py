@@ -49,6 +49,10 @@ class HttpChannel:
             _CONNECTIONS_MAX,
         )
 
+    @property
+    def open(self) -> bool:
+        return not self._shut
+
     async def ready(self, deadline: float) -> None:  # noqa: ARG002  # the channel's signature
         """Connections are opened by the requests."""
         if self._shut:

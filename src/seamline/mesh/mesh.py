@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -198,7 +198,7 @@ class Mesh:
 
     async def _send_mirror(self, edge: Edge, replica: Replica, body: bytes, context: CallContext) -> None:
         try:
-            channel = await self.channel(edge.caller, edge.callee, replica.endpoint, context.deadline)
+            channel = await self.channel(edge.caller, edge.callee, replica, context.deadline)
             await channel.unary(edge, body, context, None)
         except Exception:
             self.mirror_failures += 1
@@ -209,8 +209,9 @@ class Mesh:
         replicas = self._replicas.get(callee)
         return replicas is not None and replicas.may_eject(now, rules)
 
-    async def channel(self, caller: str, callee: str, endpoint: Endpoint, deadline: float) -> Channel:
+    async def channel(self, caller: str, callee: str, replica: Replica, deadline: float) -> Channel:
         """The connected channel of a module to a replica. Raises what connecting ends in."""
+        endpoint = replica.endpoint
         key = (caller, callee, endpoint)
         channel = self._channels.get(key)
         if channel is None:
@@ -223,6 +224,7 @@ class Mesh:
                 self.identity, self.settings, self.app, caller, callee, endpoint
             )
         await channel.ready(deadline)
+        replica.channels[caller] = channel  # where the next call finds it without waiting
         return channel
 
     def _channel_class(self) -> Callable[..., Channel]:
@@ -232,13 +234,18 @@ class Mesh:
 
         return HttpChannel
 
-    async def serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
+    def serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
         """Run a handler for a call that was let in, whichever way it came."""
         if entry.rules.inject_error == "crash":
             _crash_perhaps(entry.rules)
         trace = context.trace
         if trace is None or not trace.sampled:
-            return await call_local(entry, arguments, context)
+            return call_local(entry, arguments, context)
+        return self._serve_traced(entry, arguments, context, trace)
+
+    async def _serve_traced(
+        self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, trace: TraceContext
+    ) -> Any:
         failure: BaseException | None = None
         context.trace = trace.child()
         started = monotonic()

@@ -48,7 +48,7 @@ class TunnelClient:
 
     async def _open_on(self, replica: Replica) -> ClientDuplex:
         deadline = monotonic() + CONNECT_S
-        channel = await self._mesh.channel(self._caller, self._module, replica.endpoint, deadline)
+        channel = await self._mesh.channel(self._caller, self._module, replica, deadline)
         if not isinstance(channel, FrameChannel):
             raise Unimplemented(
                 "public HTTP to a module in another process travels in frames",
