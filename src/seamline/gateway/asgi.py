@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import types
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -55,13 +56,13 @@ def decoded_path(path: bytes) -> str:
 class AsgiExchange:
     """``receive`` and ``send`` of one HTTP request.
 
-    An answer that comes in one piece leaves in one write. Otherwise the head leaves in the next turn
-    of the loop, so that the client of a slow stream sees it at once.
+    An answer that comes in one piece leaves in one write. Otherwise the head leaves as soon as the app
+    waits for something, so that the client of a slow stream sees it at once.
     """
 
     __slots__ = (
-        "_asked", "_coder", "_error", "_exchange", "_finished", "_flush", "_gzip_bytes_min", "_headers", "_loop",
-        "_shape", "refused", "status",
+        "_asked", "_coder", "_error", "_exchange", "_finished", "_flush", "_gzip_bytes_min", "_head_waits",
+        "_headers", "_loop", "_shape", "_stepping", "refused", "status",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,8 @@ class AsgiExchange:
         self._headers: list[Header] = []
         self._coder: Gzip | None = None
         self._flush: asyncio.Handle | None = None
+        self._head_waits = False
+        self._stepping = False
         self._finished = False
         self._asked = False
         self._error: Exception | None = None
@@ -113,7 +116,9 @@ class AsgiExchange:
                     raise AppProtocolError("the app started its answer twice")
                 self.status = cast("int", message["status"])
                 self._headers = self._shape(self.status, list(message.get("headers") or ()))
-                self._flush = self._loop.call_soon(self._flush_head)
+                self._head_waits = True
+                if not self._stepping:  # a task of the app's own sends: look again when it has had its turn
+                    self._flush = self._loop.call_soon(self.flush_head)
             case "http.response.body":
                 if not self.status or self._finished:
                     raise AppProtocolError("the app sent a body outside its answer")
@@ -121,12 +126,42 @@ class AsgiExchange:
             case kind:
                 raise AppProtocolError(f"the app sent {kind!r} in answer to an HTTP request")
 
-    def withdraw(self) -> None:
-        """The app is over: do not send a head that no body followed."""
-        if self._flush is not None:
-            self._flush.cancel()
+    @types.coroutine
+    def run(self, app: AsgiApp, scope: Scope) -> Generator[Any, Any, None]:
+        """Await the app, and send a waiting head whenever it suspends.
 
-    def _flush_head(self) -> None:
+        To look in the next turn of the loop instead would cost every request a poll of the sockets.
+        """
+        steps: Generator[Any, Any, None] = app(scope, self.receive, self.send).__await__()
+        step: Callable[[Any], Any] = steps.send
+        argument: Any = None
+        try:
+            while True:
+                self._stepping = True
+                try:
+                    awaited = step(argument)
+                except StopIteration:
+                    return
+                finally:
+                    self._stepping = False
+                if self._head_waits:
+                    self.flush_head()
+                try:
+                    step, argument = steps.send, (yield awaited)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # the app's to handle
+                    step, argument = steps.throw, error
+        finally:
+            steps.close()
+            self._head_waits = False  # the app is over: a head that no body followed is not sent
+            if self._flush is not None:
+                self._flush.cancel()
+
+    def flush_head(self) -> None:
+        if not self._head_waits:
+            return
+        self._head_waits = False
         if self._exchange.started or self._exchange.disconnected:
             return
         try:
@@ -145,9 +180,7 @@ class AsgiExchange:
 
     async def _body(self, body: bytes, more: bool) -> None:
         exchange = self._exchange
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+        self._head_waits = False
         if not exchange.started:
             if not more and exchange.request.method != "HEAD":
                 await self._whole(body)

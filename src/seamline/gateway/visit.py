@@ -161,12 +161,10 @@ class Visit:
         self.run = run
         scope = self._scope("http", self.site.scheme, route.root_path)
         try:
-            await self.site.apps(route.module)(scope, run.receive, run.send)
+            await run.run(self.site.apps(route.module), scope)
         except Exception:
             if run.refused is None:  # else the app failed for want of a body that we refused
                 raise
-        finally:
-            run.withdraw()
         if run.refused is not None:
             self._fail(run.refused.status, run.refused.message)
         elif run.unanswered and not self.exchange.disconnected:
