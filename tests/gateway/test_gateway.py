@@ -419,17 +419,22 @@ async def test_an_app_hears_that_the_client_has_gone(open_gate: Open):
         done.set()
 
     async def numbers() -> AsyncIterator[str]:
-        try:
-            while True:
-                yield "1\n"
-                await asyncio.sleep(0.001)
-        finally:
-            done.set()
+        while True:
+            yield "1\n"
+            await asyncio.sleep(0.001)
 
     async def stream(_: StarletteRequest) -> StreamingResponse:
         return StreamingResponse(numbers())
 
-    for target in (app, Starlette(routes=[StarletteRoute("/", stream)])):
+    starlette = Starlette(routes=[StarletteRoute("/", stream)])
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await starlette(scope, receive, send)
+        finally:
+            done.set()
+
+    for target in (app, watched):
         done.clear()
         site = await open_gate(target)
         response = await site.pool.request("GET", "/", timeout_s=10)
