@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import pytest
 
 from kiosk.stock import Basket, OutOfStock, Stock
-from kiosk.till import Till
+from kiosk.till import Sale, SoldOut, Till
 from seamline import PermissionDenied, Unavailable
 from seamline.testing import NotHereError, Transcript
 from seamline.testing.app import TopologyApp
@@ -236,6 +237,38 @@ async def test_a_fake_stands_in(topology_app: TopologyApp, transcript: Transcrip
         assert few.taken == ["unicorn", "unicorn"]
     await transcript.call("the real one again", till.sell("unicorn"))
     await transcript.call("who", stock.who())
+
+
+class EmptyTill(Till):
+    """Has sold nothing but air."""
+
+    async def sell(self, sku: str) -> Sale:
+        raise SoldOut(sku=f"fake {sku}")
+
+    async def sales(self) -> list[str]:
+        return ["air"]
+
+    async def wait(self, seconds: float) -> datetime:
+        raise NotImplementedError
+
+    async def peek(self) -> str:
+        return ""
+
+    async def oversell(self, sku: str) -> int:
+        return 0
+
+    async def hurry(self) -> None: ...
+
+
+async def test_a_fake_of_a_neighbour(topology_app: TopologyApp, transcript: Transcript):
+    """A module that shares the gateway's process in some topologies is replaced there too, and comes back."""
+    http = topology_app.http
+    with topology_app.fake(Till, EmptyTill()):
+        transcript.add("sales of the fake", await http.get("/sales"))
+        transcript.add("its fault", await http.post("/sell", form={"sku": "pen"}))
+    sales = await http.get("/sales")
+    assert sales.status == 200
+    assert "air" not in sales.text
 
 
 async def test_injected_faults(topology_app: TopologyApp, transcript: Transcript):

@@ -186,8 +186,8 @@ class TopologyApp:
             rule |= {"inject_error": error, "inject_error_percent": percent}
         rules = {self._name_of(target): rule}
         self._rules.append(rules)
-        self._apply_rules()
         try:
+            self._apply_rules()
             yield
         finally:
             if crash:

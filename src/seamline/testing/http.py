@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from seamline.kernel.wire.http1_client import HttpPool, HttpResponse
-from seamline.testing.errors import TooSlowError
+from seamline.testing.errors import TestingError, TooSlowError
 from seamline.testing.thread import LoopThread
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -103,7 +103,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         follow: bool = False,
     ) -> Response:
-        """One request, and with ``follow`` those it is sent on to. Raises TooSlowError."""
+        """One request, and with ``follow`` those it is sent on to. Raises TooSlowError or TestingError."""
         kind, content = _content(form, json, body)
         given = {**kind, **(headers or {})}
         for _ in range(_REDIRECTS_MAX):
@@ -114,7 +114,7 @@ class HttpClient:
             path = _path_of(urljoin(path, location))
             if answer.status < 307:
                 method, content, given = "GET", b"", dict(headers or {})
-        raise TooSlowError(f"{path!r} was still a redirect after {_REDIRECTS_MAX}", "Does it lead to itself?")
+        raise TestingError(f"{path!r} was still a redirect after {_REDIRECTS_MAX}", "Does it lead to itself?")
 
     @asynccontextmanager
     async def stream(
