@@ -72,9 +72,10 @@ class EnvelopeReader:
 def error_json(body: ErrorBody) -> dict[str, Any]:
     """A call's failure as Connect writes it."""
     whole = msgspec.json.encode(body)
+    said = f"{body.message}. {body.remedy}" if body.remedy else body.message
     return {
         "code": body.code,
-        "message": f"{body.error}: {body.message} {body.remedy}".strip(" :"),
+        "message": f"{body.error}: {said}".strip(" :"),
         "details": [
             {
                 "type": DETAIL_TYPE,
