@@ -21,9 +21,10 @@ from seamline.kernel.lifetime import Runners, Running
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
-from seamline.mesh.connection import Incoming, Outgoing, too_long
+from seamline.mesh.connection import too_long
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.errors import IdentityError
+from seamline.mesh.flow import Incoming, Outgoing
 from seamline.mesh.outcome import error_body, overloaded
 from seamline.mesh.refusals import Farewell, Quiet
 from seamline.module.context import CallContext
