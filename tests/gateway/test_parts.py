@@ -126,8 +126,8 @@ async def test_a_flask_app_is_served_under_its_mount():
     form = [(b"content-type", b"application/x-www-form-urlencoded")]
     response = await pool.request("POST", "/old/order/mug?q=2", form, b"x=1", timeout_s=20)
     assert await response.read_all() == b"/old|mug|1|2|127.0.0.1"
-    await pool.close()
     assert await gateway.drain(10)  # the app's thread has a last word to say after the body
+    await pool.close()
     await gateway.stop()
 
 
