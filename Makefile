@@ -41,3 +41,6 @@ torture: env ## the long attacks: kill sweeps, fuzzing with a large budget, repe
 format: env
 	$(RUN)ruff format .
 	$(RUN)ruff check --fix .
+
+clean: ## forget the environment and what the examples have stored
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache examples/boutique/.seamline examples/adoption/.seamline

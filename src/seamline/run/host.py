@@ -6,6 +6,7 @@ A worker is a host with sockets and an identity; a test in one process is a host
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,7 +166,11 @@ class Host:
         """Let the public in on a bound socket: the gateway lives in this process."""
         from seamline.gateway.gateway import Gateway
 
-        self._gateway = Gateway(self.settings.gateway, self._gateway_routes(), self._faces.app)
+        settings, folder = self.settings.gateway, self.settings.folder
+        if settings.tls_certificate:  # as everything in seamline.toml, relative to its folder
+            certificate, key = str(folder / settings.tls_certificate), str(folder / settings.tls_key)
+            settings = dataclasses.replace(settings, tls_certificate=certificate, tls_key=key)
+        self._gateway = Gateway(settings, self._gateway_routes(), self._faces.app)
         await self._gateway.serve(sock)
 
     def mounts(self) -> list[PublicRoute]:
