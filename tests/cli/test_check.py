@@ -63,6 +63,13 @@ def test_a_sound_application_passes(folder: Path) -> None:
         ("shopcheck/cart/__init__.py", CONTRACT.replace("item: str", "item: type"), "SL2103", "item"),
         ("shopcheck/cart/module.py", SERVICE.replace("def add", "def put"), "SL2108", "Carts.add"),
         ("seamline.toml", "[app]\nname = 'shopcheck'\nmodules = ['shopcheck.web', 'shopcheck.carts']\n", "SL2110", ""),
+        (
+            "seamline.toml",
+            "[app]\nname = 'shopcheck'\nmodules = ['shopcheck.web', 'shopcheck.cart']\n"
+            "[mesh.methods.'Carts.ad']\nretries = 0\n",
+            "SL1003",
+            "[mesh.methods.Carts.ad]",
+        ),
         ("policy/app.cedar", POLICY.replace("permit", "permti"), "SL4501", ""),
         ("policy/app.cedar", POLICY.replace('Module::"web"', 'Module::"wbe"'), "SL4502", "wbe"),
     ],

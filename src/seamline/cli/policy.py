@@ -9,7 +9,7 @@ import typer
 
 from seamline.cli import manual, modules, output
 from seamline.cli.manual import ManualCommand, ManualGroup
-from seamline.cli.options import App, Json
+from seamline.cli.options import App, Data, Json
 
 if TYPE_CHECKING:
     from seamline.mesh.policy import CaseResult, Policy
@@ -92,6 +92,24 @@ def explain(caller: Caller, call: Call, to: To = None, app_folder: App = None, a
         typer.echo("No policy permits it, and deny is the default.")
     if explanation.remedy:
         typer.echo(f"\n{explanation.remedy}")
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline policy test && seamline policy reload  # what is proven, takes effect
+    """,
+)
+def reload(app_folder: App = None, data: Data = None, as_json: Json = False) -> None:
+    """Read the policy folder again in every process of the running application. A mistake leaves the old in force."""
+    from seamline.cli import connect
+
+    load_policy(app_folder)  # a mistake is told before anybody is asked
+    result = connect.ask(connect.read_settings(app_folder, data), "policy")
+    if as_json:
+        output.emit(result)
+    else:
+        typer.echo("The policy in the folder is in force.")
 
 
 @app.command(

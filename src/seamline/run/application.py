@@ -13,7 +13,8 @@ from typing import Any
 
 from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
-from seamline.kernel.settings import Settings
+from seamline.kernel.settings import Settings, UnknownKeyError
+from seamline.kernel.settings.tables import FILE_NAME, choices
 from seamline.mesh.policy import Policy
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, InsideImportError, ModuleImportError
@@ -99,6 +100,7 @@ class Application:
             except SeamlineError as error:
                 found.append(error)
         found += self._inside_imports()
+        found += self._unknown_rules()
         try:
             self.policy()
         except SeamlineError as error:
@@ -131,6 +133,25 @@ class Application:
 
     def providers(self) -> dict[type[Contract], str]:
         return dict(self.contracts)
+
+    def _unknown_rules(self) -> list[SeamlineError]:
+        """Tables of ``[mesh]`` for contracts and methods that do not exist."""
+        mesh = self.settings.mesh
+        contracts = {contract.__name__ for contract in self.contracts}
+        methods = {m.full_name for c in self.contracts for m in compile_contract(c).methods.values()}
+        return [
+            UnknownKeyError(
+                f"[mesh.{table}.{name}] is for a {kind} that no module provides",
+                choices(name, known),
+                place=f"{FILE_NAME} [mesh.{table}]",
+            )
+            for table, kind, named, known in (
+                ("contracts", "contract", mesh.contracts, contracts),
+                ("methods", "method", mesh.methods, methods),
+            )
+            for name in named
+            if name not in known
+        ]
 
     def _inside_imports(self) -> list[SeamlineError]:
         packages = dict(self.settings.modules)
