@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import threading
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,24 @@ def test_a_broken_module_does_not_take_down_what_runs(shop: Starter):
     assert caught.value.code == "SL5004"
     assert "orders" in caught.value.fact
     assert running.get("/")["placed"] == "nothing"
+
+
+@pytest.mark.parametrize("topology", ["monolith", "services"])
+def test_a_policy_takes_effect_while_it_runs(shop: Starter, topology: str):
+    """`seamline policy reload`: what is no longer permitted is refused; a mistake changes nothing."""
+    running = up(shop, topology)
+    file = shop.folder / "policy" / "shop.cedar"
+    reload = [sys.executable, "-m", "seamline.cli", "policy", "reload", "--app", str(shop.folder)]
+    assert running.get("/mug")["added"] == ["/mug"]
+    file.write_text(POLICY.replace("permit", "permti", 1))
+    assert subprocess.run(reload, capture_output=True, timeout=60, check=False).returncode == 6
+    assert running.get("/pan")["added"]
+    file.write_text("forbid(principal, action, resource);")
+    assert subprocess.run(reload, capture_output=True, timeout=60, check=False).returncode == 0
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        running.get("/pot")
+    assert refused.value.code == 403
+    refused.value.close()
 
 
 def test_an_identity_for_a_test_is_trusted_by_the_mesh(shop: Starter, tmp_path: Path):
