@@ -96,11 +96,12 @@ def markdown(rows: Sequence[Row], goals: Mapping[str, str]) -> str:
 def document(goals: Mapping[str, str], path: Path = DOCUMENT, results: Path = RESULTS) -> None:
     """Put the last report's table and machine between the marks in docs/performance.md."""
     told = json.loads(results.read_text())
-    where = ", ".join(f"{value} {name}" if isinstance(value, int) else value for name, value in told["machine"].items())
+    at = told["machine"]
+    where = f"{at['processor']}, {at['cores']} cores, {at['memory_gb']} GB, {at['system']}, {at['python']}"
     table = markdown(_rows(told), goals)
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{where.replace('_', ' ')}.\n\n{table}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n{where}.\n\n{table}\n{END}{after}")
 
 
 def figure(value: float) -> str:
