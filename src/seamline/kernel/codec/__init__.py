@@ -9,7 +9,8 @@ dataclasses; its values travel as ``{"type": "datetime", "value": ...}``, so tha
 from __future__ import annotations
 
 import functools
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -28,27 +29,25 @@ class CodecError(SeamlineError):
 
 
 class Codec(Generic[T]):
-    """Encodes and decodes values of one type. Build it with :func:`codec`."""
+    """Encodes and decodes values of one type. Build it with :func:`codec`.
+
+    Attributes:
+        encode: the value as JSON; raises what the library underneath raises.
+        decode: the value in the bytes; raises :class:`CodecError` when they do not fit.
+    """
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         self.shape = inspect_type(annotation)
         if self.shape.native:
             self.encode: Any = _ENCODER.encode
-            self._decode = msgspec.json.Decoder[T](annotation).decode
+            self.decode = _decoder(msgspec.json.Decoder[T](annotation).decode, annotation)
         else:
             # Heavy, and not needed by most types.
             from seamline.kernel.codec.by_pydantic import pydantic_functions
 
-            self.encode, self._decode = pydantic_functions(annotation)
-
-    def decode(self, data: bytes) -> T:
-        """The value in ``data``; raises :class:`CodecError` when it does not fit."""
-        try:
-            return cast("T", self._decode(data))
-        except Exception as error:  # also whatever a user's own validator or __post_init__ raises
-            detail = " ".join(str(error).split())[:300]
-            raise CodecError(f"the data is not a {type_name(self.annotation)}: {detail}") from None
+            self.encode, decode = pydantic_functions(annotation)
+            self.decode = _decoder(decode, annotation)
 
     def copy(self, value: T) -> T:
         """What the value would be on the other side of the wire."""
@@ -61,6 +60,17 @@ class Codec(Generic[T]):
         from pydantic import TypeAdapter
 
         return TypeAdapter[Any](self.annotation).json_schema(mode="serialization")
+
+
+def _decoder(decode: Callable[[bytes], Any], annotation: Any) -> Callable[[bytes], Any]:
+    def decode_or_explain(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except Exception as error:  # also whatever a user's own validator or __post_init__ raises
+            detail = " ".join(str(error).split())[:300]
+            raise CodecError(f"the data is not a {type_name(annotation)}: {detail}") from None
+
+    return decode_or_explain
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical")
