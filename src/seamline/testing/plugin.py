@@ -6,6 +6,8 @@ an event loop of its own, so they serve tests of pytest-asyncio and anyio alike,
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -46,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "the topologies it runs in, and whether it gets an application of its own.",
     )
     config.stash[_TRANSCRIPTS] = {}
+    for folder in (config.invocation_params.dir, config.rootpath):
+        if (folder / "seamline.toml").is_file() and str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))  # as `seamline up` does: the tests import the modules, too
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -204,6 +209,17 @@ def _application(folder: Path) -> Application:
 def _marked(node: pytest.Item | pytest.Collector, name: str) -> Any:
     """What the nearest ``seamline`` marker that says anything about ``name`` says."""
     return next((marker.kwargs[name] for marker in node.iter_markers("seamline") if name in marker.kwargs), None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """An async test of an application needs no other plugin; where one takes it, it is left to that one."""
+    mine = "seamline_topology" in pyfuncitem.fixturenames and inspect.iscoroutinefunction(pyfuncitem.obj)
+    if not mine or any(pyfuncitem.get_closest_marker(name) for name in ("anyio", "asyncio", "trio")):
+        return None
+    wanted = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
 
 
 # What pytest tells of a test.
