@@ -4,6 +4,9 @@ UV := .venv/bin/uv
 RUN := .venv/bin/
 # Eleven processes that each compile the same sources wait for nothing: let them keep what they compiled.
 export PYTHONDONTWRITEBYTECODE :=
+# Certificates that the machine trusts, a company's own among them (the second name is of older versions of uv).
+export UV_SYSTEM_CERTS ?= 1
+export UV_NATIVE_TLS ?= 1
 
 .PHONY: env lock demo test check bench torture format clean
 
