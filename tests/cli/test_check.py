@@ -15,6 +15,7 @@ SERVICE = (
     "from seamline import Module\nfrom shopcheck.cart import Carts\nmodule = Module('cart', provides=Carts)\n"
     "@module.service\nclass Service(Carts):\n    async def add(self, item: str) -> int:\n        return 1\n"
 )
+TOML = '[app]\nname = "shopcheck"\nmodules = ["shopcheck.web", "shopcheck.cart"]\n'
 POLICY = 'permit (principal == Module::"web", action in Action::"Carts", resource == Module::"cart");\n'
 
 
@@ -22,7 +23,7 @@ POLICY = 'permit (principal == Module::"web", action in Action::"Carts", resourc
 def folder(tmp_path: Path) -> Path:
     """An application in which nothing is wrong yet."""
     files = {
-        "seamline.toml": '[app]\nname = "shopcheck"\nmodules = ["shopcheck.web", "shopcheck.cart"]\n',
+        "seamline.toml": TOML,
         "policy/app.cedar": POLICY,
         "shopcheck/__init__.py": "",
         "shopcheck/web/__init__.py": "",
@@ -65,8 +66,7 @@ def test_a_sound_application_passes(folder: Path) -> None:
         ("seamline.toml", "[app]\nname = 'shopcheck'\nmodules = ['shopcheck.web', 'shopcheck.carts']\n", "SL2110", ""),
         (
             "seamline.toml",
-            "[app]\nname = 'shopcheck'\nmodules = ['shopcheck.web', 'shopcheck.cart']\n"
-            "[mesh.methods.'Carts.ad']\nretries = 0\n",
+            TOML + "[mesh.methods.'Carts.ad']\nretries = 0\n",
             "SL1003",
             "[mesh.methods.Carts.ad]",
         ),
