@@ -18,7 +18,7 @@ from seamline.mesh.balance import Endpoint, Replica, Replicas
 from seamline.mesh.channel import Channel, FrameChannel
 from seamline.mesh.edge import Edge
 from seamline.mesh.http_wire import HttpFace
-from seamline.mesh.local import call_local, stream_local
+from seamline.mesh.local import call_local, call_unbounded, stream_local
 from seamline.mesh.outcome import crossing
 from seamline.mesh.server import MeshPort
 from seamline.mesh.service import Entry, ServiceTable
@@ -242,6 +242,13 @@ class Mesh:
         if trace is None or not trace.sampled:
             return call_local(entry, arguments, context)
         return self._serve_traced(entry, arguments, context, trace)
+
+    def serve_bounded(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
+        """As :meth:`serve`, for a caller that ends the call itself when its time is up."""
+        trace = context.trace
+        if entry.rules.inject_error == "crash" or (trace is not None and trace.sampled):
+            return self.serve(entry, arguments, context)
+        return call_unbounded(entry, arguments, context)
 
     async def _serve_traced(
         self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, trace: TraceContext

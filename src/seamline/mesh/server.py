@@ -25,7 +25,7 @@ from seamline.mesh.connection import too_long
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.errors import IdentityError
 from seamline.mesh.flow import Incoming, Outgoing
-from seamline.mesh.outcome import error_body, overloaded
+from seamline.mesh.outcome import deadline_exceeded, error_body, overloaded
 from seamline.mesh.refusals import Farewell, Quiet
 from seamline.module.context import CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY
@@ -56,10 +56,12 @@ Tunnel = Callable[["ServerDuplex"], Coroutine[Any, Any, None]]
 class _Stream:
     """A call under way on the callee's side."""
 
-    __slots__ = ("incoming", "outgoing", "running")
+    __slots__ = ("incoming", "late", "outgoing", "running", "timer")
 
     def __init__(self) -> None:
         self.running: Running | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.late = False
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
 
@@ -254,11 +256,13 @@ class FrameServerConnection(asyncio.Protocol):
         call = self._streams[stream] = _Stream()
         kind = entry.spec.kind
         if kind == UNARY:
-            running = self._runners.start(self._serve(stream, entry, limit, arguments, context))
+            running = self._runners.start(self._serve(stream, call, entry, limit, arguments, context))
         else:
             running = self._start_streaming(stream, call, entry, limit, arguments, context)
         if not running.done:
             call.running = running
+            if kind == UNARY:  # a timer costs more than a short call: it is set for those that wait
+                call.timer = self._loop.call_later(max(context.deadline - monotonic(), 0.0), _expire, call)
 
     def _start_streaming(
         self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
@@ -268,7 +272,7 @@ class FrameServerConnection(asyncio.Protocol):
         if kind in (CLIENT_STREAM, BIDI):
             arguments = (*arguments, self._upstream(stream, call, entry))
         if kind == CLIENT_STREAM:
-            return self._runners.start(self._serve(stream, entry, limit, arguments, context))
+            return self._runners.start(self._serve_upload(stream, entry, limit, arguments, context))
         outgoing = call.outgoing = Outgoing(self._credit)
         return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
 
@@ -291,6 +295,34 @@ class FrameServerConnection(asyncio.Protocol):
         return decoded_items(_payloads(call.incoming), entry.spec.item, entry.name)
 
     async def _serve(
+        self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
+        context: CallContext,
+    ) -> None:  # fmt: skip
+        """The hottest code of a callee: few layers, and the deadline is the timer of :meth:`_call`."""
+        started = monotonic()
+        try:
+            result = await self._mesh.serve_bounded(entry, arguments, context)
+            data = self._encoded(entry, result)
+        except (Fault, CallError) as error:
+            self._fail(stream, deadline_exceeded(entry.name) if call.late else error)
+        except asyncio.CancelledError:
+            if not call.late:
+                raise
+            self._fail(stream, deadline_exceeded(entry.name))
+        else:
+            if call.late:
+                self._fail(stream, deadline_exceeded(entry.name))
+            elif self._streams.pop(stream, None) is not None:
+                self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
+        finally:
+            if call.timer is not None:
+                call.timer.cancel()
+            if limit is not None:
+                limit.release(monotonic() - started)
+            if stream in self._streams:
+                self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
+
+    async def _serve_upload(
         self, stream: int, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
         context: CallContext,
     ) -> None:  # fmt: skip
@@ -409,6 +441,12 @@ class FrameServerConnection(asyncio.Protocol):
             self._unread_bytes += len(data)
             if self._unread_bytes > self._unread_bytes_max:
                 self._give_up("it does not read its answers")
+
+
+def _expire(call: _Stream) -> None:
+    call.late = True
+    if call.running is not None:
+        call.running.cancel()
 
 
 class ServerDuplex:

@@ -221,4 +221,4 @@ def _denied(caller: str, callee: str, call: str) -> str:
 
 def _permit_remedy(caller: str, callee: str, call: str) -> str:
     line = f'permit(principal == Module::"{caller}", action == Action::"{call}", resource == Module::"{callee}");'
-    return f"Add `{line}` to policy/{callee}.cedar."
+    return f"Add `{line}` to policy/{callee}.cedar; what runs takes it at `seamline policy reload`."
