@@ -100,6 +100,8 @@ def test_the_running_application_can_be_looked_at_and_changed(pet_store: Path, r
     assert "drained and ended web" in seamline(pet_store, "restart", "web")
     after = as_json(pet_store, "status")
     assert pid_of(before, "web") != pid_of(after, "web")
+    for wrong in ("Greeting", "Greetings.great"):
+        assert "SL9002" in seamline(pet_store, "inject", wrong, "--error", "internal", status=2)
     seamline(pet_store, "inject", "Greetings", "--error", "internal")
     with pytest.raises(urllib.request.HTTPError):
         page(running, "/")

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     [
         (["--topology", "service"], 2, "SL9002: there is no topology 'service'. Did you mean 'services'?"),
         (["--replicas", "web=none"], 2, "SL9002: 'web=none' is not MODULE=N"),
-        (["--replicas", "wbe=2"], 2, "SL9002: there is no module 'wbe'. The modules are web"),
+        (["--replicas", "wbe=2"], 2, "SL9002: there is no module or workload 'wbe'. There are web"),
         (["--listen", "8080"], 2, "SL9002: --listen is '8080'"),
         (["--listen", "a:1", "--port", "1"], 2, "SL9002: --port and --listen are both given"),
         (["--port", "70000"], 2, "usage: Invalid value for '--port'"),

@@ -299,7 +299,7 @@ def test_a_denial_has_words():
     fact, remedy = policy("").denial_text("ads", *CHARGE)
     assert fact == "module 'ads' may not call 'Payments.charge' of 'payments'"
     assert remedy.startswith('Add `permit(principal == Module::"ads", action == Action::"Payments.charge"')
-    assert remedy.endswith("to policy/payments.cedar.")
+    assert remedy.endswith("to policy/payments.cedar; what runs takes it at `seamline policy reload`.")
     _, remedy = policy('forbid(principal == Module::"ads", action, resource);').denial_text("ads", *CHARGE)
     assert remedy == "Forbidden by policy.cedar:1: change it."
     fact, _ = policy("").denial_text("gateway", "payments", "", HTTP)

@@ -36,7 +36,7 @@ def check(app_folder: App = None, as_json: Json = False) -> None:
         plural = "s" if len(found) > 1 else ""
         typer.echo(f"\n{len(found)} finding{plural}; `seamline explain CODE` says more about each.", err=True)
     else:
-        typer.echo(f"{len(modules)} modules, nothing found.")
+        typer.echo(f"{len(modules)} module{'s' if len(modules) != 1 else ''}, nothing found.")
     if found:
         raise typer.Exit(output.STATUS_FOUND_WANTING)
 

@@ -24,7 +24,7 @@ def find_folder(app: Path | None) -> Path:
         if not folder.is_dir():
             raise NoApplicationError(f"there is no folder {str(app)!r}", "Name one that exists with --app")
         if not (folder / FILE).is_file():
-            raise NoApplicationError(f"there is no {FILE} in {str(app)!r}", "Name the application's folder")
+            raise NoApplicationError(f"there is no {FILE} in {str(app)!r}", "Name the folder that has it with --app")
         return folder.resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -54,7 +54,7 @@ def parse_counts(given: list[str], known: list[str]) -> dict[str, int]:
         if not equals or not number.isdigit() or int(number) < 1:
             raise ArgumentError(f"{text!r} is not MODULE=N", "Write a module's name and a number, orders=3")
         if name not in known:
-            raise ArgumentError(f"there is no module {name!r}", f"The modules are {', '.join(known)}")
+            raise ArgumentError(f"there is no module or workload {name!r}", f"There are {', '.join(known)}")
         counts[name] = int(number)
     return counts
 

@@ -67,7 +67,7 @@ def read_file(root: Path, path: Path) -> Iterator[Meaning]:
     lines = dict(TREE_LINE.findall(ast.get_docstring(tree) or ""))
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and (code := code_of(node)):
-            text = inspect.cleandoc(ast.get_docstring(node) or "").removeprefix(f"{code}: ")
+            text = inspect.cleandoc(ast.get_docstring(node) or "").removeprefix(f"{code}: ").replace("``", "`")
             line = lines.get(code) or manual.summary(text)
             yield Meaning(code, node.name, sentence(line), sentence(text), module)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from seamline.cli import connect, output
 from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Data, Json
+
+if TYPE_CHECKING:
+    from seamline.kernel.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
@@ -58,6 +62,7 @@ def inject(
     """
     settings = connect.read_settings(app_folder, data)
     rules = rules_of(targets or [], delay_ms, error, percent, drop=drop, clear=clear)
+    refuse_unknown(settings, rules)
     result = connect.ask(settings, "inject", rules=rules)
     if as_json:
         output.emit({"rules": rules, **result})
@@ -72,6 +77,25 @@ def inject(
             ]
             typer.echo(f"{target}: {' and '.join(filter(None, parts))} in {percent:g} % of the calls.")
         typer.echo("`seamline inject --clear` ends it.")
+
+
+def refuse_unknown(settings: Settings, targets: Iterable[str]) -> None:
+    """Raise ArgumentError for a target that no contract has: its rule would never do anything."""
+    from seamline.kernel.errors import SeamlineError
+    from seamline.module.contract import compile_contract
+    from seamline.run.application import Application
+
+    try:
+        contracts = Application.load(settings.folder, only=(), settings=settings).contracts
+    except SeamlineError:
+        return  # The files were broken after the start; what runs may know the target all the same.
+    known = {name.__name__: tuple(compile_contract(name).methods) for name in contracts}
+    for target in targets:
+        contract, _, method = target.partition(".")
+        if contract not in known:
+            raise ArgumentError(f"there is no contract {contract!r}", f"There are {', '.join(known)}")
+        if method and method not in known[contract]:
+            raise ArgumentError(f"{contract!r} has no method {method!r}", f"It has {', '.join(known[contract])}")
 
 
 def rules_of(

@@ -165,14 +165,15 @@ def find_scenario(settings: Settings | None) -> tuple[str, Scenario]:
     from importlib.util import find_spec
 
     from seamline.cli.load_engine import DEFAULT_SCENARIO
+    from seamline.cli.load_report import NO_SCENARIO
 
     if settings is None or not settings.app.modules:
-        return "GET /", DEFAULT_SCENARIO
+        return NO_SCENARIO, DEFAULT_SCENARIO
     root = settings.app.modules[0].partition(".")[0]
     sys.path.insert(0, str(settings.folder))
     try:
         if find_spec(root) is None or find_spec(f"{root}.load") is None:
-            return "GET /", DEFAULT_SCENARIO
+            return NO_SCENARIO, DEFAULT_SCENARIO
         return f"{root}.load", checked(f"{root}.load")
     finally:
         sys.path.remove(str(settings.folder))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from seamline.cli.load_switch import Switched, Switching
 
 REFRESH_S = 0.25
+NO_SCENARIO = "GET /"
+"""What stands in place of the scenario's name where the application has none."""
 
 
 class Report:
@@ -90,6 +92,9 @@ class Report:
                 self._console.print(
                     f"  {failure.step}: {failure.reason} ({times} at {failure.first_s:.2f} s)", markup=False
                 )
+            if self._scenario == NO_SCENARIO:
+                self._console.print("\nThe application has no scenario, so that every step was GET /.", markup=False)
+                self._console.print("`seamline load --help` says how it gets one.")
         self._console.print()
         self._verdict(tally, switching)
 

@@ -116,11 +116,11 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
         ("prove it", f"{seamline} load --switches 10{here}"),
         ("stop it", stop if stop == "Ctrl-C" else f"{seamline} down{here}"),
     )
-    modules = len(settings.modules)
+    modules = f"{len(settings.modules)} module{'s' if len(settings.modules) != 1 else ''}"
     print()
     print(
         manual.strong(f"{settings.app.name} is up"),
-        f"with {modules} modules in {processes} process{plural}, topology {status['topology']}\n",
+        f"with {modules} in {processes} process{plural}, topology {status['topology']}\n",
     )
     for what, how in rows:
         print(f"  {what:<12} {manual.lit(how)}")

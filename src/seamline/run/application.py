@@ -190,8 +190,14 @@ def _import(dotted: str) -> ModuleType:
         raise ModuleImportError(
             f"{dotted!r} cannot be imported: {type(error).__name__}: {error}",
             "Correct it, or the name in `modules` of seamline.toml.",
-            place=_place_in_traceback(error),
+            place=_place_of(error),
         ) from error
+
+
+def _place_of(error: Exception) -> str | None:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    return _place_in_traceback(error)
 
 
 def _place_in_traceback(error: Exception) -> str | None:
