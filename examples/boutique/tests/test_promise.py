@@ -6,6 +6,7 @@ This runs what a user would type: ``seamline up --detach``, ``seamline load --sw
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -24,11 +25,11 @@ class Running:
     """The boutique, started from the command line."""
 
     def __init__(self, data: Path) -> None:
-        self._where = ["--app", str(SHOP), "--data", str(data)]
+        self.where = ["--app", str(SHOP), "--data", str(data)]
 
     def seamline(self, *arguments: str, status: int = 0, timeout_s: float = 280) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "seamline.cli", *arguments, *self._where],
+            [sys.executable, "-m", "seamline.cli", *arguments, *self.where],
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
@@ -67,7 +68,7 @@ def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
     shop.seamline("topology", "switch", "services")
     before = shop.worker("catalog")
     load = subprocess.Popen(
-        [sys.executable, "-m", "seamline.cli", "load", "--users", "4", "--duration", "8", "--json", *shop._where],  # pyright: ignore[reportPrivateUsage]
+        [sys.executable, "-m", "seamline.cli", "load", "--users", "4", "--duration", "8", "--json", *shop.where],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -82,3 +83,37 @@ def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
     assert report["failed"] == 0, report
     assert shop.worker("catalog") != before
     assert shop.json("load", "--requests", "60")["failed"] == 0
+
+
+@pytest.mark.torture
+def test_a_sweep_of_kills_leaves_a_shop_that_serves(shop: Running):
+    """Twenty workers killed one after another under load: no more fails than what each had in hand."""
+    shop.seamline("topology", "switch", "services")
+    lot = random.Random(11)
+    victims = ["catalog", "cart", "currency", "payments", "shipping", "emails", "checkout", "recommendations", "ads"]
+    load = subprocess.Popen(
+        [sys.executable, "-m", "seamline.cli", "load", "--users", "4", "--duration", "75", "--json", *shop.where],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(20):
+            time.sleep(3)
+            psutil.Process(shop.worker(lot.choice(victims))).send_signal(signal.SIGKILL)
+        output, _ = load.communicate(timeout=120)
+    finally:
+        load.kill()
+        load.wait()
+    report = json.loads(output)
+    assert report["requests"] > 1000
+    assert report["failed"] <= 20 * 4
+    assert shop.json("load", "--requests", "200")["failed"] == 0
+
+
+@pytest.mark.torture
+def test_forty_switches_between_three_topologies_fail_no_request(shop: Running):
+    """The promise, for ten minutes if need be."""
+    for pair in ("duo,services", "monolith,duo"):
+        report = json.loads(
+            shop.seamline("load", "--users", "8", "--switches", "20", "--between", pair, "--json", timeout_s=900)
+        )
+        assert report["failed"] == 0, report

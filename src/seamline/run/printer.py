@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from typing import IO
@@ -19,6 +20,7 @@ class Printer:
 
     def __init__(self, stream: IO[str], lines_max: int = _LINES_MAX) -> None:
         self._stream = stream
+        self._descriptor = _descriptor_of(stream)
         self._waiting: queue.Queue[str | None] = queue.Queue(lines_max)
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="printer", daemon=True)
@@ -50,8 +52,25 @@ class Printer:
     def _run(self) -> None:
         while (line := self._waiting.get()) is not None:
             try:
-                self._stream.write(line + "\n")
-                if self._waiting.empty():
-                    self._stream.flush()
+                self._write(line + "\n")
             except (OSError, ValueError):
                 continue  # nobody reads any more; what runs goes on
+
+    def _write(self, text: str) -> None:
+        if self._descriptor is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        # Not through the stream: a thread that waits in its write holds its lock, and the interpreter, which
+        # flushes it when it ends, would wait for that for ever.
+        left = text.encode(errors="replace")
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+
+def _descriptor_of(stream: IO[str]) -> int | None:
+    try:
+        stream.flush()
+        return stream.fileno()
+    except (OSError, ValueError):  # a stream in memory has none
+        return None
