@@ -55,7 +55,7 @@ InvalidArgument(fact, remedy='', *, place=None)
     connect
     started
     to_json()
-Module(name, *, provides=(), tables=None, owner='')
+Module(name, *, provides=(), tables=None, owner='', version='')
     folder
     mount(app, *, at='/', host=None, wsgi=False)
     on(event)

@@ -35,6 +35,7 @@ class StandIn:
         self._berth = berth
         self.gateway = "front" in berth.modules
         self.routes = [Route("front", "/")] if self.gateway else []
+        self.versions: dict[str, str] = {}
         self._known: dict[str, list[int]] = {}
         self._routes: Sequence[Route] = []
         self._rules: Mapping[str, Any] = {}

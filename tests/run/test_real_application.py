@@ -195,6 +195,21 @@ def test_a_broken_module_does_not_take_down_what_runs(shop: Starter):
     assert running.get("/")["placed"] == "nothing"
 
 
+@pytest.mark.parametrize(("weights", "answers"), [("1 = 1", "nothing"), ("2 = 1", "new")])
+def test_a_canary_gets_the_calls_that_its_weight_says(shop: Starter, weights: str, answers: str):
+    """A second replica runs the code that is there when it starts; `[mesh]` says which version is called."""
+    file = shop.folder / "shop" / "orders" / "module.py"
+    old = file.read_text().replace("provides=Orders)", 'provides=Orders, version="1")')
+    assert 'version="1"' in old
+    file.write_text(old)
+    shop.write(more=f"[mesh.contracts.Orders.canary]\n{weights}")
+    running = up(shop, "services")
+    assert running.get("/")["placed"] == "nothing"
+    file.write_text(old.replace('version="1"', 'version="2"').replace('return "nothing"', 'return "new"'))
+    running.ask("scale", replicas={"orders": 2})
+    assert {running.get("/")["placed"] for _ in range(20)} == {answers}
+
+
 @pytest.mark.parametrize("topology", ["monolith", "services"])
 def test_a_policy_takes_effect_while_it_runs(shop: Starter, topology: str):
     """`seamline policy reload`: what is no longer permitted is refused; a mistake changes nothing."""

@@ -46,6 +46,7 @@ class Module:
         provides: the contract, or contracts, that the module's services implement.
         tables: SQLAlchemy metadata of the module's own database, for migrations.
         owner: the people to ask.
+        version: of the code; canary weights and mirroring in ``[mesh]`` go by it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Module:
         provides: type[Contract] | tuple[type[Contract], ...] = (),
         tables: MetaData | None = None,
         owner: str = "",
+        version: str = "",
     ) -> None:
         if not name.isidentifier() or name != name.lower():
             raise ModuleError(f"{name!r} is not a module name", "Use lower-case letters, digits and underscores.")
@@ -62,6 +64,7 @@ class Module:
         self.provides: tuple[type[Contract], ...] = provides if isinstance(provides, tuple) else (provides,)
         self.tables = tables
         self.owner = owner
+        self.version = version
         self.services: list[type[Contract]] = []
         self.factories: list[Callable[..., Any]] = []
         self.startups: list[Callable[..., Any]] = []

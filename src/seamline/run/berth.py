@@ -22,6 +22,8 @@ class Hosting(Protocol):
     """Whether it can serve the public socket."""
     routes: Sequence[Route]
     """The public faces of its own modules."""
+    versions: Mapping[str, str]
+    """Its modules to the versions of their code, where they have one."""
 
     async def start(self) -> None: ...
     async def serve_mesh(self, listener: socket.socket) -> None: ...

@@ -73,6 +73,8 @@ class Ready(Message, frozen=True):
     gateway: bool
     took_s: float
     routes: list[Route] = []
+    versions: dict[str, str] = {}
+    """Module to the version of its code that this process runs, where it has one."""
 
 
 class Failed(Message, frozen=True):

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
@@ -77,7 +79,8 @@ class Fleet:
         for replica in self.serving:
             if replica.state is State.READY:
                 for module in replica.workload.modules:
-                    found.setdefault(module, []).append(replica.address)
+                    version = replica.versions.get(module, "")
+                    found.setdefault(module, []).append(msgspec.structs.replace(replica.address, version=version))
         for module, address in self.outside.items():
             found[module] = [address]
         return found

@@ -31,6 +31,7 @@ class ModuleHosting:
         )
         self._modules = set(berth.modules)
         self.routes = [Route(*route) for route in self._host.mounts()]
+        self.versions = {name: module.version for name, module in application.modules.items() if module.version}
         front = front_module(application.settings)
         self.gateway = front in self._modules
 

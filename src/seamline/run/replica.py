@@ -93,6 +93,8 @@ class Replica:
         self.state = State.STARTING
         self.gateway = False
         self.routes: list[Route] = []
+        self.versions: dict[str, str] = {}
+        """Module to the version of its code that the process runs."""
         self.restarts = 0
         self.crash_loop: CrashLoop | None = None
         self.beat: Beat | None = None
@@ -276,8 +278,8 @@ class Replica:
                     waiting.set_exception(ControlError(error)) if error else waiting.set_result(result)
             case Beat():
                 self._on_beat(message)
-            case Ready(gateway=gateway, routes=routes):
-                self.gateway, self.routes = gateway, routes
+            case Ready(gateway=gateway, routes=routes, versions=versions):
+                self.gateway, self.routes, self.versions = gateway, routes, versions
                 self._on_ready()
             case Failed(error=error):
                 self._failure = _ReportedError(error)

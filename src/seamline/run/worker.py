@@ -153,7 +153,10 @@ class Worker:
         self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
         spare_the_collector()
         self._ready = True
-        self._channel.send(Ready(gateway=host.gateway, took_s=time.monotonic() - self._began, routes=list(host.routes)))
+        took_s = time.monotonic() - self._began
+        self._channel.send(
+            Ready(gateway=host.gateway, took_s=took_s, routes=list(host.routes), versions=dict(host.versions))
+        )
 
     # Identity.
 
