@@ -78,8 +78,6 @@ Place(app='', topology='', workload='', replica=0)
     replica
     topology
     workload
-Principal(module, user=None)
-    user
 SeamlineError(fact, remedy='', *, place=None)
     code
     to_json()

@@ -4,7 +4,7 @@ Nothing here talks to a network, knows a policy or starts a process: the call po
 the mesh makes it.
 """
 
-from seamline.module.context import CallContext, Place, Principal, current, place
+from seamline.module.context import CallContext, Place, current, place
 from seamline.module.contract import Contract, compile_contract, idempotent, readonly, timeout
 from seamline.module.errors import (
     CallError,
@@ -36,7 +36,6 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Place",
-    "Principal",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

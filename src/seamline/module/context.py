@@ -49,14 +49,6 @@ def current() -> CallContext | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Principal:
-    """Who is asking. ``module`` is the acting module; a user or an agent may stand behind it."""
-
-    module: str
-    user: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Place:
     """Where this process stands: the application, the topology in force, the workload and its replica."""
 

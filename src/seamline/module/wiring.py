@@ -1,7 +1,7 @@
 """Wiring by type: constructors, factories and handlers say what they need in their annotations.
 
 Three sources answer: contracts of other modules (as stubs bound to the asking module's identity), what the
-platform gives (Database, Clock, Principal, ...), and what the module's own factories make.
+platform gives (Database, Clock, Settings, ...), and what the module's own factories make.
 """
 
 from __future__ import annotations

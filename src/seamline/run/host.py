@@ -22,6 +22,7 @@ from seamline.mesh.mesh import Mesh
 from seamline.module.context import CURRENT
 from seamline.module.contract import Contract
 from seamline.module.module import Module
+from seamline.module.port import CallPort
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class
 from seamline.run.faces import Faces, PublicRoute
@@ -86,6 +87,7 @@ class Host:
             tracer=Tracer(settings.telemetry.sample),
             copies=settings.app.isolation == "copy" if copies is None else copies,
         )
+        self.port: CallPort = self.mesh
         for contract, module in application.contracts.items():
             self.mesh.know(contract, module)
         self._databases: dict[str, Database] = {}
@@ -156,7 +158,7 @@ class Host:
 
     def stub(self, contract: type[C], caller: str) -> C:
         """A stub of ``contract`` that calls as the module ``caller``."""
-        return self.mesh.stub(contract, caller)
+        return self.port.stub(contract, caller)
 
     async def serve_mesh(self, sock: socket.socket) -> None:
         """Take calls of other processes on a bound socket."""

@@ -11,14 +11,6 @@ from collections.abc import Sequence
 BUCKETS = 140
 
 
-def bucket_of(micros: int) -> int:
-    """The bucket of a latency in whole microseconds."""
-    if micros < 4:
-        return max(micros, 0)
-    bits = micros.bit_length()
-    return min(((bits - 2) << 2) + ((micros >> (bits - 3)) & 3), BUCKETS - 1)
-
-
 def bucket_ms(bucket: int) -> float:
     """The middle of a bucket, in milliseconds."""
     if bucket < 4:
