@@ -261,7 +261,7 @@ class FrameServerConnection(asyncio.Protocol):
             running = self._start_streaming(stream, call, entry, limit, arguments, context)
         if not running.done:
             call.running = running
-            if kind == UNARY:  # a timer costs more than a short call: it is set for those that wait
+            if kind in (UNARY, CLIENT_STREAM):  # a timer costs more than a short call: it is set for those that wait
                 call.timer = self._loop.call_later(max(context.deadline - monotonic(), 0.0), _expire, call)
 
     def _start_streaming(
@@ -272,7 +272,7 @@ class FrameServerConnection(asyncio.Protocol):
         if kind in (CLIENT_STREAM, BIDI):
             arguments = (*arguments, self._upstream(stream, call, entry))
         if kind == CLIENT_STREAM:
-            return self._runners.start(self._serve_upload(stream, entry, limit, arguments, context))
+            return self._runners.start(self._serve(stream, call, entry, limit, arguments, context))
         outgoing = call.outgoing = Outgoing(self._credit)
         return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
 
@@ -317,25 +317,6 @@ class FrameServerConnection(asyncio.Protocol):
         finally:
             if call.timer is not None:
                 call.timer.cancel()
-            if limit is not None:
-                limit.release(monotonic() - started)
-            if stream in self._streams:
-                self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
-
-    async def _serve_upload(
-        self, stream: int, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
-        context: CallContext,
-    ) -> None:  # fmt: skip
-        started = monotonic()
-        try:
-            result = await self._mesh.serve(entry, arguments, context)
-            data = self._encoded(entry, result)
-        except (Fault, CallError) as error:
-            self._fail(stream, error)
-        else:
-            if self._streams.pop(stream, None) is not None:
-                self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
-        finally:
             if limit is not None:
                 limit.release(monotonic() - started)
             if stream in self._streams:
