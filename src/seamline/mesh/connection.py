@@ -350,10 +350,7 @@ class ClientConnection(asyncio.Protocol):
         except CallError as error:
             raise fresh(error) from None
         finally:
-            if self._calls.pop(stream, None) is not None:
-                self._send(frames.frame(frames.CANCEL, stream))
-            if self.draining:
-                self._close_if_idle()
+            self.forget(stream)
             if pump is not None:
                 await _end(pump)
 
