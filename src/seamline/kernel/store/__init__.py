@@ -6,8 +6,10 @@ The log of events and the journal of sagas are not here: they use this.
 
 from __future__ import annotations
 
+from seamline.kernel.store.combine import Combiner
 from seamline.kernel.store.database import Database, sqlite_url
 from seamline.kernel.store.errors import StoreError
 from seamline.kernel.store.migrations import prepare
+from seamline.kernel.store.unit import Unit, set_scope_source
 
-__all__ = ["Database", "StoreError", "prepare", "sqlite_url"]
+__all__ = ["Combiner", "Database", "StoreError", "Unit", "prepare", "set_scope_source", "sqlite_url"]

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 from sqlalchemy.util import greenlet_spawn
 
 from seamline.kernel.store.errors import (
@@ -19,6 +19,7 @@ from seamline.kernel.store.errors import (
     StoreError,
 )
 from seamline.kernel.store.postgresql import PostgresqlServer, sqlstate
+from seamline.kernel.store.unit import Unit, unit_of
 
 _READ_ONLY_STATE = "25006"
 
@@ -31,20 +32,28 @@ class Access:
         self.writes = writes
         self.engine: AsyncEngine | None = None
         self.server: PostgresqlServer | None = None
-        self._inside: set[asyncio.Task[object] | None] = set()
+        self._inside: dict[asyncio.Task[object] | None, AsyncConnection | None] = {}
+
+    @property
+    def current(self) -> AsyncConnection | None:
+        """The transaction that this task is inside of."""
+        return self._inside.get(asyncio.current_task())
+
+    def nested(self) -> NestedTransactionError:
+        return NestedTransactionError(
+            "a transaction is opened inside a transaction of the same module and would wait for itself",
+            "Pass the outer one on, or use its begin_nested() for a part that may fail alone",
+            place=self.module,
+        )
 
     async def enter(self) -> AsyncConnection:
         if self.engine is None:
             raise NotStartedError("the database is not open", "Use it between start() and close()", place=self.module)
+        task = asyncio.current_task()
         if self.writes:
-            task = asyncio.current_task()
             if task in self._inside:
-                raise NestedTransactionError(
-                    "a transaction is opened inside a transaction of the same module and would wait for itself",
-                    "Pass the outer one on, or use its begin_nested() for a part that may fail alone",
-                    place=self.module,
-                )
-            self._inside.add(task)
+                raise self.nested()
+            self._inside[task] = None
         try:
             connection = self.engine.connect()
             if self.server is None:
@@ -53,8 +62,10 @@ class Access:
                 async with self.server.reachable():
                     await connection.start()
         except BaseException:
-            self._inside.discard(asyncio.current_task())
+            self._inside.pop(task, None)
             raise
+        if self.writes:
+            self._inside[task] = connection
         return connection
 
     async def leave(self, connection: AsyncConnection, *, commit: bool) -> None:
@@ -67,7 +78,13 @@ class Access:
                 await greenlet_spawn(plain.close)  # rolls back
         finally:
             if self.writes:
-                self._inside.discard(asyncio.current_task())
+                self._forget(connection)
+
+    def _forget(self, connection: AsyncConnection) -> None:
+        task = asyncio.current_task()
+        if self._inside.get(task) is not connection:  # a unit may end in another task than the one that began it
+            task = next((each for each, held in self._inside.items() if held is connection), task)
+        self._inside.pop(task, None)
 
     def explained(self, error: BaseException) -> StoreError | None:
         """What a driver's error means to the module, where it means more than the driver says."""
@@ -84,21 +101,38 @@ class Access:
 
 
 class Block:
-    """``async with db.transaction()``: a class, because a generator would cost more than the statement."""
+    """``async with db.transaction()``: a class, because a generator would cost more than the statement.
 
-    __slots__ = ("_access", "_connection")
+    Inside a unit of work the block is a part of the unit's transaction.
+    """
 
-    def __init__(self, access: Access) -> None:
+    __slots__ = ("_access", "_connection", "_part", "_unit", "_writing")
+
+    def __init__(self, access: Access, writing: Access) -> None:
         self._access = access
+        self._writing = writing
+        self._unit: Unit | None = None
+        self._part: AsyncTransaction | None = None
 
     async def __aenter__(self) -> AsyncConnection:
+        unit = unit_of(self._writing)
+        if unit is not None and (self._access.writes or (unit.begun and not unit.inside_part)):
+            if unit.inside_part:
+                raise self._access.nested()
+            self._part = await unit.enter_part()
+            self._unit = unit
+            return await unit.connection()
         self._connection = connection = await self._access.enter()
         return connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._access.leave(self._connection, commit=error is None)
+        keep = error is None
+        if self._unit is not None and self._part is not None:
+            await self._unit.leave_part(self._part, keep=keep and self._access.writes)
+        else:
+            await self._access.leave(self._connection, commit=keep)
         if error is not None:
             explained = self._access.explained(error)
             if explained is not None:

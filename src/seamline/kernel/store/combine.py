@@ -1,0 +1,70 @@
+"""Many small writes as few large ones: what is asked for while one is on its way to disk goes with the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from seamline.kernel.lifetime import TaskOwner
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Combiner(Generic[T, R]):
+    """Gathers items from many tasks for ``flush``, of which one runs at a time.
+
+    Args:
+        flush: writes the items, in order, and gives one outcome for each: its result, or the exception it failed
+            with alone. When it raises, all of them fail.
+        items_max: how many go with one flush.
+    """
+
+    def __init__(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]], *, items_max: int = 512
+    ) -> None:
+        self._flush = flush
+        self._items_max = items_max
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._owner = TaskOwner("combined writes")
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, item: T) -> R:
+        """Wait until ``item`` was written. A caller that is cancelled leaves its item to be written."""
+        return await self.put(item)
+
+    def put(self, item: T) -> asyncio.Future[R]:
+        """As :meth:`add`, for a caller that waits later."""
+        outcome: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, outcome))
+        if self._task is None:
+            self._task = self._owner.spawn(self._work(), name="combined writes")
+        return outcome
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                # Tasks that are ready to run may have something to add: a turn of the loop makes a larger group.
+                await asyncio.sleep(0)
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._items_max))]
+                try:
+                    results = await self._flush([item for item, _ in group])
+                except Exception as error:
+                    results = [error] * len(group)
+                for (_, outcome), result in zip(group, results, strict=True):
+                    if outcome.done():
+                        continue
+                    if isinstance(result, BaseException):
+                        outcome.set_exception(result)
+                    else:
+                        outcome.set_result(result)
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """Wait until all that was given is written."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        await self._owner.stop(5.0)
