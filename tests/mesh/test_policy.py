@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from seamline.mesh.errors import PolicyError, PolicySyntaxError, PolicyTypeError, UnknownPolicyNameError
 from seamline.mesh.policy import HTTP, Policy
+from seamline.mesh.policy.world import PLAIN
 from seamline.mesh.policy.source import statements
 
 MODULES: dict[str, dict[str, Any]] = {
@@ -333,14 +334,14 @@ def test_no_text_is_lost_in_cutting(text: str):
 CALLERS = [*MODULES, "gateway"]
 CALLS = [
     *((module, c, m) for c, (module, names) in CONTRACTS.items() for m in names),
-    *((m, "", HTTP) for m in MODULES),
+    *((m, "", plain) for m in MODULES for plain in PLAIN),
 ]
 Rule = tuple[bool, str | None, str | None, str | None]
 RULES = st.lists(
     st.tuples(
         st.booleans(),
         st.sampled_from([None, *CALLERS]),
-        st.sampled_from([None, *CONTRACTS, *(f"{c}.{m}" for _, c, m in CALLS if c), HTTP]),
+        st.sampled_from([None, *CONTRACTS, *(f"{c}.{m}" for _, c, m in CALLS if c), *PLAIN]),
         st.sampled_from([None, *MODULES]),
     ),
     max_size=6,

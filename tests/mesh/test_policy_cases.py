@@ -60,7 +60,7 @@ def test_expectations_are_met_or_not(tmp_path: Path):
         (case("checkout", "Payments.charge", "allow") + "[more]\n", "something else"),
         (case("chekout", "Payments.charge", "allow"), "test 1: there is no module 'chekout'. Did you mean 'checkout'"),
         (case("checkout", "Payments.chrge", "deny"), "Did you mean 'Payments.charge'"),
-        (case("checkout", "http", "deny"), "does not say into which module"),
+        (case("checkout", "http", "deny"), "does not say of which module"),
         (case("checkout", "http", "deny", 'to = "paymnts"'), "Did you mean 'payments'"),
         (case("checkout", "Payments.charge", "deny", 'to = "checkout"'), "belongs to 'payments'"),
         (case("checkout", "Payments.charge", "allowed"), "expect = 'allowed'"),

@@ -94,8 +94,7 @@ class Edge:
         self.fast = self.entry.handler if plain and self.entry is not None else None
 
     def permitted(self) -> bool:
-        contract, method = self.spec.contract, self.spec.name
-        return self.mesh.policy.allows(self.caller, self.callee, contract, method)
+        return self.mesh.policy.allows(self.caller, self.callee, *self.spec.permission)
 
     def begin(self, root: TraceContext | None = None) -> CallContext:
         """The context of a new call; ``root`` is a trace that was begun for it.
@@ -103,15 +102,17 @@ class Edge:
         Raises PermissionDenied or DeadlineExceeded.
         """
         if not self.permitted():
-            raise self.mesh.denied(self.caller, self.callee, self.spec.contract, self.spec.name)
+            raise self.mesh.denied(self.caller, self.callee, *self.spec.permission)
         now = monotonic()
         deadline = now + self.timeout_s
         parent = CURRENT.get(None)
         priority = self.priority
+        key = None
         if parent is None:
             trace = root or self.mesh.tracer.root()
         else:
             trace = parent.trace
+            key = parent.key_for_calls
             deadline = min(parent.deadline, deadline)
             if self.own_priority is None:
                 priority = parent.priority
@@ -119,7 +120,7 @@ class Edge:
             raise deadline_exceeded(self.name)
         if trace is not None and trace.sampled:
             trace = trace.child()
-        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority)
+        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key)
 
     def _ended(self, context: CallContext, parent_id: int, started: float, error: BaseException | None) -> None:
         """Count a call, and record its span."""

@@ -139,9 +139,8 @@ class HttpFace:
         )
 
     def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
-        contract, method = entry.spec.contract, entry.spec.name
-        if not self._mesh.policy.allows(context.caller, entry.module, contract, method):
-            return self._mesh.denied(context.caller, entry.module, contract, method)
+        if not self._mesh.policy.allows(context.caller, entry.module, *entry.spec.permission):
+            return self._mesh.denied(context.caller, entry.module, *entry.spec.permission)
         return None
 
     async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:

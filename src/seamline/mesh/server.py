@@ -277,8 +277,8 @@ class FrameServerConnection(asyncio.Protocol):
         return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
 
     def _refusal(self, entry: Entry) -> CallError | None:
-        if not self._mesh.policy.allows(self.caller, entry.module, entry.spec.contract, entry.spec.name):
-            return self._mesh.denied(self.caller, entry.module, entry.spec.contract, entry.spec.name)
+        if not self._mesh.policy.allows(self.caller, entry.module, *entry.spec.permission):
+            return self._mesh.denied(self.caller, entry.module, *entry.spec.permission)
         if len(self._streams) >= self._inflight_max:
             return self._crowded(entry.name)
         return None

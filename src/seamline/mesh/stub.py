@@ -30,6 +30,8 @@ async def {name}(self, {declared}):
     if _parent is None:
         _trace = _edge.mesh.tracer.root()
         _priority = _edge.priority
+    elif _parent.key_for_calls is not None:
+        return await _edge.call(({passed}))
     else:
         _trace = _parent.trace
         _priority = _parent.priority if _edge.own_priority is None else _edge.own_priority

@@ -17,9 +17,11 @@ class CallContext:
 
     ``module`` is the module at work, ``caller`` the module that asked (``"gateway"`` for a public request).
     ``deadline`` is in seconds of the event loop's clock, ``inf`` when there is none.
+    ``idempotency_key`` names what the call is for, however often it is tried; the callee runs it once.
+    ``key_for_calls`` is the one that calls made from here carry.
     """
 
-    __slots__ = ("caller", "deadline", "idempotency_key", "method", "module", "priority", "trace")
+    __slots__ = ("caller", "deadline", "idempotency_key", "key_for_calls", "method", "module", "priority", "trace")
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class CallContext:
         trace: TraceContext | None = None,
         priority: int = 1,
         idempotency_key: str | None = None,
+        key_for_calls: str | None = None,
     ) -> None:
         self.module = module
         self.caller = caller
@@ -38,6 +41,7 @@ class CallContext:
         self.trace = trace
         self.priority = priority
         self.idempotency_key = idempotency_key
+        self.key_for_calls = key_for_calls
 
 
 CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")

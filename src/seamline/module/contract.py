@@ -8,7 +8,7 @@ import operator
 import sys
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
@@ -29,6 +29,9 @@ class Contract:
     A method that returns a stream is a plain ``def`` returning ``AsyncIterator[T]``; a parameter of type
     ``AsyncIterator[T]`` makes the caller stream. Everything a method takes and gives is a value.
     """
+
+    action: ClassVar[str] = ""
+    """Of the platform's own contracts: what policy is asked instead of their methods."""
 
 
 def idempotent(method: F) -> F:
@@ -93,6 +96,13 @@ class MethodSpec:
     idempotent: bool
     readonly: bool
     timeout_s: float | None
+    action: str = ""
+    """What policy is asked instead of the method: an action that every module has, such as ``events``."""
+
+    @property
+    def permission(self) -> tuple[str, str]:
+        """The contract and the method that policy is asked for."""
+        return ("", self.action) if self.action else (self.contract, self.name)
 
     @property
     def full_name(self) -> str:
@@ -215,6 +225,7 @@ def _compile_method(cls: type[Contract], name: str, method: Callable[..., Any]) 
         idempotent=bool(marks.get("idempotent") or marks.get("readonly")),
         readonly=bool(marks.get("readonly")),
         timeout_s=marks.get("timeout_s"),
+        action=cls.action,
     )
 
 

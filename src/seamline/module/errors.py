@@ -87,6 +87,18 @@ class ModuleImportError(ModuleError):
     code = "SL2110"
 
 
+class EventError(ModuleError):
+    """SL2111: an event, or a handler of events, is not declared as it must be."""
+
+    code = "SL2111"
+
+
+class SagaError(ModuleError):
+    """SL2112: a saga is not declared as it must be."""
+
+    code = "SL2112"
+
+
 class CallError(SeamlineError):
     """A call did not succeed. ``connect`` is its code in the Connect protocol."""
 

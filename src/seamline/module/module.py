@@ -6,11 +6,12 @@ import dataclasses
 import importlib.util
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from seamline.module.contract import Contract
-from seamline.module.errors import ModuleError, ServiceError
+from seamline.module.errors import EventError, ModuleError, SagaError, ServiceError
 from seamline.module.values import Event
 
 if TYPE_CHECKING:
@@ -30,12 +31,38 @@ class Mount:
     wsgi: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+Start = Literal["earliest", "latest"] | int | datetime
+"""Where a new consumer group begins: with the oldest event kept, with what comes, at an offset, at a time (aware)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EventHandler:
-    """A function that wants to hear of an event."""
+    """A function that wants to hear of an event, and how. See :meth:`Module.on`."""
 
     event: type[Event]
     function: Callable[..., Any]
+    group: str
+    concurrency: int = 16
+    batch: int = 0
+    batch_wait_s: float = 0.05
+    where: Callable[[Any], bool] | None = None
+    start: Start = "earliest"
+    attempts: int = 8
+    backoff_s: float = 0.1
+    timeout_s: float = 30.0
+    outside: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SagaType:
+    """A function that is a saga, and how it runs. See :meth:`Module.saga`."""
+
+    function: Callable[..., Any]
+    name: str
+    version: int = 1
+    timeout_s: float = 0.0
+    compensate: Literal["reverse", "parallel"] = "reverse"
+    cron: str = ""
 
 
 class Module:
@@ -70,6 +97,7 @@ class Module:
         self.startups: list[Callable[..., Any]] = []
         self.shutdowns: list[Callable[..., Any]] = []
         self.event_handlers: list[EventHandler] = []
+        self.sagas: list[SagaType] = []
         self.mounts: list[Mount] = []
         frame = inspect.currentframe()
         caller = frame.f_back if frame is not None else None
@@ -114,14 +142,124 @@ class Module:
         self.shutdowns.append(function)
         return function
 
-    def on(self, event: type[Event]) -> Callable[[F], F]:
-        """Handle an event of any contract; parameters after the event are wired by type."""
+    def on(
+        self,
+        event: type[Event],
+        *,
+        group: str = "",
+        concurrency: int = 16,
+        batch: int = 0,
+        batch_wait_s: float = 0.05,
+        where: Callable[[Any], bool] | None = None,
+        start: Start = "earliest",
+        attempts: int = 8,
+        backoff_s: float = 0.1,
+        timeout_s: float = 30.0,
+        outside: bool = False,
+    ) -> Callable[[F], F]:
+        """Handle an event of any contract; parameters after the event are wired by type.
+
+        All that the handler writes to the module's own database commits once, together with the note that the event
+        was handled, so that an event that is delivered again has no second effect there. Call other modules before
+        the first write.
+
+        Args:
+            event: the event's class.
+            group: the consumer group's name in this module; the function's name when empty. A new name is a new group.
+            concurrency: how many events are handled at once in each process; events with one key come in order.
+            batch: above 0, the handler takes a list of up to so many events, which commit as one.
+            batch_wait_s: how long a batch that is not full waits for more, in seconds.
+            where: only events for which this is true are handled.
+            start: where a new group begins.
+            attempts: after so many failures the event goes to the dead letters.
+            backoff_s: the pause after the first failure, in seconds; it doubles with each, up to 30 s.
+            timeout_s: the longest that one attempt may take, in seconds.
+            outside: the handler's effect is outside of the database: nothing is held open while it runs, it may run
+                more than once, and ``EventContext.idempotency_key`` tells the outside so.
+        """
 
         def register(function: F) -> F:
-            self.event_handlers.append(EventHandler(event, function))
+            if concurrency < 1 or batch < 0 or attempts < 1 or timeout_s <= 0:
+                raise EventError(
+                    f"the handler {function.__qualname__} has concurrency={concurrency}, batch={batch}, "
+                    f"attempts={attempts}, timeout_s={timeout_s}",
+                    "concurrency and attempts are at least 1, batch at least 0, timeout_s above 0.",
+                    place=self.place,
+                )
+            handler = EventHandler(
+                event=event,
+                function=function,
+                group=group or function.__name__,
+                concurrency=concurrency,
+                batch=batch,
+                batch_wait_s=batch_wait_s,
+                where=where,
+                start=start,
+                attempts=attempts,
+                backoff_s=backoff_s,
+                timeout_s=timeout_s,
+                outside=outside,
+            )
+            if any(each.group == handler.group and each.event is event for each in self.event_handlers):
+                raise EventError(
+                    f"module {self.name!r} has two handlers of {event.__name__} in the group {handler.group!r}",
+                    "Give one of them a group of its own: `@module.on(..., group=...)`.",
+                    place=self.place,
+                )
+            self.event_handlers.append(handler)
             return function
 
         return register
+
+    @overload
+    def saga(self, function: F) -> F: ...
+    @overload
+    def saga(
+        self,
+        *,
+        name: str = "",
+        version: int = 1,
+        timeout_s: float = 0.0,
+        compensate: Literal["reverse", "parallel"] = "reverse",
+        cron: str = "",
+    ) -> Callable[[F], F]: ...
+    def saga(
+        self,
+        function: F | None = None,
+        *,
+        name: str = "",
+        version: int = 1,
+        timeout_s: float = 0.0,
+        compensate: Literal["reverse", "parallel"] = "reverse",
+        cron: str = "",
+    ) -> F | Callable[[F], F]:
+        """Declare an ``async`` function a saga: its first parameter is the :class:`~seamline.sagas.Saga`, parameters
+        whose types the wiring knows are wired, and the others are its input.
+
+        Args:
+            name: under which running sagas are kept; the function's name when empty.
+            version: of the code's course; a saga from a newer version is left to the workers that know it.
+            timeout_s: the longest it may take, in seconds, before it is compensated; 0 is for ever.
+            compensate: undo one after another in reverse, or all at once.
+            cron: start one at each of these times (five fields, UTC); such a saga has no input.
+        """
+
+        def register(found: F) -> F:
+            if not inspect.iscoroutinefunction(found):
+                raise SagaError(f"the saga {found.__qualname__} is not async", "Write `async def`.", place=self.place)
+            known = name or found.__name__
+            if any(each.name == known for each in self.sagas):
+                raise SagaError(
+                    f"module {self.name!r} has two sagas called {known!r}", "Rename one of them.", place=self.place
+                )
+            self.sagas.append(
+                SagaType(
+                    function=found, name=known, version=version, timeout_s=timeout_s, compensate=compensate, cron=cron
+                )
+            )
+            return found
+
+        return register if function is None else register(function)
 
     def mount(self, app: Any, *, at: str = "/", host: str | None = None, wsgi: bool = False) -> None:
         """Make an existing ASGI or WSGI app the module's public HTTP face, unchanged.

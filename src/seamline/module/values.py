@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from typing import Any, ClassVar, dataclass_transform
 
 from seamline.kernel.codec import Codec, codec
+from seamline.module.errors import EventError
 
 
 @dataclass_transform(kw_only_default=True)
@@ -88,10 +90,55 @@ def _default_of(field: dataclasses.Field[Any]) -> Any:
     return dataclasses.field(default=field.default)
 
 
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes the fields of the next version from those of the version before."""
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Event:
-    """Something that happened, declared in a contract. Fields as on a frozen dataclass, given by keyword."""
+    """Something that happened, declared in a contract. Fields as on a frozen dataclass, given by keyword::
 
-    def __init_subclass__(cls) -> None:
+        class StockMoved(Event, key="sku", version=2):
+            sku: str
+            pieces: int
+            reason: str
+
+        @StockMoved.upcast(1)
+        def with_reason(fields: dict[str, Any]) -> dict[str, Any]:
+            return fields | {"reason": "unknown"}
+
+    ``key`` names the field (a string, or what ``str`` makes of it) within whose values events keep their order;
+    without one they have no order among each other. ``version`` counts changes that old readers or old events do
+    not fit; an upcaster brings an event of an old version to the next.
+    """
+
+    event_key: ClassVar[str] = ""
+    event_version: ClassVar[int] = 1
+    event_upcasters: ClassVar[dict[int, Upcaster]] = {}
+
+    def __init_subclass__(cls, *, key: str = "", version: int = 1) -> None:
         super().__init_subclass__()
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        if key and key not in {field.name for field in dataclasses.fields(cls)}:  # pyright: ignore[reportArgumentType]
+            raise EventError(
+                f"the event {cls.__name__!r} has the key {key!r}, which is none of its fields",
+                "Name a field whose value says what the event is about.",
+                place=cls.__module__,
+            )
+        cls.event_key, cls.event_version, cls.event_upcasters = key, version, {}
+
+    @classmethod
+    def upcast(cls, version: int) -> Callable[[Upcaster], Upcaster]:
+        """Declare how the fields of ``version``, as JSON has them, become those of the version after it."""
+
+        def register(upcaster: Upcaster) -> Upcaster:
+            if not 1 <= version < cls.event_version:
+                raise EventError(
+                    f"{cls.__name__}.upcast({version}) is for a version that is not older than {cls.event_version}",
+                    "Raise `version=` on the event first; an upcaster starts at the version that was.",
+                    place=cls.__module__,
+                )
+            cls.event_upcasters[version] = upcaster
+            return upcaster
+
+        return register

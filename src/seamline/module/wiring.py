@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from seamline.module.contract import Contract, compile_contract
@@ -64,7 +64,11 @@ class Wiring:
 
     def asks_for(self, kind: type[Any]) -> bool:
         """Whether any constructor, factory, hook or handler of the module asks for ``kind``."""
-        functions = [*((f, 0) for f in self._roots()), *((h.function, 1) for h in self.module.event_handlers)]
+        functions = [
+            *((f, 0) for f in self._roots()),
+            *((h.function, 1) for h in self.module.event_handlers),
+            *((s.function, 1) for s in self.module.sagas),
+        ]
         return any(wanted is kind for f, skip in functions for wanted, _ in needs(f, skip=skip).values())
 
     def check(self) -> set[type[Contract]]:
@@ -81,9 +85,20 @@ class Wiring:
             self._walk(function, 0, used, ())
         for handler in self.module.event_handlers:
             self._walk(handler.function, 1, used, ())
+        for saga in self.module.sagas:
+            inputs = self.inputs(saga.function)
+            self._walk(saga.function, 1, used, (), given=frozenset(inputs))
         for mount in self.module.mounts:
             used.update(contracts_used_by_app(mount.app))
         return used
+
+    def inputs(self, function: Callable[..., Any]) -> dict[str, Any]:
+        """The parameters of a saga after its first that nobody wires, and their types: its input."""
+        return {
+            name: wanted
+            for name, (wanted, _) in needs(function, skip=1).items()
+            if not (_is_contract(wanted) or wanted in self._factories or wanted in self._platform)
+        }
 
     def _roots(self) -> list[Callable[..., Any]]:
         module = self.module
@@ -115,7 +130,14 @@ class Wiring:
                     place=place_of(own),
                 )
 
-    def _walk(self, function: Any, skip: int, used: set[type[Contract]], path: tuple[str, ...]) -> None:
+    def _walk(
+        self,
+        function: Any,
+        skip: int,
+        used: set[type[Contract]],
+        path: tuple[str, ...],
+        given: frozenset[str] = frozenset(),
+    ) -> None:
         label = _label(function)
         if label in path:
             circle = " -> ".join((*path[path.index(label) :], label))
@@ -125,6 +147,8 @@ class Wiring:
                 place=place_of(function),
             )
         for name, (wanted, required) in needs(function, skip=skip).items():
+            if name in given:
+                continue
             if _is_contract(wanted):
                 self._check_provider(wanted, function, name)
                 used.add(wanted)
@@ -153,15 +177,21 @@ class Wiring:
         made = function(**arguments)
         return await made if inspect.isawaitable(made) else made
 
-    async def arguments(self, function: Callable[..., Any], *, skip: int) -> dict[str, Any]:
-        """What a handler wants beside its first ``skip`` arguments."""
-        return {name: await self._make(wanted) for name, (wanted, _) in self._available(function, skip)}
+    async def arguments(
+        self, function: Callable[..., Any], *, skip: int, without: Collection[Any] = ()
+    ) -> dict[str, Any]:
+        """What a handler wants beside its first ``skip`` arguments and what is of a type ``without``, by name."""
+        return {
+            name: await self._make(wanted)
+            for name, (wanted, _) in self._available(function, skip)
+            if wanted not in without
+        }
 
     def _available(self, function: Callable[..., Any], skip: int) -> list[tuple[str, tuple[Any, bool]]]:
         return [
             (name, need)
             for name, need in needs(function, skip=skip).items()
-            if need[1] or _is_contract(need[0]) or need[0] in self._factories or need[0] in self._platform
+            if _is_contract(need[0]) or need[0] in self._factories or need[0] in self._platform
         ]
 
     async def _make(self, wanted: Any) -> Any:

@@ -19,6 +19,7 @@ from seamline.kernel.settings.errors import (
 from seamline.kernel.settings.sections import (
     AppSettings,
     DataSettings,
+    EventsSettings,
     GatewaySettings,
     IdentitySettings,
     MeshRules,
@@ -26,6 +27,7 @@ from seamline.kernel.settings.sections import (
     ModuleData,
     RouteSettings,
     RunSettings,
+    SagasSettings,
     TelemetrySettings,
 )
 
@@ -35,6 +37,7 @@ __all__ = [
     "BadValueError",
     "DataFolderUnusableError",
     "DataSettings",
+    "EventsSettings",
     "GatewaySettings",
     "IdentitySettings",
     "MeshRules",
@@ -42,6 +45,7 @@ __all__ = [
     "ModuleData",
     "RouteSettings",
     "RunSettings",
+    "SagasSettings",
     "Settings",
     "SettingsError",
     "SettingsMissingError",

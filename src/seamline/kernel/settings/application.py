@@ -24,6 +24,7 @@ from seamline.kernel.settings.errors import (
 from seamline.kernel.settings.sections import (
     AppSettings,
     DataSettings,
+    EventsSettings,
     GatewaySettings,
     IdentitySettings,
     MeshRules,
@@ -31,14 +32,29 @@ from seamline.kernel.settings.sections import (
     ModuleData,
     RouteSettings,
     RunSettings,
+    SagasSettings,
     TelemetrySettings,
 )
 from seamline.kernel.settings.tables import FILE_NAME, TableReader, choices
 
-_SECTIONS = ("app", "topologies", "replicas", "gateway", "data", "telemetry", "identity", "run", "mesh")
+_SECTIONS = (
+    "app",
+    "topologies",
+    "replicas",
+    "gateway",
+    "data",
+    "events",
+    "sagas",
+    "telemetry",
+    "identity",
+    "run",
+    "mesh",
+)
 _PLAIN_SECTIONS = {
     "app": AppSettings,
     "gateway": GatewaySettings,
+    "events": EventsSettings,
+    "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
     "identity": IdentitySettings,
     "run": RunSettings,
@@ -59,6 +75,8 @@ class Settings:
     replicas: Mapping[str, int]
     gateway: GatewaySettings
     data: DataSettings
+    events: EventsSettings
+    sagas: SagasSettings
     telemetry: TelemetrySettings
     identity: IdentitySettings
     run: RunSettings
@@ -143,6 +161,8 @@ class _ApplicationReader(TableReader):
             replicas=self._replicas(self.table(tables, "replicas"), names),
             gateway=self._gateway(self.table(tables, "gateway"), names),
             data=self._data(self.table(tables, "data"), names),
+            events=self.section(EventsSettings, "events", self.table(tables, "events")),
+            sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
             telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
             identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
             run=self.section(RunSettings, "run", self.table(tables, "run")),

@@ -87,6 +87,44 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventsSettings:
+    """``[events]``: an empty ``broker`` is the log in each module's own database.
+
+    A broker's url holds its password: it belongs in the environment (``SEAMLINE_EVENTS_BROKER``).
+    """
+
+    broker: str = field(default="", repr=False)
+    durability: Literal["durable", "relaxed"] = "durable"
+    """``relaxed`` acknowledges an event that is published outside of a transaction before it is on disk."""
+    partitions: int = 16
+    """Of each topic, over which the processes of a consumer group are spread. The same for the life of the data."""
+    retention_s: float = 604_800
+    retention_bytes: int = 1024 * 1024 * 1024
+    """Of each module's log. 0 keeps everything."""
+    inbox_s: float = 604_800
+    """For how long it is remembered that an event was handled, or a call with an idempotency key done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagasSettings:
+    """``[sagas]``."""
+
+    running_max: int = 1000
+    """Sagas at work at once in each process; others wait their turn."""
+    lease_s: float = 3.0
+    """A process that has not been heard of for so long has lost its sagas to another."""
+    idle_s: float = 5.0
+    """A saga that waits longer leaves memory until it goes on."""
+    step_attempts: int = 10
+    step_backoff_s: float = 0.1
+    """The pause after a step's first failure; it doubles with each, up to 30 s."""
+    stuck_after_s: float = 300
+    """A saga whose step or compensation keeps failing for so long is shown as stuck."""
+    retention_s: float = 2_592_000
+    """Of a saga's journal after its end. 0 keeps it for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """``[telemetry]``: ``sample`` is the share of traces kept, 0 to 1."""
 

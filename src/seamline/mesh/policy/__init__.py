@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from seamline.mesh.policy.cases import Case, CaseResult, read_cases, run_cases
 from seamline.mesh.policy.policy import Explanation, Policy, Reason
-from seamline.mesh.policy.world import GATEWAY, HTTP, World, call_name
+from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, World, call_name
 
 __all__ = [
+    "EVENTS",
     "GATEWAY",
     "HTTP",
     "Case",

@@ -10,7 +10,7 @@ from typing import Any
 from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy import cedar
 from seamline.mesh.policy.source import SourcePolicy, parse, policy_set
-from seamline.mesh.policy.world import HTTP, World, call_name
+from seamline.mesh.policy.world import EVENTS, HTTP, World, call_name
 
 _Key = tuple[str, str, str, str]
 
@@ -132,7 +132,10 @@ class Policy:
         return cls(None, World(modules, contracts), {"policy.cedar": text})
 
     def allows(self, caller: str, callee: str, contract: str, method: str) -> bool:
-        """Whether ``caller`` may call; ``contract=""`` with ``method="http"`` is public HTTP. Unknown names may not."""
+        """Whether ``caller`` may call; unknown names may not.
+
+        ``contract=""`` with ``method="http"`` is public HTTP, with ``"events"`` the reading of the callee's events.
+        """
         return self._table[caller, callee, contract, method]
 
     def compile_table(self, callers: Iterable[str] | None = None) -> int:
@@ -216,6 +219,8 @@ def _build(world: World, texts: Mapping[str, str]) -> _Table:
 def _denied(caller: str, callee: str, call: str) -> str:
     if call == HTTP:
         return f"{caller!r} may not send public HTTP requests to module {callee!r}"
+    if call == EVENTS:
+        return f"{caller!r} may not read the events of module {callee!r}"
     return f"module {caller!r} may not call {call!r} of {callee!r}"
 
 

@@ -19,6 +19,10 @@ GATEWAY = "gateway"
 """The principal of public HTTP requests."""
 HTTP = "http"
 """The action of a public HTTP request into a module's routes; it belongs to no contract."""
+EVENTS = "events"
+"""The action of reading a module's events; it belongs to no contract either."""
+PLAIN = (HTTP, EVENTS)
+"""The actions that every module has."""
 
 _CEDAR_TYPES: dict[type[Any], dict[str, Any]] = {
     bool: {"type": "Boolean"},
@@ -30,7 +34,7 @@ _FOR_POLICY = re.compile(r"^for policy `[^`]*`, ")
 
 
 def call_name(contract: str, method: str) -> str:
-    """``Payments.charge``; ``http`` where there is no contract."""
+    """``Payments.charge``; ``http`` or ``events`` where there is no contract."""
     return f"{contract}.{method}" if contract else method
 
 
@@ -64,18 +68,19 @@ class World:
         object.__setattr__(self, "entities", cedar.entities(json.dumps(entities), schema))
 
     def calls(self) -> Iterator[tuple[str, str, str]]:
-        """Every (callee, contract, method) that exists, public HTTP included."""
+        """Every (callee, contract, method) that exists, public HTTP and events included."""
         for contract, (module, methods) in self.contracts.items():
             for method in methods:
                 yield module, contract, method
         for module in self.modules:
-            yield module, "", HTTP
+            for plain in PLAIN:
+                yield module, "", plain
 
     def knows(self, caller: str, callee: str, contract: str, method: str) -> bool:
         if caller not in self.callers:
             return False
         if not contract:
-            return method == HTTP and callee in self.modules
+            return method in PLAIN and callee in self.modules
         module, methods = self.contracts.get(contract, ("", ()))
         return module == callee and method in methods
 
@@ -88,13 +93,13 @@ class World:
         }
 
     def resolve(self, call: str, callee: str | None = None) -> tuple[str, str, str]:
-        """``"Payments.charge"`` as (callee, contract, method); ``"http"`` needs the callee said."""
-        if call == HTTP:
+        """``"Payments.charge"`` as (callee, contract, method); ``"http"`` and ``"events"`` need the callee said."""
+        if call in PLAIN:
             if callee is None:
-                raise UnknownPolicyNameError("'http' does not say into which module", "Name the module it goes to.")
+                raise UnknownPolicyNameError(f"{call!r} does not say of which module", "Name the module it goes to.")
             if callee not in self.modules:
                 raise UnknownPolicyNameError(f"there is no module {callee!r}", nearest(callee, self.modules))
-            return callee, "", HTTP
+            return callee, "", call
         contract, _, method = call.partition(".")
         module, methods = self.contracts.get(contract, ("", ()))
         if method not in methods:
@@ -145,7 +150,7 @@ class World:
             "resourceTypes": ["Module"],
             "context": {"type": "Record", "attributes": {}},
         }
-        actions: dict[str, Any] = {HTTP: {"appliesTo": applies}}
+        actions: dict[str, Any] = {plain: {"appliesTo": applies} for plain in PLAIN}
         for contract, (_, methods) in self.contracts.items():
             actions[contract] = {}
             for method in methods:
@@ -156,7 +161,7 @@ class World:
         }
 
     def _leaves(self) -> list[str]:
-        return [HTTP, *(call_name(contract, method) for _, contract, method in self.calls() if contract)]
+        return [*PLAIN, *(call_name(contract, method) for _, contract, method in self.calls() if contract)]
 
     def _unknown_names(self, policy: SourcePolicy) -> Iterator[UnknownPolicyNameError]:
         actions = [*self._leaves(), *self.contracts]
@@ -188,7 +193,7 @@ class World:
             for owner in (self.contracts.get(entity["id"].split(".")[0], ("", ()))[0] for entity in named)
             if owner
         }
-        if resource["op"] != "==" or not owners or any(entity["id"] == HTTP for entity in named):
+        if resource["op"] != "==" or not owners or any(entity["id"] in PLAIN for entity in named):
             return
         module = resource["entity"]["id"]
         if module in self.callers and module not in owners:

@@ -1,0 +1,72 @@
+"""What can be wrong with events.
+
+    EventsError              SL7200
+      UndeclaredEventError   SL7201  an event is published by a module that does not declare it
+      BrokerError            SL7202  the broker does not answer, or refuses us
+      BrokerUrlError         SL7203  the broker's url cannot be used, or its client is not installed
+      EventDecodeError       SL7204  an event does not fit its schema; it goes to the dead letters
+      DamagedLogError        SL7205  a record of the log does not have the checksum it was written with
+      LogFullError           SL7206  there is no room to store an event; nothing was accepted
+      LostLeaseError         SL7207  a partition went to another process while its events were handled
+      UnknownGroupError      SL7208  there is no such consumer group, topic or dead letter
+
+BrokerError, LogFullError and LostLeaseError heal by themselves when what they name does; the others do not.
+"""
+
+from __future__ import annotations
+
+from seamline.kernel.errors import SeamlineError
+
+
+class EventsError(SeamlineError):
+    """SL7200: an event could not be published, delivered or read."""
+
+    code = "SL7200"
+
+
+class UndeclaredEventError(EventsError):
+    """SL7201: an event is published by a module that does not declare it."""
+
+    code = "SL7201"
+
+
+class BrokerError(EventsError):
+    """SL7202: the broker does not answer, or refuses us."""
+
+    code = "SL7202"
+
+
+class BrokerUrlError(EventsError):
+    """SL7203: the broker's url cannot be used, or its client is not installed."""
+
+    code = "SL7203"
+
+
+class EventDecodeError(EventsError):
+    """SL7204: an event does not fit its schema; it goes to the dead letters."""
+
+    code = "SL7204"
+
+
+class DamagedLogError(EventsError):
+    """SL7205: a record of the log does not have the checksum it was written with."""
+
+    code = "SL7205"
+
+
+class LogFullError(EventsError):
+    """SL7206: there is no room to store an event; nothing was accepted."""
+
+    code = "SL7206"
+
+
+class LostLeaseError(EventsError):
+    """SL7207: a partition went to another process while its events were handled; its effect was not kept."""
+
+    code = "SL7207"
+
+
+class UnknownGroupError(EventsError):
+    """SL7208: there is no such consumer group, topic or dead letter."""
+
+    code = "SL7208"
