@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from seamline.mesh.errors import PolicyError, PolicySyntaxError, PolicyTypeError, UnknownPolicyNameError
 from seamline.mesh.policy import HTTP, Policy
-from seamline.mesh.policy.world import PLAIN
 from seamline.mesh.policy.source import statements
+from seamline.mesh.policy.world import PLAIN
 
 MODULES: dict[str, dict[str, Any]] = {
     "frontend": {"owner": "web"},
