@@ -9,6 +9,8 @@
       LogFullError           SL7206  there is no room to store an event; nothing was accepted
       LostLeaseError         SL7207  a partition went to another process while its events were handled
       UnknownGroupError      SL7208  there is no such consumer group, topic or dead letter
+      EventEncodeError       SL7209  an event holds a value that its consumers could not read
+      CloudEventError        SL7210  what was received is not a CloudEvent, or not one that can be taken
 
 BrokerError, LogFullError and LostLeaseError heal by themselves when what they name does; the others do not.
 """
@@ -70,3 +72,15 @@ class UnknownGroupError(EventsError):
     """SL7208: there is no such consumer group, topic or dead letter."""
 
     code = "SL7208"
+
+
+class EventEncodeError(EventsError):
+    """SL7209: an event holds a value that its consumers could not read; it was not published."""
+
+    code = "SL7209"
+
+
+class CloudEventError(EventsError):
+    """SL7210: what was received is not a CloudEvent, or not one that can be taken."""
+
+    code = "SL7210"

@@ -9,6 +9,7 @@ dataclasses; its values travel as ``{"type": "datetime", "value": ...}``, so tha
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -23,9 +24,14 @@ T = TypeVar("T")
 
 
 class CodecError(SeamlineError):
-    """SL1101: bytes that do not fit the type they should hold."""
+    """SL1101: bytes that do not fit the type they should hold.
+
+    ``path`` is the JSON path of what does not fit, such as ``$.lines[2].sku``, and ``detail`` what is wrong with it.
+    """
 
     code = "SL1101"
+    path = "$"
+    detail = ""
 
 
 class Codec(Generic[T]):
@@ -68,9 +74,23 @@ def _decoder(decode: Callable[[bytes], Any], annotation: Any) -> Callable[[bytes
             return decode(data)
         except Exception as error:  # also whatever a user's own validator or __post_init__ raises
             detail = " ".join(str(error).split())[:300]
-            raise CodecError(f"the data is not a {type_name(annotation)}: {detail}") from None
+            found = CodecError(f"the data is not a {type_name(annotation)}: {detail}")
+            found.path, found.detail = _path_and_detail(error, detail)
+            raise found from None
 
     return decode_or_explain
+
+
+def _path_and_detail(error: Exception, message: str) -> tuple[str, str]:
+    describe = getattr(error, "errors", None)  # of a pydantic ValidationError
+    if describe is not None:
+        first = describe(include_url=False, include_context=False, include_input=False)[0]
+        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]]
+        return "$" + "".join(steps), str(first["msg"])
+    detail, _, path = message.partition(" - at `")
+    path = path.rstrip("`") or "$"
+    missing = re.search(r"missing required field `([^`]+)`", detail)
+    return (f"{path}.{missing[1]}" if missing else path), detail
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical")
