@@ -87,6 +87,16 @@ class StandIn:
     def stats(self) -> dict[str, Any]:
         return {"edges": [], "inflight": self._inflight}
 
+    def wake(self, topics: Sequence[str]) -> None:
+        _log.info("woken for %s", ", ".join(topics))
+
+    async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "announce":
+            self._berth.announce(arguments["topic"])
+        if operation == "fail":
+            raise BrokenError("the room is broken", "Mend it.")
+        return {"room": room, "operation": operation, "arguments": arguments, "workload": self._berth.workload}
+
     async def drain(self, timeout_s: float) -> bool:
         for server in self._servers:
             server.close()

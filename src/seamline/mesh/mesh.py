@@ -21,7 +21,7 @@ from seamline.mesh.http_wire import HttpFace
 from seamline.mesh.local import call_local, call_unbounded, stream_local
 from seamline.mesh.outcome import crossing
 from seamline.mesh.server import MeshPort
-from seamline.mesh.service import Entry, ServiceTable
+from seamline.mesh.service import Entry, ServiceTable, Wrap
 from seamline.mesh.stub import stub_class
 from seamline.mesh.tunnel import TunnelClient
 from seamline.module.context import CallContext
@@ -109,10 +109,10 @@ class Mesh:
         spec = compile_contract(contract)
         self._contracts[spec.name] = (spec, module)
 
-    def provide(self, module: str, contract: type[Contract], service: object) -> None:
-        """Serve a contract in this process."""
+    def provide(self, module: str, contract: type[Contract], service: object, *, wrap: Wrap | None = None) -> None:
+        """Serve a contract in this process. ``wrap`` puts something around the handler of each method."""
         self.know(contract, module)
-        self.services.add(module, compile_contract(contract), service, self.rules_of)
+        self.services.add(module, compile_contract(contract), service, self.rules_of, wrap)
         self.refresh()
 
     def withdraw(self, module: str) -> None:

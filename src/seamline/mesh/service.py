@@ -10,6 +10,9 @@ from seamline.mesh.limits import PRIORITIES, ConcurrencyLimit
 from seamline.module.contract import UNARY, ContractSpec, MethodSpec
 from seamline.module.values import Fault
 
+Wrap = Callable[[MethodSpec, Callable[..., Any], Mapping[str, type[Fault]]], Callable[..., Any]]
+"""Makes a handler from a handler: of which method, and which faults its contract declares."""
+
 
 class Entry:
     """One method of a contract that this process serves."""
@@ -56,10 +59,17 @@ class ServiceTable:
         self.entries: dict[str, Entry] = {}
 
     def add(
-        self, module: str, contract: ContractSpec, service: object, rules: Callable[[MethodSpec], MeshRules]
+        self,
+        module: str,
+        contract: ContractSpec,
+        service: object,
+        rules: Callable[[MethodSpec], MeshRules],
+        wrap: Wrap | None = None,
     ) -> None:
         for spec in contract.methods.values():
             handler = getattr(service, spec.name)
+            if wrap is not None:
+                handler = wrap(spec, handler, contract.faults)
             self.entries[spec.full_name] = Entry(module, spec, handler, contract.faults, rules(spec))
 
     def remove(self, module: str) -> None:

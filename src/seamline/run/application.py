@@ -15,11 +15,12 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings, UnknownKeyError
 from seamline.kernel.settings.tables import FILE_NAME, choices
-from seamline.mesh.policy import Policy
+from seamline.mesh.policy import EVENTS, Policy
 from seamline.module.contract import Contract, compile_contract
-from seamline.module.errors import DuplicateModuleError, InsideImportError, ModuleImportError
+from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
 from seamline.module.module import Module
+from seamline.module.values import Event
 from seamline.module.wiring import Platform, Wiring
 
 
@@ -31,15 +32,21 @@ class Application:
         settings: the file's contents.
         modules: the modules that were imported whole, by name; all of them unless ``load`` was told otherwise.
         contracts: every contract of the application, and the module that provides it.
+        events: every event of the application, and the module in whose package it is declared.
     """
 
     def __init__(
-        self, settings: Settings, modules: Mapping[str, Module], contracts: Mapping[type[Contract], str]
+        self,
+        settings: Settings,
+        modules: Mapping[str, Module],
+        contracts: Mapping[type[Contract], str],
+        events: Mapping[type[Event], str],
     ) -> None:
         self.folder = settings.folder
         self.settings = settings
         self.modules = dict(modules)
         self.contracts = dict(contracts)
+        self.events = dict(events)
 
     @classmethod
     def load(
@@ -64,16 +71,19 @@ class Application:
             sys.path.insert(0, root)
         wanted = set(settings.modules if only is None else only)
         contracts: dict[type[Contract], str] = {}
+        events: dict[type[Event], str] = {}
         modules: dict[str, Module] = {}
         for name, package in settings.modules.items():
-            for contract in _contracts_in(_import(package)):
+            face = _import(package)
+            for contract in _contracts_in(face):
                 _claim(contracts, contract, name)
+            events |= dict.fromkeys(_events_in(face), name)
             if name in wanted:
                 module = _module_in(package, name)
                 modules[name] = module
                 for contract in module.provides:
                     _claim(contracts, contract, name)
-        return cls(settings, modules, contracts)
+        return cls(settings, modules, contracts, events)
 
     def policy(self) -> Policy:
         """The policy in the application's policy folder, deny by default."""
@@ -102,7 +112,7 @@ class Application:
         found += self._inside_imports()
         found += self._unknown_rules()
         try:
-            self.policy()
+            found += self._unheard_events(self.policy())
         except SeamlineError as error:
             found.append(error)
         return found
@@ -153,6 +163,34 @@ class Application:
             if name not in known
         ]
 
+    def _unheard_events(self, policy: Policy) -> list[SeamlineError]:
+        """Handlers of events that nobody declares, or that policy keeps from them."""
+        found: list[SeamlineError] = []
+        for module in self.modules.values():
+            for event in dict.fromkeys(handler.event for handler in module.event_handlers):
+                owner = self.events.get(event)
+                if owner is None:
+                    found.append(
+                        EventError(
+                            f"module {module.name!r} handles {event.__name__}, which no module of the application "
+                            "declares",
+                            "Declare it in the package of the module that publishes it, and name that module in "
+                            "`modules` of seamline.toml.",
+                            place=module.place,
+                        )
+                    )
+                elif owner != module.name and not policy.allows(module.name, owner, "", EVENTS):
+                    found.append(
+                        EventError(
+                            f"module {module.name!r} handles {event.__name__}, but may not read the events of "
+                            f"module {owner!r}",
+                            f'Add to policy: permit (principal == Module::"{module.name}", '
+                            f'action == Action::"events", resource == Module::"{owner}");',
+                            place=module.place,
+                        )
+                    )
+        return found
+
     def _inside_imports(self) -> list[SeamlineError]:
         packages = dict(self.settings.modules)
         return [
@@ -172,13 +210,27 @@ def checking_platform() -> Platform:
     def nothing(_: Module) -> Any:
         return None
 
-    return dict.fromkeys((Contract, *database_class(), Clock, Settings, Module), nothing)
+    return dict.fromkeys(
+        (Contract, *database_class(), *events_classes(), *sagas_classes(), Clock, Settings, Module), nothing
+    )
 
 
 def database_class() -> tuple[type[Any], ...]:
     """``Database``, if a module has imported it: SQLAlchemy costs a process half a second and 15 MB to load."""
     store = sys.modules.get("seamline.kernel.store")
     return (store.Database,) if store is not None else ()
+
+
+def events_classes() -> tuple[type[Any], ...]:
+    """``Events`` and ``EventContext``, if a module has imported them; likewise."""
+    events = sys.modules.get("seamline.events.events")
+    return (events.Events, sys.modules["seamline.events.context"].EventContext) if events is not None else ()
+
+
+def sagas_classes() -> tuple[type[Any], ...]:
+    """``Sagas``, if a module has imported it; likewise."""
+    sagas = sys.modules.get("seamline.sagas.sagas")
+    return (sagas.Sagas,) if sagas is not None else ()
 
 
 def _import(dotted: str) -> ModuleType:
@@ -219,6 +271,19 @@ def _contracts_in(package: ModuleType) -> list[type[Contract]]:
         and issubclass(value, Contract)
         and value is not Contract
         and value.__module__ == package.__name__
+    ]
+
+
+def _events_in(package: ModuleType) -> list[type[Event]]:
+    """Declared in the package, or in a file of it that its ``__init__`` imports from."""
+    name = package.__name__
+    return [
+        value
+        for value in vars(package).values()
+        if inspect.isclass(value)
+        and issubclass(value, Event)
+        and value is not Event
+        and (value.__module__ == name or value.__module__.startswith(f"{name}."))
     ]
 
 

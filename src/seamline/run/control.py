@@ -91,6 +91,12 @@ class Beat(Message, frozen=True):
     rss_bytes: int
 
 
+class Announce(Message, frozen=True):
+    """Something was written that other processes wait for: ``events/<module>`` or ``sagas/<module>``."""
+
+    topics: list[str]
+
+
 class Done(Message, frozen=True):
     """The answer to a numbered message; ``error`` is empty when it went well."""
 
@@ -174,6 +180,21 @@ class AskStats(Message, frozen=True):
     number: int
 
 
+class AskRoom(Message, frozen=True):
+    """An operation on events or sagas (``room``) of a module hosted there; an error comes back inside the result."""
+
+    number: int
+    room: str
+    operation: str
+    arguments: dict[str, Any]
+
+
+class Wake(Message, frozen=True):
+    """Another process has announced these."""
+
+    topics: list[str]
+
+
 class Drain(Message, frozen=True):
     """Refuse new work, finish what is in flight; the result says whether all was finished."""
 
@@ -196,11 +217,13 @@ ToWorker = (
     | Inject
     | MoveClock
     | AskStats
+    | AskRoom
+    | Wake
     | Drain
     | Stop
 )
-ToSupervisor = Hello | Sign | Ready | Failed | Beat | Done
-Numbered = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | Drain
+ToSupervisor = Hello | Sign | Ready | Failed | Beat | Announce | Done
+Numbered = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 M = TypeVar("M")
 

@@ -19,7 +19,7 @@ import msgspec
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
-from seamline.run.control import Address, Endpoints, Inject, Route, ServePublic
+from seamline.run.control import Address, Endpoints, Inject, Route, ServePublic, Wake
 from seamline.run.errors import ControlError, StartFailedError, SwitchFailedError
 from seamline.run.placement import Workload
 from seamline.run.replica import Replica, Site, State
@@ -88,6 +88,13 @@ class Fleet:
     def routes(self) -> list[Route]:
         """The public faces of all modules, each once."""
         return list(dict.fromkeys(route for replica in self.serving for route in replica.routes))
+
+    def wake_others(self, announcer: Replica, topics: Sequence[str]) -> None:
+        """Pass on that something was written to those who host the same modules (``events/<module>``)."""
+        for replica in self.replicas:
+            hosted = [topic for topic in topics if topic.partition("/")[2] in replica.workload.modules]
+            if hosted and replica is not announcer:
+                replica.tell(Wake(topics=hosted))
 
     def note_change(self) -> None:
         """A replica came or went: publish soon."""

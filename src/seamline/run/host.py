@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from seamline.kernel.clock import Clock, SystemClock
+from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import Tracer
@@ -24,16 +25,19 @@ from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.wiring import Platform, Wiring
-from seamline.run.application import database_class
+from seamline.run.application import database_class, events_classes, sagas_classes
 from seamline.run.faces import Faces, PublicRoute
 
 if TYPE_CHECKING:
+    from seamline.events.runtime import EventsRuntime
     from seamline.gateway.gateway import Gateway
     from seamline.kernel.store import Database
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.policy import Policy
     from seamline.run.application import Application
+    from seamline.sagas.once import Once
+    from seamline.sagas.runtime import SagasRuntime
 
 C = TypeVar("C", bound=Contract)
 _log = logging.getLogger("seamline.run")
@@ -51,6 +55,8 @@ class Host:
         clock: what modules get when they ask for a Clock.
         migrate: bring each database up to date at the start, as in development; else old tables are refused.
         replace: services that stand in for a contract's own (fakes in tests).
+        announce: called with ``events/<module>`` or ``sagas/<module>`` when something was written there, for the
+            other processes that host the module.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Host:
         workload: str = "local",
         migrate: bool = True,
         replace: Mapping[type[Contract], object] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
         settings = application.settings
         self.application = application
@@ -91,6 +98,10 @@ class Host:
         for contract, module in application.contracts.items():
             self.mesh.know(contract, module)
         self._databases: dict[str, Database] = {}
+        self._announce = announce or _nobody_else
+        self._owner = process_owner(workload)
+        self._events: EventsRuntime | None = None
+        self._sagas: SagasRuntime | None = None
         self._wirings: dict[str, Wiring] = {}
         self._faces = Faces(self.mesh, self.stub)
         self._gateway: Gateway | None = None
@@ -107,7 +118,11 @@ class Host:
             wiring = Wiring(module, self.application.providers(), platform)
             wiring.check()
             self._wirings[module.name] = wiring
-            await self._open_database(module, wiring)
+        self._know_events()
+        for module in self.modules:
+            await self._open(module, self._wirings[module.name])
+        for runtime in self._runtimes():
+            await runtime.open()
         for module in self.modules:
             await self._provide(module, self._wirings[module.name])
         for module in self.modules:
@@ -115,23 +130,92 @@ class Host:
                 await self._wirings[module.name].build(hook)
             await self._faces.start(module)
         self.mesh.tunnels.update(self._faces.tunnels())
+        for runtime in self._runtimes():
+            await runtime.start()
 
-    async def _open_database(self, module: Module, wiring: Wiring) -> None:
-        if module.tables is None and not any(wiring.asks_for(kind) for kind in database_class()):
+    async def _open(self, module: Module, wiring: Wiring) -> None:
+        """The module's database, if it needs one, and what the platform keeps there for it."""
+        events = bool(module.event_handlers) or any(wiring.asks_for(kind) for kind in events_classes())
+        sagas = bool(module.sagas) or any(wiring.asks_for(kind) for kind in sagas_classes())
+        stores = module.tables is not None or any(wiring.asks_for(kind) for kind in database_class())
+        if not (events or sagas or stores):
             return
         database = self._database(module)
         await database.start()
         from seamline.kernel.store import prepare
 
         await prepare(database, module.folder / "migrations", development=self._migrate)
+        if events or sagas:
+            self._events_runtime().add(module, database, wiring)
+        if sagas:
+            self._sagas_runtime().add(module, database, wiring)
+
+    def _know_events(self) -> None:
+        """Where consumers here will read, whoever hosts it."""
+        if any(module.event_handlers or module.sagas for module in self.modules):
+            from seamline.events.reading import log_contract
+
+            for name in set(self.application.events.values()):
+                self.mesh.know(log_contract(name), name)
+
+    def _events_runtime(self) -> EventsRuntime:
+        if self._events is None:
+            from seamline.events.runtime import EventsRuntime
+
+            self._events = EventsRuntime(
+                self.settings.app.name,
+                self.settings.events,
+                self.clock,
+                self.port,
+                self.mesh.tracer,
+                self.application.events,
+                lambda topic: self._announce(f"events/{topic}"),
+                self._owner,
+            )
+        return self._events
+
+    def _sagas_runtime(self) -> SagasRuntime:
+        if self._sagas is None:
+            from seamline.sagas.runtime import SagasRuntime
+
+            self._sagas = SagasRuntime(
+                self.settings.app.name,
+                self.settings.sagas,
+                self.clock,
+                self.port,
+                self.mesh.tracer,
+                lambda topic: self._announce(f"sagas/{topic}"),
+                self._owner,
+                self._events,
+            )
+        return self._sagas
+
+    def _runtimes(self) -> list[EventsRuntime | SagasRuntime]:
+        return [runtime for runtime in (self._events, self._sagas) if runtime is not None]
 
     async def _provide(self, module: Module, wiring: Wiring) -> None:
+        once = await self._once(module)
         for contract in module.provides:
             service: object | None = self._replace.get(contract)
             if service is None:
                 (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
                 service = await wiring.build(cls)
-            self.mesh.provide(module.name, contract, service)
+            self.mesh.provide(module.name, contract, service, wrap=once.wrap if once is not None else None)
+        if self._events is not None and module.name in self._events.logs:
+            from seamline.events.reading import log_contract
+
+            self.mesh.provide(module.name, log_contract(module.name), self._events.log_service(module.name))
+
+    async def _once(self, module: Module) -> Once | None:
+        """What keeps the answers to calls with a key, where the module has somewhere to keep them."""
+        database = self._databases.get(module.name)
+        if database is None or not module.provides:
+            return None
+        from seamline.sagas.once import Once
+
+        once = Once(database, self.clock, keep_s=self.settings.events.inbox_s)
+        await once.start()
+        return once
 
     def _platform(self) -> Platform:
         def stubs(module: Module) -> Callable[[type[Contract]], Contract]:
@@ -140,6 +224,8 @@ class Host:
         return {
             Contract: stubs,
             **dict.fromkeys(database_class(), self._database),
+            **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
+            **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module.name)),
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,
             Module: lambda module: module,
@@ -204,9 +290,26 @@ class Host:
         self.mesh.policy.reload()
         self.mesh.refresh()
 
+    def wake(self, topics: Iterable[str]) -> None:
+        """Another process that hosts the same modules has written something; see ``announce``."""
+        for topic in topics:
+            room, _, module = topic.partition("/")
+            runtime = {"events": self._events, "sagas": self._sagas}.get(room)
+            if runtime is not None:
+                runtime.wake(module)
+
+    async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
+        """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here."""
+        runtime = {"events": self._events, "sagas": self._sagas}.get(room)
+        return None if runtime is None else await runtime.admin(operation, arguments)
+
     def stats(self) -> dict[str, Any]:
         """Calls by edge, requests by route, and what is under way; for JSON."""
         found = self.mesh.stats()
+        if self._events is not None:
+            found["events"] = self._events.stats()
+        if self._sagas is not None:
+            found["sagas"] = self._sagas.stats()
         if self._gateway is not None:
             found["gateway"] = self._gateway.stats()
         return found
@@ -220,9 +323,21 @@ class Host:
     async def drain(self, timeout_s: float) -> bool:
         """Finish what is under way, the public's requests first, since they make the calls. False when time ran out."""
         end = asyncio.get_running_loop().time() + timeout_s
-        public = await self.drain_public(timeout_s)
-        left = max(end - asyncio.get_running_loop().time(), 0.1)
-        return await self.mesh.drain(left) and public
+
+        def left() -> float:
+            return max(end - asyncio.get_running_loop().time(), 0.1)
+
+        async def calls() -> bool:
+            public = await self.drain_public(timeout_s)
+            return await self.mesh.drain(left()) and public
+
+        async def events() -> bool:
+            return self._events is None or await self._events.drain(timeout_s)
+
+        # Sagas come last: requests under way may wait for one that runs here.
+        finished = await asyncio.gather(calls(), events())
+        sagas = self._sagas is None or await self._sagas.drain(left())
+        return all(finished) and sagas
 
     async def stop(self) -> None:
         """Run the shutdown hooks and close everything."""
@@ -235,6 +350,8 @@ class Host:
                     await self._wirings[module.name].build(hook)
                 except Exception:
                     _log.exception("a shutdown hook of module %r failed", module.name)
+        for runtime in reversed(self._runtimes()):
+            await runtime.stop()
         await self.mesh.stop()
         for database in self._databases.values():
             await database.close()
@@ -251,6 +368,10 @@ class Host:
 def _trace_id() -> str | None:
     context = CURRENT.get(None)
     return f"{context.trace.trace_id:032x}" if context is not None and context.trace is not None else None
+
+
+def _nobody_else(_: str) -> None:
+    """The process stands alone."""
 
 
 def _module_at_work() -> str:

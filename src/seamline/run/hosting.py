@@ -28,6 +28,7 @@ class ModuleHosting:
             identity=berth.identity,
             clock=berth.clock,
             workload=berth.workload,
+            announce=berth.announce,
         )
         self._modules = set(berth.modules)
         self.routes = [Route(*route) for route in self._host.mounts()]
@@ -62,6 +63,12 @@ class ModuleHosting:
 
     def stats(self) -> dict[str, Any]:
         return self._host.stats()
+
+    def wake(self, topics: Sequence[str]) -> None:
+        self._host.wake(topics)
+
+    async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
+        return await self._host.ask(room, operation, arguments)
 
     async def drain(self, timeout_s: float) -> bool:
         return await self._host.drain(timeout_s)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
-from seamline.run.control import Address, AskStats, Inject, MoveClock, in_json
+from seamline.run.admin import RefusedError
+from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
 from seamline.run.errors import ControlError, NotAllowedError, RunError, UnknownTargetError
 from seamline.run.sockets import peer_of
 from seamline.run.traffic import Snapshot, compare
@@ -26,6 +27,7 @@ _log = log.get("seamline.run")
 _REQUEST_BYTES_MAX = 1024 * 1024
 _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
+_ROOM_S = 60.0
 
 
 class Answer:
@@ -68,6 +70,8 @@ class AdminServer:
             "inject": self._inject,
             "policy": self._policy,
             "rotate": self._rotate,
+            "events": self._ask_room,
+            "sagas": self._ask_room,
         }
         self._for_tests: dict[str, Operation] = {
             "external": self._external,
@@ -129,6 +133,8 @@ class AdminServer:
                 f"there is no operation {name!r}", f"Known: {', '.join(sorted(self._operations))}."
             )
         try:
+            if operation == self._ask_room:
+                request["room"] = name
             return await operation(request, answer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.debug("a malformed request", exc_info=error)
@@ -216,6 +222,40 @@ class AdminServer:
         authority = await self._supervisor.registrar.authority()
         authority.rotate_root()
         return {"workers": await self._supervisor.registrar.spread_bundle()}
+
+    async def _ask_room(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """``operation`` with ``arguments`` on the events or sagas of ``module``, or of every module.
+
+        ``answers`` has one entry for each workload that was asked: of those that host a module, one is enough.
+        """
+        module = request.get("module")
+        if module is not None and module not in self._supervisor.settings.modules:
+            raise UnknownTargetError(
+                f"there is no module {module!r}", f"Known: {', '.join(sorted(self._supervisor.settings.modules))}."
+            )
+        asked: dict[str, Replica] = {}
+        for replica in self._supervisor.fleet.serving:
+            if replica.reachable and (module is None or module in replica.workload.modules):
+                asked.setdefault(replica.workload.name, replica)
+        if not asked:
+            raise ControlError(f"nobody hosts {module!r} now" if module else "nothing runs", "See `seamline status`.")
+        arguments = {"module": module, **request.get("arguments", {})}
+        room, operation = str(request["room"]), str(request["operation"])
+        answers = await asyncio.gather(
+            *(
+                each.ask(AskRoom, _ROOM_S, room=room, operation=operation, arguments=arguments)
+                for each in asked.values()
+            )
+        )
+        for found in answers:
+            if "error" in found:
+                raise RefusedError(found["error"])
+        return {
+            "answers": [
+                {"workload": name, "modules": list(replica.workload.modules), "result": found["result"]}
+                for (name, replica), found in zip(asked.items(), answers, strict=True)
+            ]
+        }
 
     # What tests may ask.
 

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -22,6 +22,7 @@ from seamline.kernel.settings import RunSettings
 from seamline.kernel.signal import log
 from seamline.run.control import (
     Address,
+    Announce,
     Beat,
     ControlChannel,
     Done,
@@ -70,6 +71,7 @@ class Site:
     book: LogBook
     on_change: Callable[[], None]
     """Called when a replica became ready or ceased to be."""
+    on_announce: Callable[[Replica, Sequence[str]], None]
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,8 @@ class Replica:
                     waiting.set_exception(ControlError(error)) if error else waiting.set_result(result)
             case Beat():
                 self._on_beat(message)
+            case Announce(topics=topics):
+                self._site.on_announce(self, topics)
             case Ready(gateway=gateway, routes=routes, versions=versions):
                 self.gateway, self.routes, self.versions = gateway, routes, versions
                 self._on_ready()

@@ -220,6 +220,7 @@ class Supervisor:
             host_factory=self._host_factory,
             book=self.book,
             on_change=self.fleet.note_change,
+            on_announce=self.fleet.wake_others,
         )
 
     def placed(self, topology: str) -> tuple[Workload, ...]:

@@ -33,6 +33,8 @@ from seamline.module.context import Place, set_place
 from seamline.run.berth import Berth, Factory, Hosting
 from seamline.run.control import (
     Address,
+    Announce,
+    AskRoom,
     AskStats,
     Beat,
     Bundle,
@@ -54,6 +56,7 @@ from seamline.run.control import (
     Signed,
     Stop,
     ToWorker,
+    Wake,
     Welcome,
     WorkerOptions,
     worker_decoder,
@@ -68,6 +71,7 @@ _log = log.get("seamline.run")
 _DEFAULT_FACTORY = "seamline.run.hosting:host"
 _STOP_S = 2.0
 _RENEWAL_RETRY_S = 30.0
+_ANNOUNCE_S = 0.001
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,6 +92,7 @@ class Worker:
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._ready = False
         self._app = ""
+        self._announced: set[str] = set()
         self._began = time.monotonic()
 
     async def run(self) -> Exit:
@@ -141,6 +146,7 @@ class Worker:
             modules=tuple(options.modules),
             identity=identity,
             clock=self._clock,
+            announce=self._announce,
         )
         self._host = host = factory(berth)
         await certified
@@ -227,9 +233,13 @@ class Worker:
             case Endpoints(number=0):
                 self._set_endpoints(message)
             case (
-                Endpoints() | ServePublic() | Bundle() | ReloadPolicy() | Inject() | MoveClock() | AskStats() | Drain()
-            ):
+                Endpoints() | ServePublic() | Bundle() | ReloadPolicy() | Inject() | MoveClock() | AskStats()
+                | AskRoom() | Drain()
+            ):  # fmt: skip
                 self._owner.spawn(self._answer(message), name=type(message).__name__)
+            case Wake(topics=topics):
+                if self._host is not None:
+                    self._host.wake(topics)
             case _:
                 raise ControlError(f"the supervisor sent a {type(message).__name__} out of turn")
 
@@ -263,6 +273,11 @@ class Worker:
                 return host.inject(rules)
             case AskStats():
                 return host.stats()
+            case AskRoom(room=room, operation=operation, arguments=arguments):
+                try:
+                    return {"result": await host.ask(room, operation, arguments)}
+                except SeamlineError as error:
+                    return {"error": error.to_json()}
             case Drain(timeout_s=timeout_s):
                 return await host.drain(timeout_s)
 
@@ -272,6 +287,18 @@ class Worker:
         set_place(Place(self._app, message.topology, options.workload, options.replica))
         if self._host is not None:
             self._host.set_endpoints(message.endpoints, message.routes)
+
+    def _announce(self, topic: str) -> None:
+        """Tell the others who host the module, if there are any; many at once become one message."""
+        if len(self._endpoints.get(topic.partition("/")[2], ())) < 2:
+            return
+        if not self._announced:
+            asyncio.get_running_loop().call_later(_ANNOUNCE_S, self._send_announced)
+        self._announced.add(topic)
+
+    def _send_announced(self) -> None:
+        topics, self._announced = sorted(self._announced), set()
+        self._channel.send(Announce(topics=topics))
 
     async def _beat(self, every_s: float) -> None:
         """Tell that the event loop turns, and how late."""
