@@ -40,6 +40,37 @@ def test_replicas_are_endpoints(start: Starter):
     assert len(until(lambda: len(running.get()["known"]["orders"]) == 3 and running.get()["known"]["orders"])) == 3
 
 
+def test_what_a_replica_announces_wakes_those_that_host_the_same(start: Starter):
+    """One of three replicas of orders announces; the other two are woken, the process of another module is not."""
+    running = start(topology="services", replicas={"orders": 3}).until_ready()
+    until(lambda: len(running.get()["known"]["orders"]) == 3)
+    for topic in ("events/orders", "events/orders", "sagas/orders"):
+        running.ask("events", module="orders", operation="announce", arguments={"topic": topic})
+
+    def woken() -> list[str]:
+        lines = [line for line in running.lines() if "woken for" in str(line.get("message"))]
+        return [f"{line['workload']}#{line.get('replica', 0)}" for line in lines if "sagas" in line["message"]]
+
+    until(lambda: len(woken()) == 2, "both to be woken")
+    assert sorted(woken()) == ["orders#1", "orders#2"]
+
+
+def test_the_rooms_of_a_module_answer_over_the_admin_socket(start: Starter):
+    """One replica of those that host a module answers; without a module one of each workload; errors keep their code."""
+    running = start(topology="services", replicas={"orders": 2}).until_ready()
+    found = running.ask("sagas", module="orders", operation="list", arguments={"limit": 3})["answers"]
+    assert [each["result"] for each in found] == [
+        {"room": "sagas", "operation": "list", "arguments": {"module": "orders", "limit": 3}, "workload": "orders"}
+    ]
+    everyone = running.ask("events", operation="topics")["answers"]
+    assert sorted(each["workload"] for each in everyone) == ["cart", "front", "orders"]
+    with pytest.raises(SeamlineError) as refused:
+        running.ask("events", module="orders", operation="fail")
+    assert refused.value.code == "SL2999"
+    with pytest.raises(SeamlineError, match="there is no module 'ordres'"):
+        running.ask("events", module="ordres", operation="topics")
+
+
 def test_a_killed_worker_is_replaced_and_callers_are_told(start: Starter):
     """SIGKILL to a worker: its endpoint goes, a new process comes, the others are as they were."""
     running = start(topology="services").until_ready()
