@@ -120,3 +120,23 @@ async def test_a_combiner_writes_all_and_reports_each(db: Database):
     assert isinstance(results[13], ValueError)
     assert len(sizes) < 10
     await combiner.close()
+
+
+async def test_what_waits_for_the_commit_is_called_after_it_and_never_after_a_rollback(db: Database):
+    """Whoever hears of it can read what was written."""
+    heard: list[str] = []
+    async with db.transaction() as tx:
+        await tx.execute(insert(numbers).values(n=1))
+        db.after_commit(tx, lambda: heard.append("alone"))
+        assert heard == []
+    async with db.unit():
+        await add(db, 2)
+        connection = await db.current()
+        assert connection is not None
+        db.after_commit(connection, lambda: heard.append("unit"))
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as tx:
+            db.after_commit(tx, lambda: heard.append("never"))
+            raise ZeroDivisionError
+    await add(db, 3)
+    assert heard == ["alone", "unit"]

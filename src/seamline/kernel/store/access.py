@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from types import TracebackType
 
 from sqlalchemy import Connection
@@ -33,6 +34,7 @@ class Access:
         self.engine: AsyncEngine | None = None
         self.server: PostgresqlServer | None = None
         self._inside: dict[asyncio.Task[object] | None, AsyncConnection | None] = {}
+        self._afterwards: dict[int, list[Callable[[], None]]] = {}
 
     @property
     def current(self) -> AsyncConnection | None:
@@ -68,9 +70,13 @@ class Access:
             self._inside[task] = connection
         return connection
 
+    def after_commit(self, connection: AsyncConnection, callback: Callable[[], None]) -> None:
+        self._afterwards.setdefault(id(connection), []).append(callback)
+
     async def leave(self, connection: AsyncConnection, *, commit: bool) -> None:
         plain = connection.sync_connection
         assert plain is not None
+        afterwards = self._afterwards.pop(id(connection), ()) if self._afterwards else ()
         try:
             if commit and self.writes:
                 await greenlet_spawn(_commit_and_close, plain)
@@ -79,6 +85,9 @@ class Access:
         finally:
             if self.writes:
                 self._forget(connection)
+        if commit:
+            for callback in afterwards:
+                callback()
 
     def _forget(self, connection: AsyncConnection) -> None:
         task = asyncio.current_task()

@@ -155,6 +155,10 @@ class Database:
         unit = unit_of(self._write)
         return await unit.connection() if unit is not None else self._write.current
 
+    def after_commit(self, connection: AsyncConnection, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the transaction of ``connection``, as :meth:`current` gives it, is on disk."""
+        self._write.after_commit(connection, callback)
+
     async def raw(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on SQLite's own connection, in a transaction that shares its commit with others; for the
         platform, where SQLAlchemy's price per statement shows. It runs on the event loop: a millisecond at most.
