@@ -1,9 +1,11 @@
 """Seamline: systems as typed modules, whose topology is chosen when they run and changed while they run.
 
-The names here are all that an application imports. ``Database`` and ``Clock`` are asked for by type.
+The names here are all that an application imports. ``Database``, ``Clock``, ``Events`` and ``Sagas`` are asked for by
+type.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
@@ -32,11 +34,31 @@ from seamline.module import (
 )
 
 if TYPE_CHECKING:
+    from seamline.events.context import EventContext
+    from seamline.events.events import Events
     from seamline.kernel.store import Database
+    from seamline.sagas.errors import ApprovalExpired, SagaFailed
+    from seamline.sagas.saga import Approval, Saga
+    from seamline.sagas.sagas import SagaHandle, Sagas
 
 __version__ = "0.1.0"
 
+# SQLAlchemy takes a tenth of a second to import, and contracts need none of these.
+_LATER: Final = {
+    "Approval": "seamline.sagas.saga",
+    "ApprovalExpired": "seamline.sagas.errors",
+    "Database": "seamline.kernel.store",
+    "EventContext": "seamline.events.context",
+    "Events": "seamline.events.events",
+    "Saga": "seamline.sagas.saga",
+    "SagaFailed": "seamline.sagas.errors",
+    "SagaHandle": "seamline.sagas.sagas",
+    "Sagas": "seamline.sagas.sagas",
+}
+
 __all__ = [
+    "Approval",
+    "ApprovalExpired",
     "CallContext",
     "CallError",
     "Clock",
@@ -44,6 +66,8 @@ __all__ = [
     "Database",
     "DeadlineExceeded",
     "Event",
+    "EventContext",
+    "Events",
     "Fault",
     "InternalError",
     "InvalidArgument",
@@ -51,6 +75,10 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Place",
+    "Saga",
+    "SagaFailed",
+    "SagaHandle",
+    "Sagas",
     "SeamlineError",
     "Unauthenticated",
     "Unavailable",
@@ -65,9 +93,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Database":  # SQLAlchemy takes a tenth of a second to import, and contracts do not need it
-        from seamline.kernel.store import Database
-
-        return Database
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     message = f"module 'seamline' has no attribute {name!r}"
     raise AttributeError(message)

@@ -1,4 +1,4 @@
-"""``seamline graph``: which module calls which contract."""
+"""``seamline graph``: which module calls which contract, and hears which event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def graph(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Which module calls which contract, read from the wiring without starting anything.
+    """Which module calls which contract and handles whose events, read from the wiring without starting anything.
 
     Constructors, factories, hooks, FastAPI dependencies and `use(Contract)` in the module's own files are read.
     """
@@ -36,12 +36,13 @@ def graph(
     if mermaid and as_json:
         raise ArgumentError("--mermaid and --json are both given", "Choose one")
     application = modules.load_application(app_folder)
-    arrows = application.graph()
+    arrows, heard = application.graph(), application.heard()
     if as_json:
         output.emit(
             {
                 "modules": list(application.modules),
                 "calls": [{"caller": a, "contract": b, "callee": c} for a, b, c in arrows],
+                "events": [{"hearer": a, "event": b, "publisher": c} for a, b, c in heard],
             }
         )
     elif mermaid:
@@ -50,9 +51,14 @@ def graph(
             typer.echo(f"    {name}")
         for caller, contract, callee in arrows:
             typer.echo(f"    {caller} -->|{contract}| {callee}")
+        for hearer, event, publisher in heard:
+            typer.echo(f"    {publisher} -.->|{event}| {hearer}")
     else:
         branches = {
-            name: [f"{b} of {c}" if b.lower() != c else b for a, b, c in arrows if a == name]
+            name: [
+                *(f"{b} of {c}" if b.lower() != c else b for a, b, c in arrows if a == name),
+                *(f"hears {b} of {c}" for a, b, c in heard if a == name),
+            ]
             for name in application.modules
         }
         quiet = [name for name, twigs in branches.items() if not twigs]

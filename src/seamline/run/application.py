@@ -141,6 +141,17 @@ class Application:
         }
         return sorted(arrows)
 
+    def heard(self) -> list[tuple[str, str, str]]:
+        """Which module handles which event of which, as (hearer, event, publisher), in order."""
+        return sorted(
+            {
+                (module.name, handler.event.__name__, self.events[handler.event])
+                for module in self.modules.values()
+                for handler in module.event_handlers
+                if handler.event in self.events
+            }
+        )
+
     def providers(self) -> dict[type[Contract], str]:
         return dict(self.contracts)
 
