@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
-CONTRACT = "from seamline import Contract\nclass Carts(Contract):\n    async def add(self, item: str) -> int: ...\n"
+CONTRACT = "from seamline import Contract, Event\nclass Added(Event): ...\nclass Carts(Contract):\n    async def add(self, item: str) -> int: ...\n"
 SERVICE = (
     "from seamline import Module\nfrom shopcheck.cart import Carts\nmodule = Module('cart', provides=Carts)\n"
     "@module.service\nclass Service(Carts):\n    async def add(self, item: str) -> int:\n        return 1\n"
+)
+HEARS = (
+    "from seamline import Module\nfrom shopcheck.cart import Added\nmodule = Module('web')\n"
+    "@module.on(Added)\nasync def hear(event): ...\n"
+)
+HEARS_STRANGER = HEARS.replace(
+    "from shopcheck.cart import Added", "from seamline import Event\nclass Added(Event): ..."
 )
 TOML = '[app]\nname = "shopcheck"\nmodules = ["shopcheck.web", "shopcheck.cart"]\n'
 POLICY = 'permit (principal == Module::"web", action in Action::"Carts", resource == Module::"cart");\n'
@@ -60,6 +67,9 @@ def test_a_sound_application_passes(folder: Path) -> None:
     [
         ("shopcheck/web/module.py", "from seamline import Modul\n", "SL2110", "shopcheck.web"),
         ("shopcheck/web/module.py", "from seamline import Module\n", "SL2110", "has no `module`"),
+        ("shopcheck/web/module.py", HEARS, "SL2111", "may not read the events of module 'cart'"),
+        ("shopcheck/web/module.py", HEARS.replace("shopcheck.cart", "shopcheck.wb"), "SL2110", "shopcheck.web"),
+        ("shopcheck/web/module.py", HEARS_STRANGER, "SL2111", "which no module of the application declares"),
         ("shopcheck/cart/__init__.py", CONTRACT.replace("item: str", "item"), "SL2102", "item"),
         ("shopcheck/cart/__init__.py", CONTRACT.replace("item: str", "item: type"), "SL2103", "item"),
         ("shopcheck/cart/module.py", SERVICE.replace("def add", "def put"), "SL2108", "Carts.add"),
