@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-CONTRACT = "from seamline import Contract, Event\nclass Added(Event): ...\nclass Carts(Contract):\n    async def add(self, item: str) -> int: ...\n"
+CONTRACT = (
+    "from seamline import Contract, Event\nclass Added(Event): ...\n"
+    "class Carts(Contract):\n    async def add(self, item: str) -> int: ...\n"
+)
 SERVICE = (
     "from seamline import Module\nfrom shopcheck.cart import Carts\nmodule = Module('cart', provides=Carts)\n"
     "@module.service\nclass Service(Carts):\n    async def add(self, item: str) -> int:\n        return 1\n"
