@@ -7,10 +7,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from boutique.shipping import Shipping
 
 APP = Path(__file__).resolve().parents[1]
 if str(APP) not in sys.path:
@@ -24,3 +28,18 @@ def _reviews_of_the_test() -> Iterator[None]:  # pyright: ignore[reportUnusedFun
         os.environ["REVIEWS_DB"] = f"{folder}/reviews.sqlite3"  # noqa: TID251  # as its operators would set it
         yield
         os.environ.pop("REVIEWS_DB", None)  # noqa: TID251
+
+
+@pytest.fixture
+async def shipping(tmp_path: Path) -> AsyncIterator[Shipping]:
+    """The inside of shipping with a database of its own."""
+    from boutique.shipping.module import ShippingService
+    from boutique.shipping.tables import metadata
+
+    from seamline import Database
+    from seamline.kernel.clock import ManualClock
+    from seamline.kernel.store import sqlite_url
+
+    async with Database(sqlite_url(tmp_path, "shipping"), "shipping", metadata) as db:
+        await db.run_sync(metadata.create_all)
+        yield ShippingService(db, ManualClock())

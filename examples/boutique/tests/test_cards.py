@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from boutique.payments import Card, CardBrand, CardDeclined, DeclineReason
-from boutique.payments.cards import brand_of, check, passes_luhn
+from boutique.payments.cards import authorise, brand_of, check, passes_luhn, tokenise
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,3 +114,26 @@ def test_a_card_does_not_show_its_number():
     """What is logged by accident gives nothing away."""
     assert "4111" not in repr(card())
     assert "123" not in repr(card())
+
+
+def test_of_a_card_only_its_token_is_kept():
+    """Neither the number nor the code is in it, and it can be charged."""
+    token = tokenise(card(), NOW)
+    assert (token.brand, token.last_four, token.month, token.year) == (CardBrand.VISA, "1111", 6, 2026)
+    assert "4111" not in repr(token)
+    authorise(token, NOW)
+
+
+@pytest.mark.parametrize(
+    ("number", "now", "reason"),
+    [
+        ("4000 0000 0000 0002", NOW, DeclineReason.ISSUER),
+        (GOOD, NOW + timedelta(minutes=1), DeclineReason.EXPIRED),
+    ],
+)
+def test_the_issuer_has_the_last_word(number: str, now: datetime, reason: DeclineReason):
+    """A card that looked sound may be refused when it is charged, or have expired since."""
+    token = tokenise(card(number), NOW)
+    with pytest.raises(CardDeclined) as caught:
+        authorise(token, now)
+    assert caught.value.reason is reason

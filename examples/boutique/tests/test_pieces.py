@@ -20,8 +20,8 @@ from boutique.load import CURRENCIES, PRODUCTS
 from boutique.money import Money
 from boutique.people import Address
 from boutique.recommendations.module import RecommendationService
-from boutique.shipping import CountryNotServed
-from boutique.shipping.module import ShippingService, tracking_id
+from boutique.shipping import CountryNotServed, ParcelCancelled, Shipping
+from boutique.shipping.module import tracking_id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,16 +88,14 @@ async def test_ads_lead_to_products_of_the_shop(categories: list[str]):
     assert (await AdService().choose(tuple(categories))).product_id in IDS
 
 
-async def test_sending_more_costs_more_and_farther_costs_more():
+async def test_sending_more_costs_more_and_farther_costs_more(shipping: Shipping):
     """Prices of parcels are ordered as people expect."""
-    shipping = ShippingService()
     near, more, far = [(await shipping.quote(*case)).cost.amount for case in ((1, "BE"), (3, "BE"), (1, "NZ"))]
     assert near < more < far
 
 
-async def test_a_country_not_served_is_a_fault_everywhere():
+async def test_a_country_not_served_is_a_fault_everywhere(shipping: Shipping):
     """Quote, ship and route refuse the same countries."""
-    shipping = ShippingService()
     nowhere = Address("A", "B", "C", "D", "AQ")
     with pytest.raises(CountryNotServed):
         await shipping.quote(1, "AQ")
@@ -105,6 +103,17 @@ async def test_a_country_not_served_is_a_fault_everywhere():
         await shipping.ship("order", nowhere, 1)
     with pytest.raises(CountryNotServed):
         _ = [stop async for stop in shipping.route("AQ")]
+
+
+async def test_a_parcel_is_booked_once_and_called_off_for_good(shipping: Shipping):
+    """However often; and what is called off before it is booked cannot be booked by a message that comes late."""
+    home = Address("A", "B", "C", "D", "BE")
+    assert await shipping.ship("one", home, 1) == await shipping.ship("one", home, 1)
+    for order in ("one", "two"):
+        await shipping.cancel(order)
+        await shipping.cancel(order)
+        with pytest.raises(ParcelCancelled):
+            await shipping.ship(order, home, 1)
 
 
 @given(first=st.uuids(), second=st.uuids())

@@ -20,7 +20,7 @@ from boutique.frontend.forms import EXAMPLE
 from boutique.frontend.render import static_files
 from boutique.load import Answer, scenario
 from boutique.money import Money
-from boutique.payments import Card, DeclineReason, Payments
+from boutique.payments import Card, CardBrand, CardToken, DeclineReason, Payments
 from boutique.people import Address
 from boutique.recommendations import Recommendations
 from boutique.shipping import Shipping
@@ -32,6 +32,7 @@ from seamline.testing.transcript import Transcript
 
 _PLACE = re.compile(r'<p class="place">.*?</p>')
 CARD = Card("5555 5555 5555 4444", 12, 2034, "321")
+TOKEN = CardToken(CardBrand.MASTERCARD, "4444", 12, 2034)
 HOME = Address("Ada Example", "Lindenlaan 12", "9000", "Ghent", "BE")
 
 
@@ -130,7 +131,7 @@ async def test_every_contract(topology_app: TopologyApp, transcript: Transcript)
     await call("empty", checkout.place("contract-2", replace(purchase, cart_version=purchase.cart_version + 1)))
     await call("no order", checkout.order("zeppelin"))
     await call("no letter", emails.letter("zeppelin"))
-    charge = await call("charged before", payments.charge(placed.id, Money("EUR", Decimal(1)), CARD))
+    charge = await call("charged before", payments.charge(placed.id, Money("EUR", Decimal(1)), TOKEN))
     assert charge is not None
     await call("refunded", payments.refund(charge.id))
     await call("refunded again", payments.refund(charge.id))
@@ -195,7 +196,7 @@ async def test_an_order_interrupted_after_payment_is_finished_not_paid_twice(top
     await topology_app.stub(Cart).add("unlucky-shopper", "bicycle-bell", 1)
     placed = await checkout.place("unlucky", purchase)
     assert [(line.product_id, line.quantity) for line in placed.lines] == [("wool-throw", 2), ("brass-pen", 1)]
-    charge = await topology_app.stub(Payments).charge(placed.id, Money("EUR", Decimal(1)), CARD)
+    charge = await topology_app.stub(Payments).charge(placed.id, Money("EUR", Decimal(1)), TOKEN)
     assert charge.amount == placed.total
     assert (await topology_app.stub(Cart).contents("unlucky-shopper")).pieces == 4
 
@@ -269,7 +270,7 @@ async def test_a_card_expires_while_the_shop_is_open(topology_app: TopologyApp):
 async def test_only_checkout_reaches_money(topology_app: TopologyApp, caller: str):
     """Policy is the same in one process and in many: whoever is not permitted is refused."""
     with pytest.raises(PermissionDenied):
-        await topology_app.stub(Payments, caller=caller).charge("order", Money("EUR", Decimal(1)), CARD)
+        await topology_app.stub(Payments, caller=caller).charge("order", Money("EUR", Decimal(1)), TOKEN)
 
 
 async def test_the_reviews_app_is_part_of_the_shop(topology_app: TopologyApp, transcript: Transcript):
@@ -331,5 +332,5 @@ async def test_a_killed_module_loses_nothing_and_charges_once(topology_app: Topo
         topology_app.kill(module)
     topology_app.wait_ready()
     assert await checkout.place("robust", purchase) == placed
-    charge = await topology_app.stub(Payments).charge(placed.id, Money("EUR", Decimal(1)), CARD)
+    charge = await topology_app.stub(Payments).charge(placed.id, Money("EUR", Decimal(1)), TOKEN)
     assert charge.amount == placed.total

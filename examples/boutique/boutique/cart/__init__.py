@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from seamline import Contract, Fault, idempotent, readonly
+from seamline import Contract, Event, Fault, idempotent, readonly
 
 QUANTITY_MAX = 20
+REMINDER_AFTER_S = 20 * 3600
+"""A cart that is left alone for so long is forgotten, perhaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,29 @@ class QuantityRefused(Fault):
     quantity_max: int
 
 
+class CartUpdated(Event, key="shopper"):
+    """What is in a cart has changed; ``pieces`` are in it now."""
+
+    shopper: str
+    pieces: int
+    version: int
+    at: datetime
+
+
+class CartEmptied(Event, key="shopper"):
+    """Everything was taken out of a cart, by its shopper or by an order."""
+
+    shopper: str
+    at: datetime
+
+
+class CartLeft(Event, key="shopper"):
+    """Told ``REMINDER_AFTER_S`` after a change: the cart was left alone since, if ``version`` is still its version."""
+
+    shopper: str
+    version: int
+
+
 class Cart(Contract):
     @readonly
     async def contents(self, shopper: str) -> CartContents:
@@ -54,4 +80,8 @@ class Cart(Contract):
     @idempotent
     async def empty(self, shopper: str, version: int | None = None) -> None:
         """Take everything out; with ``version``, only if nothing changed since."""
+        ...
+
+    async def put_back(self, shopper: str, lines: tuple[CartLine, ...]) -> None:
+        """Put in what an order had taken out, as far as one line of a cart holds it."""
         ...

@@ -74,6 +74,14 @@ class CartService(Cart):
             if (await connection.execute(changed)).rowcount:
                 await connection.execute(delete(cart_lines).where(cart_lines.c.shopper == shopper))
 
+    async def put_back(self, shopper: str, lines: tuple[CartLine, ...]) -> None:
+        async with self._db.transaction() as connection:
+            version = await _changed(connection, shopper)
+            held = {line.product_id: line.quantity for line in (await _contents(connection, shopper)).lines}
+            for line in lines:
+                quantity = min(held.get(line.product_id, 0) + line.quantity, QUANTITY_MAX)
+                await _put(connection, shopper, line.product_id, quantity, version)
+
 
 async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:
     rows = (await connection.execute(_READ, {"shopper": shopper})).all()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from boutique.catalog import ProductNotFound
 from boutique.currency import CurrencyUnknown
@@ -12,7 +13,7 @@ from boutique.money import Money
 from boutique.payments import Card, CardBrand, CardDeclined, DeclineReason
 from boutique.people import Address
 from boutique.shipping import CountryNotServed
-from seamline import Contract, Fault, idempotent, readonly, timeout
+from seamline import Contract, Event, Fault, idempotent, readonly, timeout
 
 __all__ = [
     "CardDeclined",
@@ -62,6 +63,27 @@ class Order:
     tracking_id: str = ""
     card_brand: CardBrand | None = None
     card_last_four: str = ""
+
+
+class OrderPlaced(Event, key="order_id"):
+    """An order was charged and shipped."""
+
+    order_id: str
+    shopper: str
+    currency: str
+    total: Money
+    lines: tuple[OrderLine, ...]
+    placed_at: datetime
+
+
+class OrderUndone(Event, key="order_id"):
+    """An order that was begun is not to be; all that was done for it is undone. ``reason`` is for the shopper."""
+
+    order_id: str
+    shopper: str
+    reason: str
+    reviewed: bool
+    at: datetime
 
 
 class CartEmpty(Fault):

@@ -114,7 +114,7 @@ class CheckoutService(Checkout):
 
     async def _charge(self, order: Order, purchase: Purchase) -> Charge:
         try:
-            return await self._payments.charge(order.id, order.total, purchase.card)
+            return await self._payments.charge(order.id, order.total, await self._payments.tokenise(purchase.card))
         except CardDeclined:
             # Nothing was charged: forget the price, so that a corrected form is taken as it then stands.
             async with self._db.transaction() as connection:

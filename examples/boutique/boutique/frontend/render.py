@@ -13,6 +13,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from boutique.frontend.files import StaticFiles
+from boutique.inventory import LOW
 from boutique.money import WITHOUT_CENTS, Money
 
 _HERE = Path(__file__).parent
@@ -49,6 +50,13 @@ def money(amount: Money) -> str:
     digits = f"{value:,.0f}" if amount.currency in WITHOUT_CENTS else f"{value:,.2f}"
     sign = _SIGNS.get(amount.currency)
     return f"{sign}{digits}" if sign else f"{amount.currency}\N{NO-BREAK SPACE}{digits}"
+
+
+def stock_note(left: int | None, wanted: int = 0) -> str:
+    """What is worth saying of a product's stock; nothing if there is plenty, or nobody knows."""
+    if left is None or left >= max(LOW, wanted):
+        return ""
+    return f"{left} left" if left else "Sold out"
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from boutique.ads import Ads
 from boutique.cart import QUANTITY_MAX, Cart, CartContents, QuantityRefused
 from boutique.catalog import Catalog, Product, ProductNotFound
 from boutique.currency import Currency
-from boutique.frontend.render import page
+from boutique.frontend.render import page, stock_note
 from boutique.frontend.together import each
 from boutique.frontend.visit import (
     COUNTRY_FIRST,
@@ -27,6 +27,7 @@ from boutique.frontend.visit import (
     remember,
     shopper_of,
 )
+from boutique.inventory import Inventory, StockLevel
 from boutique.money import Money
 from boutique.recommendations import Recommendations
 from boutique.shipping import CountryNotServed, Destination, Quote, Shipping
@@ -37,7 +38,7 @@ T = TypeVar("T")
 KINDS = ("kitchen", "table", "home", "light", "garden", "desk", "wear", "travel")
 
 _ads, _cart, _catalog, _currency = use(Ads), use(Cart), use(Catalog), use(Currency)
-_recommendations, _shipping = use(Recommendations), use(Shipping)
+_inventory, _recommendations, _shipping = use(Inventory), use(Recommendations), use(Shipping)
 
 
 async def home(request: Request) -> Response:
@@ -54,11 +55,14 @@ async def product(request: Request) -> Response:
     found = await (await _catalog()).product(request.path_params["product_id"])
     around = await head(request)
     price = await (await _currency()).convert(found.price, around.currency)
+    left = (await stock_of((found.id,))).get(found.id)
     return page(
         "product.html",
         around,
         product=found,
         price=price,
+        stock=stock_note(left),
+        sold_out=left == 0,
         others=await goes_with((found.id,)),
         ad=await extra((await _ads()).choose(found.categories)),
     )
@@ -132,6 +136,7 @@ async def empty_cart(request: Request) -> Response:
 
 _NOTICES = {
     "quantity": f"One bag takes between one and {QUANTITY_MAX} pieces of a thing.",
+    "stock": "There is not enough left of something in your bag. Please take fewer pieces of it.",
     "changed": "Your bag has changed since you went to the till. Please look at it again.",
 }
 
@@ -141,6 +146,7 @@ class Item:
     product: Product
     quantity: int
     price: Money
+    stock: str
 
     @property
     def sum(self) -> Money:
@@ -168,12 +174,14 @@ async def view_of(request: Request) -> Bag:
     chosen = request.cookies.get("currency", CURRENCY_FIRST)
     code = chosen if chosen in await currency.supported() else CURRENCY_FIRST
     items: list[Item] = []
+    left = await stock_of(tuple(line.product_id for line in contents.lines))
     for line in contents.lines:
         try:
             found = await catalog.product(line.product_id)
         except ProductNotFound:  # taken off the shelf since; checkout refuses it, the page leaves it out
             continue
-        items.append(Item(found, line.quantity, await currency.convert(found.price, code)))
+        price = await currency.convert(found.price, code)
+        items.append(Item(found, line.quantity, price, stock_note(left.get(found.id), line.quantity)))
     destinations = await shipping.destinations()
     wanted = request.query_params.get("country") or request.cookies.get("country", COUNTRY_FIRST)
     by_code = {destination.code: destination for destination in destinations}
@@ -199,6 +207,14 @@ async def goes_with(product_ids: tuple[str, ...]) -> list[Product]:
     """Recommended products; none, rather than no page, if that part of the shop does not answer."""
     ids = await extra((await _recommendations()).others(product_ids))
     return await each((await _catalog()).product, ids or ())
+
+
+async def stock_of(product_ids: tuple[str, ...]) -> dict[str, int]:
+    """How many pieces of each are free; of none, rather than no page, if that part of the shop does not answer."""
+    levels: tuple[StockLevel, ...] = ()
+    if product_ids:
+        levels = await extra((await _inventory()).levels(product_ids)) or ()
+    return {level.product_id: level.free for level in levels}
 
 
 async def extra(call: Awaitable[T]) -> T | None:

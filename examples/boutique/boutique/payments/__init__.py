@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from boutique.money import Money
-from seamline import Contract, Fault, idempotent, timeout
+from seamline import Contract, Event, Fault, idempotent, readonly, timeout
 
 
 class CardBrand(StrEnum):
@@ -21,6 +22,7 @@ class DeclineReason(StrEnum):
     BRAND = "brand"
     EXPIRED = "expired"
     SECURITY_CODE = "security_code"
+    ISSUER = "issuer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ class Card:
     month: int
     year: int
     security_code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CardToken:
+    """What may be kept of a card: enough to charge it here, too little to charge it elsewhere."""
+
+    brand: CardBrand
+    last_four: str
+    month: int
+    year: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +66,33 @@ class ChargeNotFound(Fault):
     charge_id: str
 
 
+class PaymentCaptured(Event, key="order_id"):
+    """Money was taken for an order."""
+
+    order_id: str
+    charge_id: str
+    amount: Money
+    at: datetime
+
+
+class PaymentRefunded(Event, key="order_id"):
+    """The money taken for an order was given back, all of it."""
+
+    order_id: str
+    charge_id: str
+    amount: Money
+    at: datetime
+
+
 class Payments(Contract):
+    @readonly
+    async def tokenise(self, card: Card) -> CardToken:
+        """Check a card, and give what may be kept of it. Raises ``CardDeclined``."""
+        ...
+
     @timeout(5)
     @idempotent
-    async def charge(self, order_id: str, amount: Money, card: Card) -> Charge:
+    async def charge(self, order_id: str, amount: Money, card: CardToken) -> Charge:
         """Charge an order once: asked again for the same order, the first charge is returned.
 
         Raises ``CardDeclined``.

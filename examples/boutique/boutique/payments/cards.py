@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from boutique.payments import Card, CardBrand, CardDeclined, DeclineReason
+from boutique.payments import Card, CardBrand, CardDeclined, CardToken, DeclineReason
 
 _DIGITS_MIN, _DIGITS_MAX = 12, 19
+# As payment providers have test cards: one that looks sound and is refused when it is charged.
+_REFUSED_BY_ISSUER = "0002"
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # a doubled digit, its own digits added
 
 
@@ -40,9 +42,26 @@ def check(card: Card, now: datetime) -> CardBrand:
     brand = brand_of(digits)
     if brand is None:
         raise CardDeclined(reason=DeclineReason.BRAND)
-    if not 1 <= card.month <= 12 or (card.year, card.month) < (now.year, now.month):
+    if not 1 <= card.month <= 12 or _expired(card, now):
         raise CardDeclined(reason=DeclineReason.EXPIRED)
     code = card.security_code
     if not (code.isascii() and code.isdigit() and len(code) == 3):
         raise CardDeclined(reason=DeclineReason.SECURITY_CODE)
     return brand
+
+
+def tokenise(card: Card, now: datetime) -> CardToken:
+    """What may be kept of a card that may be charged at ``now``. Raises ``CardDeclined``."""
+    return CardToken(check(card, now), digits_of(card.number)[-4:], card.month, card.year)
+
+
+def authorise(card: CardToken, now: datetime) -> None:
+    """Ask the issuer, who has the last word. Raises ``CardDeclined``."""
+    if _expired(card, now):
+        raise CardDeclined(reason=DeclineReason.EXPIRED)
+    if card.last_four == _REFUSED_BY_ISSUER:
+        raise CardDeclined(reason=DeclineReason.ISSUER)
+
+
+def _expired(card: Card | CardToken, now: datetime) -> bool:
+    return (card.year, card.month) < (now.year, now.month)

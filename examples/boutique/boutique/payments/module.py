@@ -10,8 +10,8 @@ from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from boutique.money import Money
-from boutique.payments import Card, CardBrand, Charge, ChargeNotFound, Payments
-from boutique.payments.cards import check, digits_of
+from boutique.payments import Card, CardBrand, CardToken, Charge, ChargeNotFound, Payments
+from boutique.payments.cards import authorise, tokenise
 from boutique.payments.tables import charges, metadata
 from seamline import Clock, Database, Module
 
@@ -27,25 +27,28 @@ class PaymentService(Payments):
         self._db = db
         self._clock = clock
 
-    async def charge(self, order_id: str, amount: Money, card: Card) -> Charge:
+    async def tokenise(self, card: Card) -> CardToken:
+        return tokenise(card, self._clock.now())
+
+    async def charge(self, order_id: str, amount: Money, card: CardToken) -> Charge:
         earlier = await self._charge_of(order_id)
         if earlier is not None:
             return earlier
         now = self._clock.now()
-        brand = check(card, now)
+        authorise(card, now)
         charge = Charge(
             id=str(uuid5(_CHARGES, order_id)),
             order_id=order_id,
             amount=amount,
-            brand=brand,
-            last_four=digits_of(card.number)[-4:],
+            brand=card.brand,
+            last_four=card.last_four,
         )
         row: dict[str, Any] = {
             "id": charge.id,
             "order_id": order_id,
             "currency": amount.currency,
             "amount": str(amount.amount),
-            "brand": brand.value,
+            "brand": card.brand.value,
             "last_four": charge.last_four,
             "charged_at": now,
         }

@@ -44,6 +44,12 @@ class CountryNotServed(Fault):
     country: str
 
 
+class ParcelCancelled(Fault):
+    """The order's parcel was called off; another attempt is another order."""
+
+    order_id: str
+
+
 class Shipping(Contract):
     @readonly
     async def destinations(self) -> tuple[Destination, ...]:
@@ -57,10 +63,15 @@ class Shipping(Contract):
 
     @idempotent
     async def ship(self, order_id: str, address: Address, pieces: int) -> str:
-        """Book the parcel of an order; the tracking id depends on the order alone.
+        """Book the parcel of an order, once; the tracking id depends on the order alone.
 
-        Raises ``CountryNotServed``.
+        Raises ``CountryNotServed``, and ``ParcelCancelled`` for an order whose parcel was called off before.
         """
+        ...
+
+    @idempotent
+    async def cancel(self, order_id: str) -> None:
+        """Call the parcel of an order off, once. An order not yet known is known as called off from then on."""
         ...
 
     @readonly

@@ -8,12 +8,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from sqlalchemy import bindparam, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from boutique.money import Money
 from boutique.people import Address
-from boutique.shipping import CountryNotServed, Destination, Quote, Shipping, Stop
-from seamline import Module
+from boutique.shipping import CountryNotServed, Destination, ParcelCancelled, Quote, Shipping, Stop
+from boutique.shipping.tables import metadata, parcels
+from seamline import Clock, Database, Module
 
-module = Module("shipping", provides=Shipping)
+module = Module("shipping", provides=Shipping, tables=metadata)
+
+# Reads the same in SQLite and PostgreSQL, and locks the order, so that booking and calling off are done in turn.
+_BOOKED = text(
+    "INSERT INTO parcels (order_id, tracking_id, country, pieces, booked_at, cancelled_at) "
+    "VALUES (:order_id, :tracking_id, :country, :pieces, :booked_at, :cancelled_at) ON CONFLICT (order_id) DO NOTHING"
+).bindparams(
+    bindparam("booked_at", type_=parcels.c.booked_at.type), bindparam("cancelled_at", type_=parcels.c.cancelled_at.type)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,10 @@ def _served(country: str) -> tuple[str, Zone]:
 
 @module.service
 class ShippingService(Shipping):
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
     async def destinations(self) -> tuple[Destination, ...]:
         return _DESTINATIONS
 
@@ -87,9 +103,22 @@ class ShippingService(Shipping):
         return Quote(Money("EUR", cost), zone.days_min, zone.days_max)
 
     async def ship(self, order_id: str, address: Address, pieces: int) -> str:
-        _ = pieces
         _served(address.country)
+        async with self._db.transaction() as connection:
+            if not await self._booked(connection, order_id, address.country, pieces):
+                cancelled = select(parcels.c.cancelled_at).where(parcels.c.order_id == order_id)
+                if await connection.scalar(cancelled) is not None:
+                    raise ParcelCancelled(order_id=order_id)
         return tracking_id(order_id)
+
+    async def cancel(self, order_id: str) -> None:
+        async with self._db.transaction() as connection:
+            if not await self._booked(connection, order_id, "", 0, cancelled=True):
+                await connection.execute(
+                    update(parcels)
+                    .where(parcels.c.order_id == order_id, parcels.c.cancelled_at.is_(None))
+                    .values(cancelled_at=self._clock.now())
+                )
 
     async def route(self, country: str) -> AsyncIterator[Stop]:
         name, zone = _served(country)
@@ -97,3 +126,18 @@ class ShippingService(Shipping):
         yield Stop(zone.days_min - 1, "Ghent", "Handed to the carrier")
         yield Stop(zone.days_min, zone.hub, "Changes vans")
         yield Stop(zone.days_max, name, "At your door, at the latest")
+
+    async def _booked(
+        self, connection: AsyncConnection, order_id: str, country: str, pieces: int, *, cancelled: bool = False
+    ) -> bool:
+        """Whether this is the first that is heard of the order."""
+        now = self._clock.now()
+        parcel = {
+            "order_id": order_id,
+            "tracking_id": tracking_id(order_id),
+            "country": country,
+            "pieces": pieces,
+            "booked_at": now,
+            "cancelled_at": now if cancelled else None,
+        }
+        return bool((await connection.execute(_BOOKED, parcel)).rowcount)
