@@ -33,6 +33,7 @@ _OWN_SOURCE = re.compile(r"/([a-z][a-z0-9_-]*)/([a-z][a-z0-9_]*)")
 _MODULE = re.compile(r"[a-z][a-z0-9_]*")
 _UNSAFE = re.compile(r"[^!#$&-~]")  # the HTTP binding, 3.1.3.2: all but printable ASCII, and space, " and %
 _NAME = re.compile(r"[a-z0-9]+")
+_VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII
@@ -236,7 +237,9 @@ def _record(found: dict[str, str], data: bytes) -> Record:
     for name in found:
         if not _NAME.fullmatch(name) or name == "data":
             raise CloudEventError(f"{name!r} cannot be the name of an attribute", _REMEDY)
-    source, type_, event_version = _own(found)
+    source, type_, event_version, schema = _own(found.pop("source"), found.pop("type"), found.pop("dataschema", ""))
+    if schema:
+        found["dataschema"] = schema
     if found.get("datacontenttype") in (_JSON, ""):
         del found["datacontenttype"]
     return Record(
@@ -254,22 +257,19 @@ def _record(found: dict[str, str], data: bytes) -> Record:
     )
 
 
-def _own(found: dict[str, str]) -> tuple[str, str, int]:
-    """Source, type and version in our own words where the event is one of ours; takes them out of ``found``."""
-    source, type_ = found.pop("source"), found.pop("type")
+@lru_cache(maxsize=4096)
+def _own(source: str, type_: str, schema: str) -> tuple[str, str, int, str]:
+    """Source, type and version in our own words where the event is one of ours, and the schema where it is not."""
     match = _OWN_SOURCE.fullmatch(source)
     prefix = f"{match[1]}.{match[2]}." if match else ""
     if match is None or not type_.startswith(prefix) or type_ == prefix:
         # Equal as a reference, and never taken for the name of a module.
-        return (f"./{source}" if _MODULE.fullmatch(source) else source), type_, 1
+        return (f"./{source}" if _MODULE.fullmatch(source) else source), type_, 1, schema
     name = type_.removeprefix(prefix)
-    schema, _, version = found.get("dataschema", "").rpartition(":")
-    if schema == f"urn:seamline:{match[1]}:{match[2]}:{quote(name)}" and re.fullmatch(
-        r"[1-9]\d{0,8}", version, re.ASCII
-    ):
-        del found["dataschema"]
-        return match[2], name, int(version)
-    return match[2], name, 1
+    stem, _, version = schema.rpartition(":")
+    if stem == f"urn:seamline:{match[1]}:{match[2]}:{quote(name)}" and _VERSION.fullmatch(version):
+        return match[2], name, int(version), ""
+    return match[2], name, 1, schema
 
 
 def _taken_time(found: dict[str, str], name: str) -> int:
