@@ -204,7 +204,7 @@ def _compile_method(cls: type[Contract], name: str, method: Callable[..., Any]) 
             place=place,
         )
     marks = dict(getattr(method, "__seamline__", {}))
-    request, make, read = _request_codec(label, [p for p in parameters if p.name != (stream and stream[0])], place)
+    request, make, read = arguments_codec(label, [p for p in parameters if p.name != (stream and stream[0])], place)
     kind = (
         (SERVER_STREAM if stream is None else BIDI)
         if result_stream is not None
@@ -275,7 +275,8 @@ def _codec(annotation: Any, what: str, place: str) -> Codec[Any]:
         ) from None
 
 
-def _request_codec(label: str, parameters: list[Parameter], place: str) -> tuple[Codec[Any], Any, Any]:
+def arguments_codec(label: str, parameters: list[Parameter], place: str) -> tuple[Codec[Any], Any, Any]:
+    """Arguments as one value: its codec, how to make it from positional arguments, and how to read them back."""
     native = True
     for parameter in parameters:
         _codec(parameter.annotation, f"the parameter {parameter.name!r} of {label}", place)
