@@ -1,0 +1,65 @@
+"""A record as a row of the log's table, and back."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+import msgspec
+
+from seamline.events.record import Record, partition_of
+
+_encode = msgspec.msgpack.Encoder().encode
+_fields = msgspec.structs.astuple
+_Fields = tuple[str, str, str, bytes, int, str, int, str, int, int, dict[str, str]]
+_decode = msgspec.msgpack.Decoder(_Fields).decode
+
+
+class Row(NamedTuple):
+    """What is stored of a record. The checksum covers body and partition; the times are in the body as well."""
+
+    partition: int
+    time_ms: int
+    """When it took its place: when it was published, or due."""
+    checksum: int
+    body: bytes
+
+
+class Kept(NamedTuple):
+    """A row as it came from the store."""
+
+    position: int
+    partition: int
+    time_ms: int
+    checksum: int
+    body: bytes
+
+
+class Outline(NamedTuple):
+    """What trimming needs to know of a row."""
+
+    position: int
+    time_ms: int
+    size: int
+
+
+def to_row(record: Record, partitions: int) -> Row:
+    body = _encode(_fields(record))
+    partition = partition_of(record, partitions)
+    return Row(partition, max(record.time_ms, record.due_ms), zlib.crc32(body, partition), body)
+
+
+def record_of(row: Kept) -> Record | None:
+    """None if the row is not as it was written."""
+    if zlib.crc32(row.body, row.partition) != row.checksum:
+        return None
+    try:
+        id_, source, type_, data, time_ms, key, version, trace, due_ms, expires_ms, headers = _decode(row.body)
+    except msgspec.MsgspecError:
+        return None
+    if max(time_ms, due_ms) != row.time_ms:
+        return None
+    return Record(
+        id=id_, source=source, type=type_, data=data, time_ms=time_ms, key=key, version=version, trace=trace,
+        due_ms=due_ms, expires_ms=expires_ms, headers=headers,
+    )  # fmt: skip

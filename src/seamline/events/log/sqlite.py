@@ -1,0 +1,161 @@
+"""The log in a module's SQLite file."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from seamline.events.log.interface import Damage, Ends
+from seamline.events.log.rows import Kept, Outline
+from seamline.events.log.store import Entry
+from seamline.events.log.tables import metadata
+from seamline.kernel.store import Database
+from seamline.kernel.store.sqlite_file import connect
+
+DELETED_AT_ONCE: Final = 500
+"""About a millisecond, for which appenders wait."""
+
+_INSERT: Final = "INSERT INTO seamline_log (partition, time_ms, checksum, body) VALUES (?, ?, ?, ?)"
+_INSERT_DELAYED: Final = (
+    "INSERT INTO seamline_log_delayed (due_ms, partition, time_ms, checksum, body) VALUES (?, ?, ?, ?, ?)"
+)
+_KEPT: Final = "SELECT position, partition, time_ms, checksum, body FROM seamline_log "
+_AFTER: Final = _KEPT + "WHERE position > ? ORDER BY position LIMIT ?"
+_BEFORE: Final = _KEPT + "WHERE position < ? ORDER BY position DESC LIMIT ?"
+_OUTLINES: Final = (
+    "SELECT position, time_ms, length(body) FROM seamline_log WHERE position > ? ORDER BY position LIMIT ?"
+)
+_ENDS: Final = (
+    "SELECT (SELECT min(position) FROM seamline_log), (SELECT seq FROM sqlite_sequence WHERE name = 'seamline_log')"
+)
+
+
+class SqliteStore:
+    """:class:`Store` on SQLite: the file's lock puts commits, and with them positions, in one order."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._watcher: sqlite3.Connection | None = None
+        self._version = 0
+
+    async def start(self, woken: Callable[[], None]) -> None:  # noqa: ARG002  # nobody tells: news() is asked
+        path = self._database.path
+        assert path is not None
+        await self._database.ensure(metadata)
+        self._watcher = connect(path, read_only=True)
+        await self.news()
+
+    async def close(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        rows = list(chain.from_iterable(entry.rows for entry in entries))
+        delayed = [(due_ms, *row) for entry in entries for due_ms, row in entry.delayed]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(_INSERT, rows)
+            if delayed:
+                connection.executemany(_INSERT_DELAYED, delayed)
+
+        await self._database.raw(work)
+
+    async def write_with(self, connection: AsyncConnection, entry: Entry) -> None:
+        if entry.rows:
+            await connection.exec_driver_sql(_INSERT, [tuple(row) for row in entry.rows])
+        if entry.delayed:
+            await connection.exec_driver_sql(_INSERT_DELAYED, [(due_ms, *row) for due_ms, row in entry.delayed])
+
+    def written(self) -> None:
+        """The host tells other processes."""
+
+    def no_room(self, error: BaseException) -> bool:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, OSError):
+            return cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+    async def news(self) -> bool:
+        if self._watcher is None:
+            return False
+        version = self._watcher.execute("PRAGMA data_version").fetchone()[0]
+        changed, self._version = version != self._version, version
+        return changed
+
+    async def _rows(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        async with self._database.read() as connection:
+            return (await connection.exec_driver_sql(sql, parameters)).fetchall()
+
+    async def after(self, position: int, limit: int) -> list[Kept]:
+        return [Kept(*row) for row in await self._rows(_AFTER, position, limit)]
+
+    async def before(self, position: int, limit: int) -> list[Kept]:
+        return [Kept(*row) for row in await self._rows(_BEFORE, position, limit)]
+
+    async def outlines(self, position: int, limit: int) -> list[Outline]:
+        return [Outline(*row) for row in await self._rows(_OUTLINES, position, limit)]
+
+    async def ends(self) -> Ends:
+        first, last = (await self._rows(_ENDS))[0]
+        last = last or 0
+        return Ends(last + 1 if first is None else first, last)
+
+    async def delete(self, positions: Sequence[int]) -> int:
+        count = 0
+        for at in range(0, len(positions), DELETED_AT_ONCE):
+            some = [(position,) for position in positions[at : at + DELETED_AT_ONCE]]
+            count += await self._change("DELETE FROM seamline_log WHERE position = ?", some)
+        return count
+
+    async def delete_older(self, first: int, last: int, time_ms: int) -> int:
+        count = 0
+        for at in range(first, last + 1, DELETED_AT_ONCE):
+            some = (at, min(last, at + DELETED_AT_ONCE - 1), time_ms)
+            sql = "DELETE FROM seamline_log WHERE position BETWEEN ? AND ? AND time_ms < ?"
+            count += await self._change(sql, [some])
+        return count
+
+    async def _change(self, sql: str, parameters: Sequence[Sequence[Any]]) -> int:
+        return await self._database.raw(lambda connection: connection.executemany(sql, parameters).rowcount)
+
+    async def delayed(self) -> tuple[int, int]:
+        count, due_ms = (await self._rows("SELECT count(*), min(due_ms) FROM seamline_log_delayed"))[0]
+        return count, due_ms or 0
+
+    async def release(self, now_ms: int) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            due = connection.execute(
+                "SELECT number, partition, time_ms, checksum, body FROM seamline_log_delayed WHERE due_ms <= ? "
+                "ORDER BY due_ms, number LIMIT ?",
+                (now_ms, DELETED_AT_ONCE),
+            ).fetchall()
+            connection.executemany(_INSERT, [row[1:] for row in due])
+            connection.executemany("DELETE FROM seamline_log_delayed WHERE number = ?", [row[:1] for row in due])
+            return len(due)
+
+        count = 0
+        while moved := await self._database.raw(work):
+            count += moved
+        return count
+
+    async def set_aside(self, row: Kept, fact: str, now_ms: int) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO seamline_log_damaged "
+                "(position, partition, time_ms, checksum, body, fact, found_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*row, fact, now_ms),
+            )
+            connection.execute("DELETE FROM seamline_log WHERE position = ?", (row.position,))
+
+        await self._database.raw(work)
+
+    async def check_file(self) -> list[Damage]:
+        rows = await self._rows("PRAGMA integrity_check")
+        return [Damage(0, 0, str(row[0])) for row in rows if row[0] != "ok"]
