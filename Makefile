@@ -36,6 +36,7 @@ test: check ## everything: style, types, layers, and the whole test suite
 
 bench: env ## our figures beside the peers', in one run: make bench [ONLY=row_name]
 	$(UV) pip install --quiet --require-hashes -r requirements-bench.lock
+	test -x .venv/peers/node_modules/.bin/restate-server || npm install --silent --no-audit --no-fund --prefix .venv/peers @restatedev/restate-server@1.7
 	$(RUN)python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 torture: env ## the long attacks: kill sweeps, fuzzing with a large budget, repeated switches

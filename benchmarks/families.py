@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import boutique, inprocess, remote
+from benchmarks.rows import boutique, events, inprocess, remote, sagas
 
-FAMILIES = (*inprocess.FAMILIES, *remote.FAMILIES, *boutique.FAMILIES)
+FAMILIES = (*inprocess.FAMILIES, *remote.FAMILIES, *events.FAMILIES, *sagas.FAMILIES, *boutique.FAMILIES)

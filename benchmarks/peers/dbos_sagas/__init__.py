@@ -1,0 +1,1 @@
+"""DBOS: a workflow of three steps, as its documentation writes one."""

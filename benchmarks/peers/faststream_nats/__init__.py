@@ -1,0 +1,1 @@
+"""FastStream on NATS JetStream, as its documentation publishes to a stream."""
