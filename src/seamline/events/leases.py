@@ -1,0 +1,338 @@
+"""Who works on which partition: leases in the database of those who work, shared fairly, with fencing.
+
+A member shows that it lives by counting up a number. Others watch that number by their own monotonic clock, so no two
+clocks have to agree and none may jump; a process of this machine that has ended is seen at once. Whoever takes a
+partition raises its epoch, and an effect is committed only with the epoch its partition still has (:func:`check`):
+a process that was paused may still believe in its lease, but what it commits late is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from seamline.events.errors import LostLeaseError
+from seamline.events.transport import Fence
+from seamline.kernel.clock import Clock
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.owner import is_gone
+from seamline.kernel.store import Database
+
+LOOK_S: Final = 0.2
+"""How often to look for processes that have ended and partitions that became free."""
+
+NOBODY: Final = ""
+
+metadata: Final = MetaData()
+members: Final = Table(
+    "seamline_lease_members",
+    metadata,
+    Column("member", String, primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+)
+shares: Final = Table(
+    "seamline_lease_shares",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("member", String, primary_key=True),
+)
+leases: Final = Table(
+    "seamline_leases",
+    metadata,
+    Column("lease", String, primary_key=True),
+    Column("name", String, nullable=False, index=True),
+    Column("partition", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("member", String, nullable=False),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def lease_of(name: str, partition: int) -> str:
+    return f"{name}/{partition}"
+
+
+async def check(connection: AsyncConnection, fence: Fence) -> None:
+    """In the transaction that commits an effect: is the lease still the one it was made under?
+
+    Until that transaction ends, nobody takes the lease.
+
+    Raises:
+        LostLeaseError: another has taken it; the transaction must be rolled back.
+    """
+    held = select(leases.c.epoch).where(leases.c.lease == fence.lease).with_for_update(read=True)
+    epoch = (await connection.execute(held)).scalar_one_or_none()
+    if epoch != fence.epoch:
+        raise LostLeaseError(
+            f"{fence.lease!r} was taken by another process (epoch {epoch}, ours was {fence.epoch})",
+            "Nothing was kept of this attempt; who has the lease now does the work",
+        )
+
+
+class Share:
+    """This process's part of the partitions of one name. Made by :meth:`Leases.join`."""
+
+    def __init__(self, leases_: Leases, name: str, partitions: int) -> None:
+        self.name = name
+        self.partitions = partitions
+        self.changed = asyncio.Event()
+        """Set when :meth:`held` has changed; to be cleared by who waits for it."""
+        self.epochs: dict[int, int] = {}
+        self.leaving: set[int] = set()
+        self._leases = leases_
+
+    def held(self) -> Mapping[int, int]:
+        """The partitions that are ours now, and their epochs. What is to go to another member is not among them for
+        one heartbeat before it goes, so that work under way can end."""
+        if not self._leases.alive():
+            return {}
+        return {partition: epoch for partition, epoch in self.epochs.items() if partition not in self.leaving}
+
+    def fence(self, partition: int) -> Fence | None:
+        """What :func:`check` wants to see; None if the partition is not ours."""
+        epoch = self.held().get(partition)
+        return None if epoch is None else Fence(lease_of(self.name, partition), epoch)
+
+    async def close(self) -> None:
+        """Give the partitions back at once."""
+        await self._leases.leave(self)
+
+
+@dataclass(slots=True)
+class Sighting:
+    """When a member was first seen with the number it shows."""
+
+    beat: int
+    since_s: float
+
+
+class Leases:
+    """The leases of one module's database, and this process's part in them.
+
+    Args:
+        owner: as :func:`~seamline.kernel.owner.process_owner` gives it.
+        ttl_s: a member that has shown no sign of life for so long has lost what it held.
+    """
+
+    def __init__(self, database: Database, owner: str, clock: Clock, ttl_s: float = 3.0) -> None:
+        self._database = database
+        self._member = f"{uuid.uuid4().hex[:8]} {owner}"
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._shares: dict[str, Share] = {}
+        self._beat = 0
+        self._alive_at_s: float | None = None
+        self._sightings: dict[str, Sighting] = {}
+        self._lock = asyncio.Lock()
+        self._tasks = TaskOwner("leases")
+        self._keeping = False
+
+    def alive(self) -> bool:
+        """Whether others still have to believe that we live."""
+        return self._alive_at_s is not None and self._clock.monotonic() - self._alive_at_s < self._ttl_s
+
+    async def join(self, name: str, partitions: int) -> Share:
+        """Take part in ``name``, whose partitions are shared by all members that do."""
+        assert name not in self._shares, f"{name!r} is joined already"
+        if not self._keeping:
+            await self._database.ensure(metadata)
+        share = self._shares[name] = Share(self, name, partitions)
+        try:
+            async with self._lock, self._database.transaction() as tx:
+                await _insert_absent(tx, shares, [{"name": name, "member": self._member}])
+                rows = [
+                    {"lease": lease_of(name, each), "name": name, "partition": each, "epoch": 0, "member": NOBODY}
+                    for each in range(partitions)
+                ]
+                await _insert_absent(tx, leases, rows)
+            await self.beat()
+        except BaseException:
+            del self._shares[name]
+            raise
+        if not self._keeping:
+            self._keeping = True
+            # In a context of its own: the task outlives the call or unit of work that happened to join first.
+            contextvars.Context().run(self._tasks.spawn, self._keep(), name="leases")
+        return share
+
+    async def leave(self, share: Share) -> None:
+        if self._shares.pop(share.name, None) is None:
+            return
+        share.epochs = {}
+        share.changed.set()
+        async with self._lock, self._database.transaction() as tx:
+            mine = (leases.c.name == share.name) & (leases.c.member == self._member)
+            await tx.execute(update(leases).where(mine).values(member=NOBODY))
+            await tx.execute(delete(shares).where(shares.c.name == share.name, shares.c.member == self._member))
+
+    async def close(self) -> None:
+        """Give everything back."""
+        await self._tasks.stop()
+        for share in list(self._shares.values()):
+            await self.leave(share)
+        if self._keeping:
+            self._keeping = False
+            async with self._database.transaction() as tx:
+                await tx.execute(delete(members).where(members.c.member == self._member))
+
+    async def _keep(self) -> None:
+        troubled = False
+        next_s = self._clock.monotonic() + self._ttl_s / 3
+        while True:
+            await asyncio.sleep(min(LOOK_S, self._ttl_s / 6))
+            try:
+                if self._clock.monotonic() >= next_s or self._somebody_ended() or await self._something_free():
+                    next_s = self._clock.monotonic() + self._ttl_s / 3
+                    await self.beat()
+                troubled = False
+            except Exception as error:
+                if not troubled:
+                    _log.warning("leases of %s cannot be kept, trying again: %s", self._database.module, error)
+                troubled = True
+
+    def _somebody_ended(self) -> bool:
+        return any(is_gone(member) for member in self._sightings)
+
+    async def _something_free(self) -> bool:
+        async with self._database.read() as connection:
+            query = select(leases.c.name, leases.c.partition).where(leases.c.member == NOBODY)
+            rows = (await connection.execute(query)).all()
+        for name, partition in rows:
+            share = self._shares.get(name)
+            if share is not None and partition < share.partitions and partition not in share.epochs:
+                return True
+        return False
+
+    async def beat(self) -> None:
+        """Show that we live, and see to it that each member has its part. Goes on by itself; tests call it."""
+        async with self._lock:
+            begun_s = self._clock.monotonic()
+            self._beat += 1
+            async with self._database.transaction() as tx:
+                await _put_beat(tx, self._member, self._beat)
+                present = await self._present(tx)
+                rows = await self._rows(tx)
+                plans = [self._plan(share, rows.get(share.name, []), present) for share in self._shares.values()]
+                for plan in plans:
+                    await self._carry_out(tx, plan)
+            self._alive_at_s = begun_s
+            for plan in plans:
+                plan.settle()
+
+    async def _present(self, tx: AsyncConnection) -> dict[str, set[str]]:
+        """Who lives, by what they take part in. Those that do not are struck off."""
+        now_s = self._clock.monotonic()
+        paused = self._alive_at_s is None or not self.alive()  # then we cannot tell whom we should have heard of
+        seen: dict[str, Sighting] = {}
+        for member, beat in (await tx.execute(select(members.c.member, members.c.beat))).all():
+            known = self._sightings.get(member)
+            seen[member] = known if known and known.beat == beat and not paused else Sighting(beat, now_s)
+        ended = [
+            member
+            for member, sighting in seen.items()
+            if member != self._member and (now_s - sighting.since_s >= self._ttl_s or is_gone(member))
+        ]
+        for table in (members, shares) if ended else ():
+            locked = select(table.c.member).where(table.c.member.in_(ended)).with_for_update(skip_locked=True)
+            found = (await tx.execute(locked)).scalars().all()
+            await tx.execute(delete(table).where(table.c.member.in_(found)))
+        self._sightings = {member: sighting for member, sighting in seen.items() if member not in ended}
+        present: dict[str, set[str]] = {}
+        for name, member in (await tx.execute(select(shares.c.name, shares.c.member))).all():
+            if member in self._sightings:
+                present.setdefault(name, set()).add(member)
+        return present
+
+    async def _rows(self, tx: AsyncConnection) -> dict[str, list[Lease]]:
+        columns = (leases.c.name, leases.c.partition, leases.c.epoch, leases.c.member)
+        rows: dict[str, list[Lease]] = {}
+        query = select(*columns).where(leases.c.name.in_(list(self._shares))).order_by(leases.c.partition)
+        for name, partition, epoch, member in (await tx.execute(query)).all():
+            rows.setdefault(name, []).append(Lease(partition, epoch, member))
+        return rows
+
+    def _plan(self, share: Share, rows: Sequence[Lease], present: Mapping[str, set[str]]) -> Plan:
+        rows = [row for row in rows if row.partition < share.partitions]
+        return make_plan(share, rows, present.get(share.name, set()) | {self._member}, self._member)
+
+    async def _carry_out(self, tx: AsyncConnection, plan: Plan) -> None:
+        name = plan.share.name
+        if plan.give:
+            given = leases.c.lease.in_([lease_of(name, each) for each in plan.give])
+            await tx.execute(update(leases).where(given, leases.c.member == self._member).values(member=NOBODY))
+        if not plan.take:
+            return
+        wanted = leases.c.lease.in_([lease_of(name, each.partition) for each in plan.take])
+        # Who commits an effect holds its lease's row until then: it stays where it is for now.
+        query = select(leases.c.partition, leases.c.epoch).where(wanted).with_for_update(skip_locked=True)
+        free = {(partition, epoch) for partition, epoch in (await tx.execute(query)).all()}
+        for each in plan.take:
+            if (each.partition, each.epoch) in free:
+                lease = leases.c.lease == lease_of(name, each.partition)
+                await tx.execute(update(leases).where(lease).values(member=self._member, epoch=each.epoch + 1))
+                plan.epochs[each.partition] = each.epoch + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    partition: int
+    epoch: int
+    member: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one heartbeat does to a share."""
+
+    share: Share
+    epochs: dict[int, int]
+    """What stays ours, and what was taken."""
+    leaving: set[int]
+    """Of these, what is given back next time."""
+    give: list[int]
+    take: list[Lease]
+
+    def settle(self) -> None:
+        before = (dict(self.share.epochs), self.share.leaving)
+        self.share.epochs, self.share.leaving = self.epochs, self.leaving
+        if before != (self.epochs, self.leaving):
+            self.share.changed.set()
+
+
+def make_plan(share: Share, rows: Sequence[Lease], present: Iterable[str], me: str) -> Plan:
+    """Each member is due as many partitions as any other, or one more; who has more keeps the one more."""
+    ours = {row.partition: row.epoch for row in rows if row.member == me}
+    give = [each for each in sorted(share.leaving) if each in ours]
+    counts = Counter(row.member for row in rows)
+    ranking = sorted(present, key=lambda each: (-counts[each], zlib.crc32(f"{share.name} {each}".encode()), each))
+    quota, more = divmod(len(rows), len(ranking))
+    if ranking.index(me) < more:
+        quota += 1
+    epochs = {partition: epoch for partition, epoch in ours.items() if partition not in give}
+    leaving = set(sorted(epochs)[quota:])
+    free = [row for row in rows if row.member not in ranking]
+    return Plan(share, epochs, leaving, give, free[: max(quota - len(epochs), 0)])
+
+
+async def _insert_absent(tx: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    make = postgresql_insert if tx.dialect.name == "postgresql" else sqlite_insert
+    await tx.execute(make(table).on_conflict_do_nothing(), list(rows))
+
+
+async def _put_beat(tx: AsyncConnection, member: str, beat: int) -> None:
+    mine = members.c.member == member
+    if (await tx.execute(update(members).where(mine).values(beat=beat))).rowcount == 0:
+        await tx.execute(insert(members).values(member=member, beat=beat))
