@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from seamline.events.log.durable import DurableLog
 from seamline.events.log.interface import Damage, Ends, Log, LogStats, Page, Stored
+from seamline.events.log.postgresql import PostgresqlStore
 from seamline.events.log.sqlite import SqliteStore
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings.sections import EventsSettings
@@ -27,6 +28,5 @@ def open_log(database: Database, settings: EventsSettings, clock: Clock, announc
     Args:
         announce: called whenever this process has appended, after the commit: wake the other processes.
     """
-    if database.path is not None:
-        return DurableLog(database, SqliteStore(database), settings, clock, announce)
-    raise NotImplementedError
+    store = PostgresqlStore(database) if database.path is None else SqliteStore(database)
+    return DurableLog(database, store, settings, clock, announce)

@@ -119,7 +119,7 @@ class DurableLog:
         try:
             await self._store.write(entries)
         except Exception as error:
-            if len(entries) > 1 and not self._store.no_room(error):
+            if len(entries) > 1 and self._store.spoilt_by_one(error):
                 return [each for entry in entries for each in await self._write([entry])]
             return [self._explained(error)] * len(entries)
         self._appended += sum(len(entry.rows) + len(entry.delayed) for entry in entries)

@@ -82,6 +82,9 @@ class SqliteStore:
             return cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
+    def spoilt_by_one(self, error: BaseException) -> bool:
+        return isinstance(error, (sqlite3.DataError, OverflowError))
+
     async def news(self) -> bool:
         if self._watcher is None:
             return False

@@ -42,6 +42,10 @@ class Store(Protocol):
         """Whether this is what the store says when the disk is full."""
         ...
 
+    def spoilt_by_one(self, error: BaseException) -> bool:
+        """Whether the group failed for a value in it, and nothing of it was kept."""
+        ...
+
     async def news(self) -> bool:
         """Whether somebody may have written since the last time."""
         ...
