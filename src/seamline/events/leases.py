@@ -82,6 +82,11 @@ async def check(connection: AsyncConnection, fence: Fence) -> None:
         )
 
 
+async def revoke(connection: AsyncConnection, name: str) -> None:
+    """End every lease of ``name`` with this transaction: who holds one takes it anew, and sees that it did."""
+    await connection.execute(update(leases).where(leases.c.name == name).values(epoch=leases.c.epoch + 1))
+
+
 class Share:
     """This process's part of the partitions of one name. Made by :meth:`Leases.join`."""
 

@@ -1,0 +1,342 @@
+"""One consumer group on one topic: fetches, keeps the order of each key, retries, and puts aside what is poison."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from seamline.events.codec import decode_event
+from seamline.events.dead_letters import DeadLetters
+from seamline.events.errors import EventDecodeError, EventsError, LostLeaseError
+from seamline.events.handling import Handling, Settle
+from seamline.events.inbox import HandledElsewhereError, Inbox
+from seamline.events.lanes import Lane, Lanes, Parcel
+from seamline.events.leases import check
+from seamline.events.transport import Delivery, Lag, Subscription, Transport
+from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.store import Database, StoreError
+from seamline.module.errors import CallError
+
+if TYPE_CHECKING:
+    from seamline.kernel.clock import Clock
+    from seamline.module.module import Start
+
+_log = logging.getLogger("seamline.events")
+
+FETCH_MAX = 256
+FETCH_WAIT_S = 30.0
+WAITING_MAX = 1024
+"""Events that are fetched ahead."""
+HELD_MAX = 16_384
+"""Events that are fetched while others of their keys rest after a failure."""
+BACKOFF_S_MAX = 30.0
+PAUSE_S, PAUSE_S_MAX = 0.1, 5.0
+
+
+class Consumer:
+    """Hands the events of one topic to the handlers of one group."""
+
+    def __init__(
+        self,
+        topic: str,
+        handlings: Sequence[Handling],
+        transport: Transport,
+        database: Database,
+        inbox: Inbox,
+        dead_letters: DeadLetters,
+        clock: Clock,
+    ) -> None:
+        self.topic = topic
+        self.group = handlings[0].group
+        self.handlings: Mapping[str, Handling] = {each.handler.event.__name__: each for each in handlings}
+        self.handled = 0
+        self.failed = 0
+        self.dead = 0
+        self._transport = transport
+        self.database = database
+        self.inbox = inbox
+        self.dead_letters = dead_letters
+        self.clock = clock
+        self.concurrency = max(each.handler.concurrency for each in handlings)
+        self.batch = handlings[0].handler.batch
+        self.batch_wait_s = handlings[0].handler.batch_wait_s
+        self._start: Start = handlings[0].handler.start
+        self._owner = TaskOwner(self.group)
+        self._session: _Session | None = None
+        self._stopping = False
+        self._main: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._main = self._owner.spawn(self._run(), name=f"consume {self.topic}")
+
+    async def _run(self) -> None:
+        pause_s, trouble = PAUSE_S, ""
+        while not self._stopping:
+            try:
+                subscription = await self._transport.subscribe(
+                    self.topic, self.group, frozenset(self.handlings), self._start
+                )
+                session = self._session = _Session(self, subscription)
+                try:
+                    pause_s, trouble = PAUSE_S, ""
+                    await session.run()
+                finally:
+                    self._session = None
+                    await session.close()
+            except (EventsError, CallError, StoreError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    _log.warning("%s cannot consume %s now, and tries again: %s", self.group, self.topic, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take nothing more, and finish what is at work. False when time ran out."""
+        self._stopping = True
+        finished = await self._session.finish(timeout_s) if self._session is not None else True
+        await self.stop()
+        return finished
+
+    async def stop(self) -> None:
+        """End at once; what is at work is handed out again."""
+        self._stopping = True
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        await self._owner.stop()
+
+    def now_ms(self) -> int:
+        return int(self.clock.now().timestamp() * 1000)
+
+    async def lag(self) -> Lag:
+        """Raises CallError or EventsError where it cannot be known now."""
+        session = self._session
+        return await session.subscription.lag() if session is not None else Lag(0)
+
+    def stats(self) -> dict[str, int]:
+        session = self._session
+        lanes = session.lanes if session is not None else Lanes()
+        return {
+            "handled": self.handled,
+            "failed": self.failed,
+            "dead": self.dead,
+            "waiting": lanes.waiting,
+            "resting": lanes.resting,
+            "working": lanes.working,
+        }
+
+    def parcel(self, delivery: Delivery) -> Parcel:
+        """A delivery with its event, or with what is wrong with it."""
+        record = delivery.record
+        try:
+            return Parcel(delivery, decode_event(self.handlings[record.type].handler.event, record))
+        except EventDecodeError as error:
+            return Parcel(delivery, error)
+
+    async def handle(self, parcels: list[Parcel], settle: Settle, replayed_ms: int = 0) -> None:
+        """One attempt."""
+        record = parcels[0].delivery.record
+        wanted = self.handlings[record.type].wanted(parcels)
+        if wanted:
+            await self.handlings[record.type].run(wanted, settle, replayed=record.time_ms <= replayed_ms)
+
+
+class _Session:
+    """A consumer while it has a subscription."""
+
+    def __init__(self, consumer: Consumer, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.lanes = Lanes()
+        self._consumer = consumer
+        self._owner = TaskOwner(consumer.group)
+        self._workers = 0
+        self._taking = True
+        self._changed = asyncio.Event()
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._batch_due = False
+
+    async def run(self) -> None:
+        """Fetch until cancelled, or until the subscription fails."""
+        while self._taking:
+            while self.lanes.waiting + self.lanes.working >= WAITING_MAX or len(self.lanes) >= HELD_MAX:
+                self._changed.clear()
+                await self._changed.wait()
+            deliveries = await self.subscription.fetch(FETCH_MAX, FETCH_WAIT_S)
+            if deliveries:
+                await self._sort_in(deliveries)
+                self._dispatch()
+        await asyncio.Event().wait()  # what is at work goes on until we are cancelled
+
+    async def _sort_in(self, deliveries: Sequence[Delivery]) -> None:
+        consumer = self._consumer
+        seen = await consumer.inbox.seen(consumer.group, [delivery.record for delivery in deliveries])
+        known: list[Delivery] = []
+        for delivery in deliveries:
+            record = delivery.record
+            if (record.source, record.id) in seen or record.type not in consumer.handlings:
+                known.append(delivery)
+            else:
+                self.lanes.add(consumer.parcel(delivery))
+        if known:
+            await self.subscription.acknowledge(known)
+
+    async def finish(self, timeout_s: float) -> bool:
+        self._taking = False
+        self.lanes.close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.lanes.working:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        if self._batch_timer is not None:
+            self._batch_timer.cancel()
+        await self._owner.stop()
+        await self.subscription.close()
+
+    # Work.
+
+    def _dispatch(self) -> None:
+        """Give ready lanes to workers, as many as there may be."""
+        self._changed.set()
+        wanted = min(self.lanes.ready(), self._consumer.concurrency - self._workers)
+        for _ in range(1 if self._consumer.batch and wanted > 0 else wanted):
+            self._workers += 1
+            self._owner.spawn(self._work(), name="handle")
+
+    async def _work(self) -> None:
+        try:
+            while self._full() and (parcels := self.lanes.take(self._consumer.batch or 1)):
+                await self._attempt(parcels)
+        finally:
+            self._workers -= 1
+            self._changed.set()
+
+    def _full(self) -> bool:
+        """Whether a batch is complete, or has waited long enough; single events never wait."""
+        consumer = self._consumer
+        if not consumer.batch or self._batch_due or self.lanes.waiting >= consumer.batch:
+            self._batch_due = False
+            return True
+        if self._batch_timer is None and self.lanes.ready():
+            self._batch_timer = asyncio.get_running_loop().call_later(consumer.batch_wait_s, self._batch_waited)
+        return False
+
+    def _batch_waited(self) -> None:
+        self._batch_timer, self._batch_due = None, True
+        self._dispatch()
+
+    async def _attempt(self, parcels: list[Parcel]) -> None:
+        try:
+            error = await self._outcome(parcels)
+            if error is None:
+                self._consumer.handled += len(parcels)
+                self.lanes.free(parcels)
+                await self._acknowledge(parcels)
+            else:
+                await self._failed(parcels, error)
+        except LostLeaseError:
+            self.lanes.free(parcels)  # who has the partition now is handed them
+        except (EventsError, StoreError) as error:
+            _log.warning("%s: what became of an event could not be noted: %s", self._consumer.group, error)
+            self._rest(self.lanes.put_back(parcels, rest=True), PAUSE_S_MAX)
+        finally:
+            self._changed.set()
+
+    async def _outcome(self, parcels: list[Parcel]) -> BaseException | None:
+        """None if the effect is there; else why it is not. Raises LostLeaseError."""
+        misfit = parcels[0].event
+        if isinstance(misfit, EventDecodeError):
+            return misfit
+        consumer = self._consumer
+        records = [parcel.delivery.record for parcel in parcels]
+
+        async def settle(connection: AsyncConnection) -> None:
+            await consumer.inbox.note(connection, consumer.group, records)
+
+        try:
+            if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
+                return None
+            await consumer.handle(parcels, settle, getattr(self.subscription, "replayed_ms", 0))
+        except HandledElsewhereError:
+            return None
+        except LostLeaseError:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return error  # the handler let slip that something of its own was cancelled
+        except Exception as error:
+            return error
+        return None
+
+    async def _failed(self, parcels: list[Parcel], error: BaseException) -> None:
+        """Try again later, or put aside."""
+        consumer = self._consumer
+        consumer.failed += 1
+        if len(parcels) > 1:
+            for parcel in parcels:
+                parcel.alone = True
+            _log.warning("%s failed on a batch of %d, which is now tried one by one", consumer.group, len(parcels),
+                         exc_info=error)  # fmt: skip
+            self.lanes.put_back(parcels, rest=False)
+            self._dispatch()
+            return
+        parcel = parcels[0]
+        handler = consumer.handlings[parcel.delivery.record.type].handler
+        parcel.attempts += 1
+        parcel.first_ms = parcel.first_ms or consumer.now_ms()
+        if isinstance(error, EventDecodeError) or parcel.attempts >= handler.attempts:
+            await self._put_aside(parcel, error)
+            return
+        if parcel.attempts == 1:
+            record = parcel.delivery.record
+            _log.warning("%s failed on %s %s, and will try again", consumer.group, record.type, record.id,
+                         exc_info=error)  # fmt: skip
+        pause_s = min(handler.backoff_s * 2 ** (parcel.attempts - 1), BACKOFF_S_MAX)
+        self._rest(self.lanes.put_back(parcels, rest=True), pause_s)
+
+    def _rest(self, lanes: list[Lane], pause_s: float) -> None:
+        for lane in lanes:
+            self._owner.spawn(self._wake(lane, pause_s), name="back off")
+
+    async def _wake(self, lane: Lane, pause_s: float) -> None:
+        await self._consumer.clock.sleep(pause_s)
+        self.lanes.wake(lane)
+        self._dispatch()
+
+    async def _put_aside(self, parcel: Parcel, error: BaseException) -> None:
+        consumer, delivery = self._consumer, parcel.delivery
+        try:
+            async with consumer.database.transaction() as connection:
+                if delivery.fence is not None:
+                    await check(connection, delivery.fence)
+                await consumer.inbox.note(connection, consumer.group, [delivery.record])
+                await consumer.dead_letters.add(
+                    connection, consumer.group, delivery, error, attempts=parcel.attempts, first_ms=parcel.first_ms
+                )
+        except HandledElsewhereError:
+            pass
+        else:
+            consumer.dead += 1
+            _log.error(
+                "%s gives up on %s %s after %d attempts; it is with the dead letters",
+                consumer.group, delivery.record.type, delivery.record.id, parcel.attempts, exc_info=error,
+            )  # fmt: skip
+        self.lanes.free([parcel])
+        await self._acknowledge([parcel])
+
+    async def _acknowledge(self, parcels: list[Parcel]) -> None:
+        try:
+            await self.subscription.acknowledge([parcel.delivery for parcel in parcels])
+        except EventsError as error:  # they come again, and the inbox knows them
+            _log.warning("%s could not acknowledge: %s", self._consumer.group, error)

@@ -1,0 +1,145 @@
+"""Publishing: ``Events``, which a module asks for by type."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from seamline.events.codec import encode_event
+from seamline.events.errors import EventEncodeError, UndeclaredEventError
+from seamline.events.record import Record
+from seamline.kernel.clock import Clock
+from seamline.module.context import current
+from seamline.module.values import Event
+
+if TYPE_CHECKING:
+    from seamline.events.log import Log
+    from seamline.kernel.store import Database
+
+_HEADER = re.compile(r"[a-z0-9]{1,20}")
+
+
+class Events:
+    """Publishes the events of one module.
+
+    ::
+
+        async with db.transaction() as tx:
+            await tx.execute(insert(orders).values(id=order_id))
+            await events.publish(OrderPlaced(order_id=order_id))
+
+    Inside a transaction of the module's own database the event is published if the transaction commits, and never
+    otherwise. Outside of one it is on disk when ``publish`` returns.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        database: Database,
+        log: Log | None,
+        clock: Clock,
+        owners: Mapping[type[Event], str],
+        wrote: Callable[[], None],
+    ) -> None:
+        self._module = module
+        self._database = database
+        self._log = log
+        self._clock = clock
+        self._owners = owners
+        self._wrote = wrote
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay_s: float = 0.0,
+        ttl_s: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish one event, and return its id.
+
+        Args:
+            event: of a class that this module's contract declares.
+            key: events of one key keep their order; the field that the class names when None.
+            delay_s: handed out no earlier, in seconds. It takes its place in the order then.
+            ttl_s: not handed out later, in seconds; 0 is for ever.
+            headers: CloudEvents extension attributes: names of lower-case letters and digits.
+
+        Raises:
+            UndeclaredEventError: another module, or none, declares the class.
+            EventEncodeError: a field holds a value that is not of its type, or a header's name cannot travel.
+            LogFullError: there is no room; nothing was accepted.
+        """
+        record = self._record(event, key, delay_s, ttl_s, headers)
+        await self._append([record])
+        return record.id
+
+    async def publish_all(self, events: Sequence[Event]) -> list[str]:
+        """Publish several at once, all or none, and return their ids. Raises what :meth:`publish` does."""
+        records = [self._record(event, None, 0.0, 0.0, None) for event in events]
+        if records:
+            await self._append(records)
+        return [record.id for record in records]
+
+    async def _append(self, records: Sequence[Record]) -> None:
+        assert self._log is not None
+        connection = await self._database.current()
+        await self._log.append(records, connection)
+        if connection is None:
+            self._wrote()
+        else:
+            self._database.after_commit(connection, self._wrote)
+
+    def _record(
+        self, event: Event, key: str | None, delay_s: float, ttl_s: float, headers: Mapping[str, str] | None
+    ) -> Record:
+        cls = type(event)
+        if self._log is None or self._owners.get(cls) != self._module:
+            raise self._undeclared(cls)
+        now_ms = int(self._clock.now().timestamp() * 1000)
+        if key is None:
+            key = str(getattr(event, cls.event_key)) if cls.event_key else ""
+        call = current()
+        trace = call.trace if call is not None else None
+        due_ms = now_ms + int(delay_s * 1000) if delay_s > 0 else 0
+        return Record(
+            id=new_id(now_ms),
+            source=self._module,
+            type=cls.__name__,
+            data=encode_event(event),
+            time_ms=now_ms,
+            key=key,
+            version=cls.event_version,
+            trace=trace.to_traceparent() if trace is not None else "",
+            due_ms=due_ms,
+            expires_ms=(due_ms or now_ms) + int(ttl_s * 1000) if ttl_s > 0 else 0,
+            headers=_checked(headers) if headers else {},
+        )
+
+    def _undeclared(self, cls: type[Event]) -> UndeclaredEventError:
+        owner = self._owners.get(cls)
+        if owner is None:
+            fact = f"module {self._module!r} publishes {cls.__name__}, which no module's contract declares"
+            remedy = f"Declare the class in the package of module {self._module!r}, beside its contract."
+        else:
+            fact = f"module {self._module!r} publishes {cls.__name__}, an event of module {owner!r}"
+            remedy = f"Only {owner!r} tells of it: call {owner!r}, or declare an event of your own."
+        return UndeclaredEventError(fact, remedy, place=cls.__module__)
+
+
+def new_id(now_ms: int) -> str:
+    """Unique, and in the order of time, so that an index of ids grows at its end."""
+    return f"{now_ms:012x}{os.urandom(10).hex()}"
+
+
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    for name in headers:
+        if not _HEADER.fullmatch(name):
+            raise EventEncodeError(
+                f"{name!r} cannot be the name of an event's header",
+                "CloudEvents allows up to 20 lower-case letters and digits.",
+            )
+    return dict(headers)

@@ -1,0 +1,152 @@
+"""One handler of a module, ready to run: what it asks for is wired, and its effect commits with the note of it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from seamline.events.context import EventContext
+from seamline.events.lanes import Parcel
+from seamline.events.leases import check
+from seamline.events.record import Record
+from seamline.kernel.signal.trace import TraceContext, Tracer
+from seamline.kernel.store import Database
+from seamline.module.context import CURRENT, CallContext
+from seamline.module.errors import EventError
+from seamline.module.module import EventHandler, Module
+from seamline.module.wiring import Wiring, needs, place_of
+
+Settle = Callable[[AsyncConnection], Awaitable[None]]
+"""Says, in the transaction of the handler's effect, that it happened."""
+
+
+class Handling:
+    """Runs one :class:`EventHandler`."""
+
+    def __init__(
+        self, module: Module, handler: EventHandler, database: Database, wiring: Wiring, tracer: Tracer
+    ) -> None:
+        self.handler = handler
+        self.group = f"{module.name}.{handler.group}"
+        self._module = module.name
+        self._database = database
+        self._wiring = wiring
+        self._tracer = tracer
+        self._arguments: dict[str, Any] = {}
+        self._context_name = _context_parameter(module, handler)
+
+    async def prepare(self) -> None:
+        """Make what the handler asks for."""
+        self._arguments = await self._wiring.arguments(self.handler.function, skip=1, without=(EventContext,))
+
+    def wanted(self, parcels: Sequence[Parcel]) -> list[Parcel]:
+        """Those that the handler's ``where`` lets through."""
+        where = self.handler.where
+        return list(parcels) if where is None else [parcel for parcel in parcels if where(parcel.event)]
+
+    async def run(self, parcels: Sequence[Parcel], settle: Settle, *, replayed: bool) -> None:
+        """One attempt at one event, or one batch.
+
+        Raises:
+            LostLeaseError: a partition went to another process; nothing was kept.
+        """
+        first = parcels[0].delivery.record
+        trace = self._trace(first if len(parcels) == 1 else None)
+        token = CURRENT.set(self._call_context(first, trace))
+        started, status = monotonic(), "error"
+        try:
+            if self.handler.outside:
+                await self._call(parcels, replayed)
+                async with self._database.transaction() as connection:
+                    await self._commit(connection, parcels, settle)
+            else:
+                async with self._database.unit() as unit:
+                    await self._call(parcels, replayed)
+                    await self._commit(await unit.connection(), parcels, settle)
+            status = "ok"
+        finally:
+            CURRENT.reset(token)
+            if trace is not None and trace.sampled:
+                parent = TraceContext.from_traceparent(first.trace) if len(parcels) == 1 else None
+                self._tracer.record(
+                    trace, parent.span_id if parent is not None else 0, f"{first.source}.{first.type}", "consumer",
+                    self._module, first.source, monotonic() - started, status,
+                )  # fmt: skip
+
+    async def _commit(self, connection: AsyncConnection, parcels: Sequence[Parcel], settle: Settle) -> None:
+        fences = {parcel.delivery.fence for parcel in parcels}
+        for fence in fences:
+            if fence is not None:
+                await check(connection, fence)
+        await settle(connection)
+
+    async def _call(self, parcels: Sequence[Parcel], replayed: bool) -> None:
+        handler = self.handler
+        arguments = self._arguments
+        given: Any
+        if handler.batch:
+            given = [parcel.event for parcel in parcels]
+        else:
+            given = parcels[0].event
+            if self._context_name:
+                arguments = {**arguments, self._context_name: self._context(parcels[0], replayed)}
+        async with asyncio.timeout(handler.timeout_s):
+            await handler.function(given, **arguments)
+
+    def _trace(self, record: Record | None) -> TraceContext | None:
+        """The publisher's trace goes on; a batch, which has many, begins one."""
+        parent = TraceContext.from_traceparent(record.trace) if record is not None and record.trace else None
+        if parent is None:
+            parent = self._tracer.root()
+        return parent.child() if parent is not None else None
+
+    def _call_context(self, record: Record, trace: TraceContext | None) -> CallContext:
+        return CallContext(
+            self._module,
+            record.source,
+            f"{record.source}.{record.type}",
+            monotonic() + self.handler.timeout_s,
+            trace,
+            idempotency_key=self.idempotency_key(record),
+        )
+
+    def idempotency_key(self, record: Record) -> str:
+        return f"{self.group}:{record.source}:{record.id}"
+
+    def _context(self, parcel: Parcel, replayed: bool) -> EventContext:
+        record = parcel.delivery.record
+        return EventContext(
+            id=record.id,
+            source=record.source,
+            key=record.key,
+            time=datetime.fromtimestamp(record.time_ms / 1000, UTC),
+            attempt=parcel.attempts + 1,
+            headers=record.headers,
+            idempotency_key=self.idempotency_key(record),
+            replayed=replayed,
+        )
+
+
+def _context_parameter(module: Module, handler: EventHandler) -> str:
+    """The name of the parameter that wants the EventContext, or nothing. Raises EventError."""
+    function = handler.function
+    if not inspect.iscoroutinefunction(function):
+        raise EventError(
+            f"the event handler {function.__qualname__} of module {module.name!r} is not async",
+            "Write `async def`.",
+            place=place_of(function),
+        )
+    names = [name for name, (wanted, _) in needs(function, skip=1).items() if wanted is EventContext]
+    if names and handler.batch:
+        raise EventError(
+            f"the batch handler {function.__qualname__} of module {module.name!r} asks for an EventContext",
+            "A batch has many: let the event carry what you need, or handle events one at a time.",
+            place=place_of(function),
+        )
+    return names[0] if names else ""

@@ -1,0 +1,257 @@
+"""Events in one process: the logs of the modules that publish here, and the consumers of those that listen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seamline.events.consumer import Consumer
+from seamline.events.dead_letters import DeadLetters
+from seamline.events.embedded import EmbeddedTransport, Home
+from seamline.events.events import Events
+from seamline.events.handling import Handling
+from seamline.events.inbox import Inbox
+from seamline.events.leases import Leases
+from seamline.events.log import Log, open_log
+from seamline.events.reading import LogService
+from seamline.events.relay import Relay
+from seamline.events.tables import METADATA
+from seamline.kernel.lifetime import TaskOwner
+from seamline.module.errors import EventError
+from seamline.module.values import Event
+
+if TYPE_CHECKING:
+    from seamline.events.transport import Transport
+    from seamline.kernel.clock import Clock
+    from seamline.kernel.settings import EventsSettings
+    from seamline.kernel.signal.trace import Tracer
+    from seamline.kernel.store import Database
+    from seamline.module.module import EventHandler, Module
+    from seamline.module.port import CallPort
+    from seamline.module.wiring import Wiring
+
+_log = logging.getLogger("seamline.events")
+
+UPKEEP_S = 300.0
+
+
+class Seat(NamedTuple):
+    """A module hosted here, and what it has of events."""
+
+    module: Module
+    database: Database
+    wiring: Wiring
+    home: Home
+    dead_letters: DeadLetters
+
+
+class EventsRuntime:
+    """Events of the modules that one process hosts.
+
+    Args:
+        app: the application's name.
+        port: makes the stubs by which logs of other modules are read.
+        owners: every event of the application, and the module that declares it.
+        announce: called with a module's name when its log has grown, for the other processes that host it.
+        owner: this process, as :func:`~seamline.kernel.owner.process_owner` names it.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        settings: EventsSettings,
+        clock: Clock,
+        port: CallPort,
+        tracer: Tracer,
+        owners: Mapping[type[Event], str],
+        announce: Callable[[str], None],
+        owner: str,
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.logs: dict[str, Log] = {}
+        """The logs of modules that are hosted here and declare events."""
+        self._clock = clock
+        self._port = port
+        self._tracer = tracer
+        self._owners = owners
+        self._announce = announce
+        self._owner = owner
+        self._seats: dict[str, Seat] = {}
+        self._events: dict[str, Events] = {}
+        self._services: dict[str, LogService] = {}
+        self._handlings: dict[tuple[str, str], list[Handling]] = {}
+        self._consumers: dict[tuple[str, str], Consumer] = {}
+        self._relays: dict[str, Relay] = {}
+        self._announcing: set[str] = set()
+        self._tasks = TaskOwner("events")
+        self._started = False
+        self.transport: Transport = self._make_transport()
+
+    def _make_transport(self) -> Transport:
+        if self.settings.broker:
+            from seamline.events.brokers.connect import make_transport
+
+            return make_transport(self.app, self.settings, self._clock, lambda module: self._seats[module].home.leases)
+        return EmbeddedTransport(
+            self._port, self._clock, self.settings.partitions, lambda module: self._seats[module].home
+        )
+
+    # What there is.
+
+    def add(self, module: Module, database: Database, wiring: Wiring) -> None:
+        """Host the events of a module. Its database is open when :meth:`open` is called."""
+        home = Home(database, Leases(database, self._owner, self._clock), Inbox(database, self._clock))
+        seat = self._seats[module.name] = Seat(module, database, wiring, home, DeadLetters(database, self._clock))
+        if module.name in self._owners.values():
+            self.logs[module.name] = log = open_log(database, self.settings, self._clock)
+            self._services[module.name] = LogService(log, self._clock)
+        self._events[module.name] = Events(
+            module.name, database, self.logs.get(module.name), self._clock, self._owners,
+            lambda: self._wrote(module.name),
+        )  # fmt: skip
+        for handler in module.event_handlers:
+            self._listen(seat, handler)
+
+    def listen(self, module: str, handler: EventHandler) -> None:
+        """Let a room above hear of an event in the name of a module that was added. Before :meth:`start`."""
+        self._listen(self._seats[module], handler)
+
+    def _listen(self, seat: Seat, handler: EventHandler) -> None:
+        module = seat.module
+        topic = self._owners.get(handler.event)
+        if topic is None:
+            raise EventError(
+                f"module {module.name!r} handles {handler.event.__name__}, which no module of the application declares",
+                "Declare it in the package of the module that publishes it, and name that module in `modules`.",
+                place=module.place,
+            )
+        handling = Handling(module, handler, seat.database, seat.wiring, self._tracer)
+        others = self._handlings.setdefault((handling.group, topic), [])
+        if any(each.handler.batch or handler.batch for each in others):
+            raise EventError(
+                f"the group {handling.group!r} has several handlers for events of {topic!r}, and one takes batches",
+                "Give the batch handler a group of its own: `@module.on(..., group=...)`.",
+                place=module.place,
+            )
+        others.append(handling)
+
+    def events_of(self, module: str) -> Events:
+        """What the module publishes with."""
+        return self._events[module]
+
+    def log_service(self, module: str) -> LogService:
+        """What serves :func:`~seamline.events.reading.log_contract` of a module in ``logs``."""
+        return self._services[module]
+
+    def consumers(self, module: str | None = None) -> list[Consumer]:
+        """Those at work here, of one module or of all."""
+        return [
+            each for each in self._consumers.values() if module is None or each.group.partition(".")[0] == module
+        ]
+
+    def seat(self, module: str) -> Seat | None:
+        return self._seats.get(module)
+
+    # Life.
+
+    async def open(self) -> None:
+        """Make tables and open the logs: from now on modules can publish."""
+        for seat in self._seats.values():
+            await seat.database.ensure(METADATA)
+        for log in self.logs.values():
+            await log.start()
+
+    async def start(self) -> None:
+        """Begin to consume, and to relay. Raises EventsError if the broker cannot be used at all."""
+        await self.transport.start()
+        for (_, topic), handlings in self._handlings.items():
+            for handling in handlings:
+                await handling.prepare()
+            consumer = self._consumer(topic, handlings)
+            self._consumers[consumer.group, topic] = consumer
+            consumer.begin()
+        if self.transport.relayed:
+            for topic, log in self.logs.items():
+                home = self._seats[topic].home
+                self._relays[topic] = Relay(topic, log, home.database, home.leases, self.transport)
+                self._relays[topic].begin()
+        self._tasks.spawn(self._keep(), name="upkeep")
+        self._started = True
+
+    def _consumer(self, topic: str, handlings: list[Handling]) -> Consumer:
+        seat = self._seats[handlings[0].group.partition(".")[0]]
+        return Consumer(
+            topic, handlings, self.transport, seat.database, seat.home.inbox, seat.dead_letters, self._clock
+        )
+
+    def wake(self, topic: str) -> None:
+        """Another process has written to the log of the module ``topic``."""
+        log = self.logs.get(topic)
+        if log is not None:
+            log.poke()
+
+    def _wrote(self, topic: str) -> None:
+        """This process has. Many at once are announced once."""
+        if topic not in self._announcing:
+            self._announcing.add(topic)
+            asyncio.get_running_loop().call_soon(self._announce_written, topic)
+
+    def _announce_written(self, topic: str) -> None:
+        self._announcing.discard(topic)
+        self.logs[topic].poke()
+        self._announce(topic)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Let readers go elsewhere, take no more events, and finish those at work. False when time ran out."""
+        for service in self._services.values():
+            service.end()
+        finished = await asyncio.gather(*(each.drain(timeout_s) for each in self._consumers.values()))
+        return all(finished)
+
+    async def stop(self) -> None:
+        """End at once and close what is open; what is at work is handed out again."""
+        for service in self._services.values():
+            service.end()
+        await self._tasks.stop()
+        await asyncio.gather(*(each.stop() for each in self._consumers.values()))
+        await asyncio.gather(*(each.stop() for each in self._relays.values()))
+        await self.transport.close()
+        for seat in self._seats.values():
+            await seat.home.leases.close()
+        for log in self.logs.values():
+            await log.close()
+
+    async def _keep(self) -> None:
+        """Drop what the settings say may go."""
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                await self.keep()
+            except Exception:
+                _log.exception("old events could not be dropped, which is tried again")
+
+    async def keep(self) -> None:
+        """Drop what the settings say may go, now."""
+        for log in self.logs.values():
+            await log.trim(older_than_s=self.settings.retention_s, bytes_max=self.settings.retention_bytes)
+        for seat in self._seats.values():
+            if self.settings.inbox_s:
+                await seat.home.inbox.prune(self.settings.inbox_s)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the start, for JSON."""
+        return {
+            "consumers": [
+                {"group": each.group, "topic": each.topic, **each.stats()} for each in self._consumers.values()
+            ],
+            "relays": [{"topic": each.topic, "relayed": each.relayed} for each in self._relays.values()],
+        }
+
+    async def admin(self, operation: str, arguments: dict[str, Any]) -> Any:
+        """Answer the command line; see :mod:`seamline.events.operations`."""
+        from seamline.events.operations import Operations
+
+        return await Operations(self).run(operation, arguments)

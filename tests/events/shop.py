@@ -1,0 +1,162 @@
+"""Modules that publish and consume, hosted as a process hosts them, for the tests of this room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select
+
+from seamline import Event
+from seamline.events.context import EventContext
+from seamline.events.events import Events
+from seamline.events.reading import log_contract
+from seamline.events.runtime import EventsRuntime
+from seamline.kernel.clock import Clock, SystemClock
+from seamline.kernel.owner import process_owner
+from seamline.kernel.settings import EventsSettings, MeshSettings
+from seamline.kernel.signal.trace import Tracer
+from seamline.kernel.store import Database, set_scope_source, sqlite_url
+from seamline.mesh.mesh import Mesh
+from seamline.mesh.policy import Policy
+from seamline.module import Module
+from seamline.module.context import current
+from seamline.module.contract import Contract
+from seamline.module.wiring import Wiring
+
+PERMIT_ALL = "permit(principal, action, resource);"
+logging.getLogger("seamline.events").setLevel(logging.CRITICAL)
+
+
+class Sold(Event, key="sku"):
+    """Of module ``shop``."""
+
+    sku: str
+    number: int
+
+
+class Returned(Event, key="sku"):
+    """Of module ``shop``, too."""
+
+    sku: str
+
+
+OWNERS: dict[type[Event], str] = {Sold: "shop", Returned: "shop"}
+
+metadata = MetaData()
+effects = Table(
+    "effects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sku", String, nullable=False),
+    Column("number", Integer, nullable=False),
+)
+"""What handlers write: a second effect of an event would be a second row."""
+
+
+class Process:
+    """What hosts some modules; several of them on one folder stand for several processes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: Sequence[Module],
+        *,
+        clock: Clock | None = None,
+        owners: Mapping[type[Event], str] = OWNERS,
+        policy: str = PERMIT_ALL,
+        url: Callable[[str], str] | None = None,
+        sample: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        set_scope_source(current)
+        self.clock = clock or SystemClock()
+        self.tracer = Tracer(sample)
+        self.modules = {module.name: module for module in modules}
+        names = sorted({*owners.values(), *self.modules})
+        rules = Policy.from_text(policy, modules={name: {} for name in names}, contracts={})
+        self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer)
+        for topic in set(owners.values()):
+            self.mesh.know(log_contract(topic), topic)
+        self.announced: list[str] = []
+        self.runtime = EventsRuntime(
+            "test", EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
+            process_owner("test"),
+        )  # fmt: skip
+        self._url = url or (lambda name: sqlite_url(folder, name))
+        self.databases = {name: Database(self._url(name), name, metadata) for name in self.modules}
+
+    async def start(self) -> None:
+        for module in self.modules.values():
+            database = self.databases[module.name]
+            await database.start()
+            await database.ensure(metadata)
+            self.runtime.add(module, database, Wiring(module, {}, self._platform()))
+        await self.runtime.open()
+        for name in self.runtime.logs:
+            self.mesh.provide(name, log_contract(name), self.runtime.log_service(name))
+        await self.runtime.start()
+
+    def _platform(self) -> dict[type[Any], Callable[[Module], Any]]:
+        return {
+            Contract: lambda module: lambda contract: self.mesh.stub(contract, module.name),
+            Database: lambda module: self.databases[module.name],
+            Events: lambda module: self.runtime.events_of(module.name),
+            EventContext: lambda _: None,
+            Clock: lambda _: self.clock,
+        }
+
+    @property
+    def events(self) -> Events:
+        return self.runtime.events_of("shop")
+
+    async def stop(self) -> None:
+        await self.runtime.stop()
+        await self.mesh.stop()
+        for database in self.databases.values():
+            await database.close()
+
+    async def rows(self, module: str = "books") -> list[tuple[str, int]]:
+        """The effects so far, in their order."""
+        async with self.databases[module].read() as r:
+            found = await r.execute(select(effects.c.sku, effects.c.number).order_by(effects.c.id))
+            return [(row.sku, row.number) for row in found]
+
+    async def count(self, table: Table = effects, module: str = "books") -> int:
+        async with self.databases[module].read() as r:
+            return (await r.execute(select(func.count()).select_from(table))).scalar_one()
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, *modules: Module, **options: Any) -> AsyncGenerator[Process]:
+    process = Process(folder, modules, **options)
+    try:
+        await process.start()
+        yield process
+    finally:
+        await process.stop()
+
+
+async def write(db: Database, sku: str, number: int) -> None:
+    async with db.transaction() as tx:
+        await tx.execute(insert(effects).values(sku=sku, number=number))
+
+
+async def until(condition: Callable[[], Any], *, turns: int = 4000) -> None:
+    """Wait until ``condition``, which may be async, is true."""
+    for _ in range(turns):
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(condition)
+
+
+def shop() -> Module:
+    return Module("shop")
