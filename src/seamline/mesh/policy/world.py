@@ -21,7 +21,9 @@ HTTP = "http"
 """The action of a public HTTP request into a module's routes; it belongs to no contract."""
 EVENTS = "events"
 """The action of reading a module's events; it belongs to no contract either."""
-PLAIN = (HTTP, EVENTS)
+VIEWS = "views"
+"""The action of querying a module's views."""
+PLAIN = (HTTP, EVENTS, VIEWS)
 """The actions that every module has."""
 
 _CEDAR_TYPES: dict[type[Any], dict[str, Any]] = {
@@ -34,7 +36,7 @@ _FOR_POLICY = re.compile(r"^for policy `[^`]*`, ")
 
 
 def call_name(contract: str, method: str) -> str:
-    """``Payments.charge``; ``http`` or ``events`` where there is no contract."""
+    """``Payments.charge``; ``http``, ``events`` or ``views`` where there is no contract."""
     return f"{contract}.{method}" if contract else method
 
 
@@ -93,7 +95,7 @@ class World:
         }
 
     def resolve(self, call: str, callee: str | None = None) -> tuple[str, str, str]:
-        """``"Payments.charge"`` as (callee, contract, method); ``"http"`` and ``"events"`` need the callee said."""
+        """``"Payments.charge"`` as (callee, contract, method); ``"http"`` and its like need the callee said."""
         if call in PLAIN:
             if callee is None:
                 raise UnknownPolicyNameError(f"{call!r} does not say of which module", "Name the module it goes to.")
