@@ -11,6 +11,7 @@
       UnknownGroupError      SL7208  there is no such consumer group, topic or dead letter
       EventEncodeError       SL7209  an event holds a value that its consumers could not read
       CloudEventError        SL7210  what was received is not a CloudEvent, or not one that can be taken
+      EventTooLargeError     SL7211  an event is larger than the broker takes
 
 BrokerError, LogFullError and LostLeaseError heal by themselves when what they name does; the others do not.
 """
@@ -84,3 +85,9 @@ class CloudEventError(EventsError):
     """SL7210: what was received is not a CloudEvent, or not one that can be taken."""
 
     code = "SL7210"
+
+
+class EventTooLargeError(EventsError):
+    """SL7211: an event is larger than the broker takes; none of its batch was published."""
+
+    code = "SL7211"

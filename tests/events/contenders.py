@@ -1,0 +1,10 @@
+"""The transports that the conformance suite and the history checker run against. Add one by :func:`enter`."""
+
+from __future__ import annotations
+
+from tests.events.conformance import Contender, enter
+from tests.events.servers import Nats, Postgresql, Redis
+
+enter(Contender("nats", Nats, Nats.installed, Nats.program))
+enter(Contender("redis", Redis, Redis.installed, Redis.program))
+enter(Contender("postgresql", Postgresql, Postgresql.installed, Postgresql.program))
