@@ -26,19 +26,56 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock, moved by ``offset_s`` when a test says so."""
+    """The machine's clock, moved by ``offset_s`` when a test says so; who sleeps until then wakes."""
 
     def __init__(self) -> None:
-        self.offset_s = 0.0
+        self._offset_s = 0.0
+        self._sleepers: dict[asyncio.Future[None], tuple[float, asyncio.TimerHandle]] = {}
+
+    @property
+    def offset_s(self) -> float:
+        return self._offset_s
+
+    @offset_s.setter
+    def offset_s(self, value: float) -> None:
+        self._offset_s = value
+        for waiter, (until, timer) in list(self._sleepers.items()):
+            timer.cancel()
+            self._sleepers[waiter] = (until, self._timer(waiter, until))
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.offset_s)
+        return datetime.now(UTC) + timedelta(seconds=self._offset_s)
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.offset_s
+        return time.monotonic() + self._offset_s
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        until = self.monotonic() + seconds
+        self._sleepers[waiter] = (until, self._timer(waiter, until))
+        try:
+            await waiter
+        finally:
+            _, timer = self._sleepers.pop(waiter)
+            timer.cancel()
+
+    def _timer(self, waiter: asyncio.Future[None], until: float) -> asyncio.TimerHandle:
+        return waiter.get_loop().call_later(max(until - self.monotonic(), 0.0), _wake, waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def now_ms(clock: Clock) -> int:
+    """Milliseconds since the epoch."""
+    if type(clock) is SystemClock:
+        return int((time.time() + clock.offset_s) * 1000)
+    return int(clock.now().timestamp() * 1000)
 
 
 class ManualClock:
@@ -69,5 +106,4 @@ class ManualClock:
         self._elapsed_s += seconds
         while self._sleepers and self._sleepers[0][0] <= self._elapsed_s:
             _, _, waiter = heapq.heappop(self._sleepers)
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)

@@ -39,7 +39,7 @@ class Access:
     @property
     def current(self) -> AsyncConnection | None:
         """The transaction that this task is inside of."""
-        return self._inside.get(asyncio.current_task())
+        return self._inside.get(asyncio.current_task()) if self._inside else None
 
     def nested(self) -> NestedTransactionError:
         return NestedTransactionError(
@@ -138,7 +138,7 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         keep = error is None
-        if self._unit is not None and self._part is not None:
+        if self._unit is not None:
             await self._unit.leave_part(self._part, keep=keep and self._access.writes)
         else:
             await self._access.leave(self._connection, commit=keep)

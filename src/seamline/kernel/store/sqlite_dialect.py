@@ -10,17 +10,21 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.engine.url import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
 from seamline.kernel.store.sqlite_file import BULK_VALUES_MAX, Outcome, Readers, Turn, Writer
 from seamline.kernel.store.sqlite_plan import Kind
 
 NAME = "sqlite+seamline"
+
+T = TypeVar("T")
 
 
 class Cursor:
@@ -176,6 +180,20 @@ class Seat:
             turn.rollback()
 
     close = terminate = rollback
+
+
+async def raw_in(connection: AsyncConnection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run ``work`` on SQLite's own connection as a part of the transaction of ``connection``; for the platform, where
+    SQLAlchemy's price per statement shows. It runs on the event loop: a millisecond at most."""
+
+    def run(plain: Connection) -> T:
+        if not plain.in_transaction():
+            plain.begin()
+        seat = plain.connection.dbapi_connection
+        assert isinstance(seat, Seat)
+        return work(seat.turn().lane.connection)
+
+    return await connection.run_sync(run)
 
 
 class _Driver:

@@ -65,20 +65,28 @@ class Unit:
         """Whether this task is inside of a part."""
         return self._at_work is not None and self._at_work is asyncio.current_task()
 
-    async def enter_part(self) -> AsyncTransaction:
-        """One ``transaction()`` block inside; parts of concurrent tasks wait for one another."""
+    async def enter_part(self) -> AsyncTransaction | None:
+        """One ``transaction()`` block inside; parts of concurrent tasks wait for one another.
+
+        None for what the unit begins with: a savepoint costs more than a statement, and nothing is there to be saved.
+        """
         await self._lock.acquire()
         try:
-            part = await (await self.connection()).begin_nested()
+            first = self._connection is None
+            connection = await self.connection()
+            part = None if first else await connection.begin_nested()
         except BaseException:
             self._lock.release()
             raise
         self._at_work = asyncio.current_task()
         return part
 
-    async def leave_part(self, part: AsyncTransaction, *, keep: bool) -> None:
+    async def leave_part(self, part: AsyncTransaction | None, *, keep: bool) -> None:
         try:
-            await (part.commit() if keep else part.rollback())
+            if part is not None:
+                await (part.commit() if keep else part.rollback())
+            elif not keep and self._connection is not None:
+                await self._connection.rollback()
         finally:
             self._at_work = None
             self._lock.release()
