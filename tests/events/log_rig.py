@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
+
+import pytest
 
 from seamline.events.log import Log, open_log
 from seamline.events.record import Record
@@ -54,6 +57,14 @@ class Place:
                 await log.close()
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_server)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place for a log, on either store."""
+    if request.param == "sqlite":
+        return sqlite_place(tmp_path)
+    return Place(request.getfixturevalue("postgres_server").url(), f"orders_{uuid4().hex[:12]}")
+
+
 def sqlite_place(folder: Path) -> Place:
     return Place(sqlite_url(folder, "orders"))
 
@@ -70,7 +81,4 @@ async def everything(log: Log, after: int = 0, limit: int = 100) -> list[Record]
 async def eventually(what: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
         while not await what():
-            await asyncio.sleep(0.01)
-
-
-Opened = AsyncIterator[tuple[Database, Log]]
+            await asyncio.sleep(0.01)  # nothing tells us

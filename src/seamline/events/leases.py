@@ -233,9 +233,11 @@ class Leases:
                 plans = [self._plan(share, rows.get(share.name, []), present) for share in self._shares.values()]
                 for plan in plans:
                     await self._carry_out(tx, plan)
-            self._alive_at_s = begun_s
+            was_alive, self._alive_at_s = self.alive(), begun_s
             for plan in plans:
                 plan.settle()
+                if not was_alive:
+                    plan.share.changed.set()
 
     async def _present(self, tx: AsyncConnection) -> dict[str, set[str]]:
         """Who lives, by what they take part in. Those that do not are struck off."""
