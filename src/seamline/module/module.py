@@ -99,6 +99,8 @@ class Module:
         self.event_handlers: list[EventHandler] = []
         self.sagas: list[SagaType] = []
         self.mounts: list[Mount] = []
+        self.views: list[str] = []
+        """Names of materialised views, which others may query; see :mod:`seamline.events.streams`."""
         frame = inspect.currentframe()
         caller = frame.f_back if frame is not None else None
         self.source = str(caller.f_globals.get("__name__", "")) if caller is not None else ""

@@ -222,7 +222,8 @@ def checking_platform() -> Platform:
         return None
 
     return dict.fromkeys(
-        (Contract, *database_class(), *events_classes(), *sagas_classes(), Clock, Settings, Module), nothing
+        (Contract, *database_class(), *events_classes(), *sagas_classes(), *views_class(), Clock, Settings, Module),
+        nothing,
     )
 
 
@@ -242,6 +243,12 @@ def sagas_classes() -> tuple[type[Any], ...]:
     """``Sagas``, if a module has imported it; likewise."""
     sagas = sys.modules.get("seamline.sagas.sagas")
     return (sagas.Sagas,) if sagas is not None else ()
+
+
+def views_class() -> tuple[type[Any], ...]:
+    """``Views``, if a module has imported it; likewise."""
+    views = sys.modules.get("seamline.events.streams.views")
+    return (views.Views,) if views is not None else ()
 
 
 def _import(dotted: str) -> ModuleType:

@@ -25,11 +25,13 @@ from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.wiring import Platform, Wiring
-from seamline.run.application import database_class, events_classes, sagas_classes
+from seamline.run.application import database_class, events_classes, sagas_classes, views_class
 from seamline.run.faces import Faces, PublicRoute
 
 if TYPE_CHECKING:
     from seamline.events.runtime import EventsRuntime
+    from seamline.events.streams.service import ViewsService
+    from seamline.events.streams.views import Views
     from seamline.gateway.gateway import Gateway
     from seamline.kernel.store import Database
     from seamline.mesh.balance import Endpoint
@@ -102,6 +104,7 @@ class Host:
         self._owner = process_owner(workload)
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
+        self._views: list[ViewsService] = []
         self._wirings: dict[str, Wiring] = {}
         self._faces = Faces(self.mesh, self.stub)
         self._gateway: Gateway | None = None
@@ -205,6 +208,13 @@ class Host:
             from seamline.events.reading import log_contract
 
             self.mesh.provide(module.name, log_contract(module.name), self._events.log_service(module.name))
+        if module.views:
+            from seamline.events.streams.service import ViewsService
+            from seamline.events.streams.views import views_contract
+
+            service = ViewsService(self._database(module))
+            self._views.append(service)
+            self.mesh.provide(module.name, views_contract(module.name), service)
 
     async def _once(self, module: Module) -> Once | None:
         """What keeps the answers to calls with a key, where the module has somewhere to keep them."""
@@ -226,10 +236,21 @@ class Host:
             **dict.fromkeys(database_class(), self._database),
             **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
             **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module.name)),
+            **dict.fromkeys(views_class(), self._views_for),
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,
             Module: lambda module: module,
         }
+
+    def _views_for(self, module: Module) -> Views:
+        from seamline.events.streams.views import Views, ViewsContract, views_contract
+
+        def stub(owner: str) -> ViewsContract:
+            contract = views_contract(owner)
+            self.mesh.know(contract, owner)
+            return self.stub(contract, module.name)
+
+        return Views(self.settings.modules, stub)
 
     def _database(self, module: Module) -> Database:
         from seamline.kernel.store import Database, sqlite_url
@@ -353,6 +374,8 @@ class Host:
         for runtime in reversed(self._runtimes()):
             await runtime.stop()
         await self.mesh.stop()
+        for service in self._views:
+            await service.close()
         for database in self._databases.values():
             await database.close()
         self._audit.close()

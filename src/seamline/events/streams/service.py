@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.streams import tables
 from seamline.events.streams.statement import FUNCTIONS, check_statement
-from seamline.events.streams.views import QueryRefused
+from seamline.events.streams.views import QueryRefused, ViewsContract
 from seamline.kernel.store import Database
 from seamline.kernel.store.sqlite_file import connect
 
@@ -37,7 +37,7 @@ _IN_SQLITE: Final = frozenset({"like", "glob", "->", "->>"})
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
-class ViewsService:
+class ViewsService(ViewsContract):
     """Serves the views of one module: what the host provides for :func:`~.views.views_contract`."""
 
     def __init__(self, database: Database) -> None:

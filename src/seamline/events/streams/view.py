@@ -347,6 +347,7 @@ def materialise(
         group = f"{name}_{version}_{event.__name__.lower()}"
         module.on(event, group=group, batch=batch, concurrency=1, start="earliest")(_handler(view))
     _live(module, view)
+    module.views.append(name)
     return view
 
 

@@ -9,17 +9,15 @@ Every module that has views serves a contract of the platform's, one class for e
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from seamline.events.streams.aggregates import Cell
 from seamline.module.contract import Contract, readonly, timeout
 from seamline.module.values import Fault
-
-C = TypeVar("C", bound=Contract)
 
 ACTION: Final = "views"
 QUERY_TIMEOUT_S: Final = 5.0
@@ -47,8 +45,7 @@ class ViewsContract(Contract):
 @functools.cache
 def views_contract(module: str) -> type[ViewsContract]:
     """The contract that serves the views of ``module``; the same class each time."""
-    name = f"Views_{module}"
-    return type(name, (ViewsContract,), {"__module__": __name__, "__doc__": f"The views of {module!r}."})
+    return type(f"{module}_views", (ViewsContract,), {"__module__": __name__})
 
 
 class Views:
@@ -61,10 +58,12 @@ class Views:
         )
 
     Args:
-        stub: makes the asking module's stub of a contract.
+        modules: which there are.
+        stub: makes the asking module's stub of the views of a module.
     """
 
-    def __init__(self, stub: Callable[[type[ViewsContract]], ViewsContract]) -> None:
+    def __init__(self, modules: Collection[str], stub: Callable[[str], ViewsContract]) -> None:
+        self._modules = modules
         self._stub = stub
 
     async def query(self, module: str, statement: str, **parameters: Cell | bool | datetime) -> list[dict[str, Cell]]:
@@ -79,8 +78,9 @@ class Views:
             PermissionDenied: policy does not let this module see those views.
         """
         given = {name: _plain(value) for name, value in parameters.items()}
-        stub = self._stub(views_contract(module))
-        answer = await stub.query(statement, msgspec.json.encode(given).decode())
+        if module not in self._modules:
+            raise QueryRefused(reason=f"there is no module {module!r}", remedy="Name the module that owns the view.")
+        answer = await self._stub(module).query(statement, msgspec.json.encode(given).decode())
         return cast("list[dict[str, Cell]]", msgspec.json.decode(answer))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy import cedar
 from seamline.mesh.policy.source import SourcePolicy, parse, policy_set
-from seamline.mesh.policy.world import EVENTS, HTTP, World, call_name
+from seamline.mesh.policy.world import EVENTS, HTTP, VIEWS, World, call_name
 
 _Key = tuple[str, str, str, str]
 
@@ -134,7 +134,8 @@ class Policy:
     def allows(self, caller: str, callee: str, contract: str, method: str) -> bool:
         """Whether ``caller`` may call; unknown names may not.
 
-        ``contract=""`` with ``method="http"`` is public HTTP, with ``"events"`` the reading of the callee's events.
+        ``contract=""`` with ``method="http"`` is public HTTP, with ``"events"`` the reading of the callee's events,
+        with ``"views"`` the querying of its views.
         """
         return self._table[caller, callee, contract, method]
 
@@ -221,6 +222,8 @@ def _denied(caller: str, callee: str, call: str) -> str:
         return f"{caller!r} may not send public HTTP requests to module {callee!r}"
     if call == EVENTS:
         return f"{caller!r} may not read the events of module {callee!r}"
+    if call == VIEWS:
+        return f"{caller!r} may not query the views of module {callee!r}"
     return f"module {caller!r} may not call {call!r} of {callee!r}"
 
 
