@@ -94,7 +94,7 @@ class Edge:
         self.fast = self.entry.handler if plain and self.entry is not None else None
 
     def permitted(self) -> bool:
-        return self.mesh.policy.allows(self.caller, self.callee, *self.spec.permission)
+        return self.mesh.permits(self.caller, self.callee, self.spec)
 
     def begin(self, root: TraceContext | None = None) -> CallContext:
         """The context of a new call; ``root`` is a trace that was begun for it.

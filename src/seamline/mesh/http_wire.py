@@ -139,7 +139,7 @@ class HttpFace:
         )
 
     def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
-        if not self._mesh.policy.allows(context.caller, entry.module, *entry.spec.permission):
+        if not self._mesh.permits(context.caller, entry.module, entry.spec):
             return self._mesh.denied(context.caller, entry.module, *entry.spec.permission)
         return None
 

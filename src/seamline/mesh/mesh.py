@@ -310,6 +310,10 @@ class Mesh:
             f"{method!r} is not served here", f"Its contract belongs to module {known[1]!r}; is the topology changing?"
         )
 
+    def permits(self, caller: str, callee: str, spec: MethodSpec) -> bool:
+        """Whether policy lets ``caller`` call the method. What a module has of the platform is open to itself."""
+        return bool(spec.action and caller == callee) or self.policy.allows(caller, callee, *spec.permission)
+
     def denied(self, caller: str, callee: str, contract: str, method: str) -> PermissionDenied:
         """The error for a call that policy does not permit; it is audited."""
         fact, remedy = self.policy.denial_text(caller, callee, contract, method)

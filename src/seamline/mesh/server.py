@@ -277,7 +277,7 @@ class FrameServerConnection(asyncio.Protocol):
         return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
 
     def _refusal(self, entry: Entry) -> CallError | None:
-        if not self._mesh.policy.allows(self.caller, entry.module, *entry.spec.permission):
+        if not self._mesh.permits(self.caller, entry.module, entry.spec):
             return self._mesh.denied(self.caller, entry.module, *entry.spec.permission)
         if len(self._streams) >= self._inflight_max:
             return self._crowded(entry.name)

@@ -138,7 +138,10 @@ class Host:
 
     async def _open(self, module: Module, wiring: Wiring) -> None:
         """The module's database, if it needs one, and what the platform keeps there for it."""
-        events = bool(module.event_handlers) or any(wiring.asks_for(kind) for kind in events_classes())
+        # Who declares events has a log, also if nothing publishes yet: others may read it.
+        declares = module.name in self.application.events.values()
+        asks = any(wiring.asks_for(kind) for kind in events_classes())
+        events = declares or asks or bool(module.event_handlers)
         sagas = bool(module.sagas) or any(wiring.asks_for(kind) for kind in sagas_classes())
         stores = module.tables is not None or any(wiring.asks_for(kind) for kind in database_class())
         if not (events or sagas or stores):
