@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,10 @@ class Process:
             "test", EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
             process_owner("test"),
         )  # fmt: skip
-        self._url = url or (lambda name: sqlite_url(folder, name))
-        self.databases = {name: Database(self._url(name), name, metadata) for name in self.modules}
+        self.databases = {
+            name: Database(url(name) if url is not None else sqlite_url(folder, name), name, metadata)
+            for name in self.modules
+        }
 
     async def start(self) -> None:
         for module in self.modules.values():
@@ -103,7 +106,7 @@ class Process:
 
     def _platform(self) -> dict[type[Any], Callable[[Module], Any]]:
         return {
-            Contract: lambda module: lambda contract: self.mesh.stub(contract, module.name),
+            Contract: lambda module: partial(self.mesh.stub, caller=module.name),
             Database: lambda module: self.databases[module.name],
             Events: lambda module: self.runtime.events_of(module.name),
             EventContext: lambda _: None,

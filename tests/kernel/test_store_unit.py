@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 
-from seamline.kernel.store import Combiner, Database, set_scope_source, sqlite_url
+from seamline.kernel.store import Combiner, Database, raw_in, set_scope_source, sqlite_url
 from seamline.kernel.store.errors import NestedTransactionError
 
 metadata = MetaData()
@@ -140,3 +141,37 @@ async def test_what_waits_for_the_commit_is_called_after_it_and_never_after_a_ro
             raise ZeroDivisionError
     await add(db, 3)
     assert heard == ["alone", "unit"]
+
+
+async def test_the_first_part_is_undone_alone_and_the_unit_goes_on(db: Database):
+    """It has no savepoint, since nothing is before it."""
+    async with db.unit():
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as tx:
+                await tx.execute(insert(numbers).values(n=1))
+                raise ZeroDivisionError
+        await add(db, 2)
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as tx:
+                await tx.execute(insert(numbers).values(n=3))
+                raise ZeroDivisionError
+        await add(db, 4)
+    assert await seen(db) == [2, 4]
+
+
+async def test_raw_statements_share_a_transaction_and_its_fate(db: Database):
+    """Also where nothing else was written in it."""
+
+    def put(n: int) -> Callable[[sqlite3.Connection], object]:
+        return lambda connection: connection.execute("INSERT INTO numbers VALUES (?)", (n,))
+
+    async with db.transaction() as tx:
+        await raw_in(tx, put(1))
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as tx:
+            await raw_in(tx, put(2))
+            raise ZeroDivisionError
+    async with db.unit() as unit:
+        await add(db, 3)
+        await raw_in(await unit.connection(), put(4))
+    assert await seen(db) == [1, 3, 4]

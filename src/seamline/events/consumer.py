@@ -15,7 +15,6 @@ from seamline.events.errors import EventDecodeError, EventsError, LostLeaseError
 from seamline.events.handling import Handling, Settle
 from seamline.events.inbox import HandledElsewhereError, Inbox
 from seamline.events.lanes import Lane, Lanes, Parcel
-from seamline.events.leases import check
 from seamline.events.transport import Delivery, Lag, Subscription, Transport
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import Database, StoreError
@@ -260,7 +259,7 @@ class _Session:
         records = [parcel.delivery.record for parcel in parcels]
 
         async def settle(connection: AsyncConnection) -> None:
-            await consumer.inbox.note(connection, consumer.group, records)
+            await consumer.inbox.settle(connection, consumer.group, [parcel.delivery for parcel in parcels])
 
         try:
             if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
@@ -318,9 +317,7 @@ class _Session:
         consumer, delivery = self._consumer, parcel.delivery
         try:
             async with consumer.database.transaction() as connection:
-                if delivery.fence is not None:
-                    await check(connection, delivery.fence)
-                await consumer.inbox.note(connection, consumer.group, [delivery.record])
+                await consumer.inbox.settle(connection, consumer.group, [delivery])
                 await consumer.dead_letters.add(
                     connection, consumer.group, delivery, error, attempts=parcel.attempts, first_ms=parcel.first_ms
                 )

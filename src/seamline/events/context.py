@@ -11,9 +11,9 @@ from datetime import datetime
 class EventContext:
     """Ask for it by type, beside the event::
 
-        @module.on(OrderPlaced, outside=True)
-        async def send(event: OrderPlaced, context: EventContext, mail: MailServer) -> None:
-            await mail.send(..., message_id=context.idempotency_key)
+    @module.on(OrderPlaced, outside=True)
+    async def send(event: OrderPlaced, context: EventContext, mail: MailServer) -> None:
+        await mail.send(..., message_id=context.idempotency_key)
     """
 
     id: str

@@ -220,11 +220,7 @@ class EmbeddedSubscription:
     async def _adopt(self) -> None:
         await self._flush()
         held = self._share.held()
-        self._held = {
-            partition: kept
-            for partition, kept in self._held.items()
-            if held.get(partition) == kept.epoch
-        }
+        self._held = {partition: kept for partition, kept in self._held.items() if held.get(partition) == kept.epoch}
         new = held.keys() - self._held.keys()
         if new:
             positions = await self._positions.all()

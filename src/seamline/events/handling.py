@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.context import EventContext
 from seamline.events.lanes import Parcel
-from seamline.events.leases import check
 from seamline.events.record import Record
 from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.store import Database
@@ -64,11 +63,11 @@ class Handling:
             if self.handler.outside:
                 await self._call(parcels, replayed)
                 async with self._database.transaction() as connection:
-                    await self._commit(connection, parcels, settle)
+                    await settle(connection)
             else:
                 async with self._database.unit() as unit:
                     await self._call(parcels, replayed)
-                    await self._commit(await unit.connection(), parcels, settle)
+                    await settle(await unit.connection())
             status = "ok"
         finally:
             CURRENT.reset(token)
@@ -78,13 +77,6 @@ class Handling:
                     trace, parent.span_id if parent is not None else 0, f"{first.source}.{first.type}", "consumer",
                     self._module, first.source, monotonic() - started, status,
                 )  # fmt: skip
-
-    async def _commit(self, connection: AsyncConnection, parcels: Sequence[Parcel], settle: Settle) -> None:
-        fences = {parcel.delivery.fence for parcel in parcels}
-        for fence in fences:
-            if fence is not None:
-                await check(connection, fence)
-        await settle(connection)
 
     async def _call(self, parcels: Sequence[Parcel], replayed: bool) -> None:
         handler = self.handler

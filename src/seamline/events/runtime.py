@@ -92,9 +92,13 @@ class EventsRuntime:
 
     def _make_transport(self) -> Transport:
         if self.settings.broker:
-            from seamline.events.brokers.connect import make_transport
+            # Each broker's client is heavy.
+            from seamline.events.brokers import open_transport
 
-            return make_transport(self.app, self.settings, self._clock, lambda module: self._seats[module].home.leases)
+            return open_transport(
+                self.settings.broker, app=self.app, settings=self.settings,
+                leases=lambda module: self._seats[module].home.leases, clock=self._clock,
+            )  # fmt: skip
         return EmbeddedTransport(
             self._port, self._clock, self.settings.partitions, lambda module: self._seats[module].home
         )
@@ -148,9 +152,7 @@ class EventsRuntime:
 
     def consumers(self, module: str | None = None) -> list[Consumer]:
         """Those at work here, of one module or of all."""
-        return [
-            each for each in self._consumers.values() if module is None or each.group.partition(".")[0] == module
-        ]
+        return [each for each in self._consumers.values() if module is None or each.group.partition(".")[0] == module]
 
     def seat(self, module: str) -> Seat | None:
         return self._seats.get(module)
