@@ -234,15 +234,17 @@ def database_class() -> tuple[type[Any], ...]:
 
 
 def events_classes() -> tuple[type[Any], ...]:
-    """``Events`` and ``EventContext``, if a module has imported them; likewise."""
-    events = sys.modules.get("seamline.events.events")
-    return (events.Events, sys.modules["seamline.events.context"].EventContext) if events is not None else ()
+    """``Events`` and ``EventContext``, each if a module has imported it; likewise."""
+    return _imported(("seamline.events.events", "Events"), ("seamline.events.context", "EventContext"))
 
 
 def sagas_classes() -> tuple[type[Any], ...]:
     """``Sagas``, if a module has imported it; likewise."""
-    sagas = sys.modules.get("seamline.sagas.sagas")
-    return (sagas.Sagas,) if sagas is not None else ()
+    return _imported(("seamline.sagas.sagas", "Sagas"))
+
+
+def _imported(*names: tuple[str, str]) -> tuple[type[Any], ...]:
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 def views_class() -> tuple[type[Any], ...]:
