@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +11,9 @@ from seamline.cli import connect, output
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Json
 from seamline.kernel.errors import SeamlineError
+
+if TYPE_CHECKING:
+    from seamline.run.application import Application
 
 app = typer.Typer(add_completion=False)
 
@@ -23,6 +27,8 @@ app = typer.Typer(add_completion=False)
 )
 def check(app_folder: App = None, as_json: Json = False) -> None:
     """Load the application and check settings, modules, contracts, wiring and policy. Nothing is started.
+
+    Where `seamline contracts lock` was used, changes that break what it promised are found too.
 
     The exit status is 1 if anything was found, and `seamline explain CODE` says more about a finding.
     """
@@ -50,7 +56,32 @@ def findings(folder: Path) -> tuple[list[SeamlineError], list[str]]:
     except SeamlineError as error:
         return all_of(error), []
     found = [each for error in application.findings() for each in all_of(error)]
-    return found, list(application.modules)
+    return [*found, *broken_promises(application)], list(application.modules)
+
+
+def broken_promises(application: Application) -> list[SeamlineError]:
+    """Breaking changes since ``seamline contracts lock``, where there is a lock file."""
+    from seamline.cli import baseline
+    from seamline.cli.errors import BaselineError
+    from seamline.module.errors import BreakingChangeError
+    from seamline.module.evolution import changes
+
+    try:
+        before = baseline.read_lock(application.folder)
+    except BaselineError as error:
+        return [error]
+    if before is None:
+        return []
+    return [
+        BreakingChangeError(
+            f"{change.what} {change.name}{f', {change.path}' if change.path else ''}: {change.fact}; it breaks "
+            f"{' and '.join(change.breaks)}",
+            f"{change.remedy} If nobody is left who could break, `seamline contracts lock --break`.",
+            place=f"{baseline.LOCK} {change.module}",
+        )
+        for change in changes(before, baseline.described(application))
+        if change.verdict == "breaking"
+    ]
 
 
 def all_of(error: SeamlineError) -> list[SeamlineError]:

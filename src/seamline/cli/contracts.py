@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,17 +14,39 @@ from seamline.cli.options import App, Json
 
 if TYPE_CHECKING:
     from seamline.module.contract import ContractSpec, MethodSpec
+    from seamline.module.evolution import Change
 
 app = typer.Typer(
     add_completion=False,
     cls=ManualGroup,
-    help="The contracts of the application: methods, types, faults, events and JSON schema.",
+    invoke_without_command=True,
     epilog="""
     seamline contracts list                  # all of them
     seamline contracts show Payments         # one, with its methods
     seamline contracts show Payments --json  # with the JSON schema of every request and result
+    seamline contracts diff main             # what changed since a commit, and whom it breaks
+    seamline contracts lock                  # keep what is promised now; `seamline check` holds you to it
+    seamline contracts --asyncapi            # the events as an AsyncAPI 3.0 document
     """,
 )
+
+
+@app.callback()
+def contracts(
+    context: typer.Context,
+    asyncapi: Annotated[bool, typer.Option("--asyncapi", help="Print an AsyncAPI 3.0 document of the events.")] = False,
+    app_folder: App = None,
+) -> None:
+    """The contracts of the application: methods, types, faults, events and JSON schema."""
+    if asyncapi:
+        from seamline.cli import modules
+        from seamline.events.asyncapi import asyncapi_document
+
+        application = modules.load_application(app_folder)
+        output.emit(asyncapi_document(application.settings, application.events, application.heard()))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list", cls=ManualCommand, epilog="seamline contracts list --json   # for a script")
@@ -139,3 +162,112 @@ def described(module: str, spec: ContractSpec) -> dict[str, Any]:
         "faults": {name: manual.summary(fault.__doc__) for name, fault in spec.faults.items()},
         "events": {name: manual.summary(event.__doc__) for name, event in spec.events.items()},
     }
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline contracts diff v1.2         # what changed since the tag
+    seamline contracts diff              # what changed since `seamline contracts lock`
+    seamline contracts diff main --json  # for a pipeline
+    """,
+)
+def diff(
+    reference: Annotated[
+        str, typer.Argument(metavar="[REF]", help="A commit, branch or tag; without it, the lock file.")
+    ] = "",
+    app_folder: App = None,
+    as_json: Json = False,
+) -> None:
+    """What changed in contracts and events, and whom it breaks. The exit status is 1 if it breaks anyone.
+
+    ✗ breaks callers, handlers or stored events; ! needs care, such as an order of updates; + is compatible.
+    """
+    from seamline.cli import baseline, connect, modules
+    from seamline.cli.errors import BaselineError
+    from seamline.module.evolution import changes
+
+    folder = connect.find_folder(app_folder)
+    before = baseline.at_reference(folder, reference) if reference else baseline.read_lock(folder)
+    if before is None:
+        raise BaselineError(
+            f"there is nothing to compare with: no {baseline.LOCK} and no reference",
+            "Write `seamline contracts diff main`, or keep what is promised now: `seamline contracts lock`.",
+        )
+    found = changes(before, baseline.described(modules.load_application(folder)))
+    breaking = any(each.verdict == "breaking" for each in found)
+    if as_json:
+        output.emit(
+            {"since": reference or baseline.LOCK, "breaking": breaking, "changes": [c.to_json() for c in found]}
+        )
+    else:
+        typer.echo(pictured(reference or baseline.LOCK, found))
+    if breaking:
+        raise typer.Exit(output.STATUS_FOUND_WANTING)
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline contracts lock          # write contracts.lock.json, to be kept in the repository
+    seamline contracts lock --break  # although it breaks what was promised
+    """,
+)
+def lock(
+    app_folder: App = None,
+    breaking: Annotated[bool, typer.Option("--break", help="Promise the new, although it breaks the old.")] = False,
+) -> None:
+    """Write down what the contracts promise now, as contracts.lock.json beside seamline.toml.
+
+    From then on `seamline check` fails on what breaks it. Do it with each release.
+    """
+    from seamline.cli import baseline, connect, modules
+    from seamline.cli.errors import BaselineError
+    from seamline.module.evolution import changes
+
+    folder = connect.find_folder(app_folder)
+    now = baseline.described(modules.load_application(folder))
+    before = None if breaking else baseline.read_lock(folder)
+    broken = [each for each in changes(before, now) if each.verdict == "breaking"] if before else []
+    if broken:
+        raise BaselineError(
+            f"{len(broken)} change{'s' if len(broken) > 1 else ''} would break what {baseline.LOCK} promises, "
+            f"the first {spot(broken[0])}: {broken[0].fact}",
+            "`seamline contracts diff` shows them; with --break the lock is written all the same.",
+        )
+    typer.echo(f"Wrote {_from_here(baseline.write_lock(folder, now))}.")
+
+
+def _from_here(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+SIGNS = {"breaking": "✗", "care": "!", "compatible": "+"}
+
+
+def spot(change: Change) -> str:
+    """``Inventory.reserve lines[].pieces``."""
+    return f"{change.name} {change.path}".rstrip()
+
+
+def pictured(since: str, found: list[Change]) -> str:
+    """The changes by module and name, worst first."""
+    if not found:
+        return f"Nothing changed since {since}."
+    counts = {verdict: sum(each.verdict == verdict for each in found) for verdict in SIGNS}
+    said = f"{counts['breaking']} breaking, {counts['care']} to take care of, {counts['compatible']} compatible"
+    lines = [f"Since {since}: {said}."]
+    module = name = ""
+    for each in found:
+        if each.module != module:
+            lines += ["", manual.strong(each.module)]
+            module, name = each.module, ""
+        if each.name != name:
+            lines.append(f"  {each.what} {each.name}")
+            name = each.name
+        lines.append(f"    {SIGNS[each.verdict]} {f'{each.path}: ' if each.path else ''}{each.fact}")
+        if each.breaks:
+            lines.append(f"        {'breaks' if each.verdict == 'breaking' else 'beware'}: {'; '.join(each.breaks)}")
+        if each.remedy:
+            lines.append(f"        {each.remedy}")
+    return "\n".join(lines)

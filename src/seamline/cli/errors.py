@@ -7,6 +7,7 @@ CliError                    SL9000  a command cannot do what was asked
   UnknownCodeError          SL9004  no error carries this code
   NotAnsweringError         SL9005  the application did not come up, or does not answer
   ScenarioError             SL9006  the load scenario of the application cannot be used
+  BaselineError             SL9007  the contracts as they were cannot be read
 """
 
 from __future__ import annotations
@@ -63,3 +64,13 @@ class ScenarioError(CliError):
     """
 
     code = "SL9006"
+
+
+class BaselineError(CliError):
+    """The contracts as they were, at a git reference or in ``contracts.lock.json``, cannot be read.
+
+    ``seamline contracts diff`` loads the application as it was at the reference, with what is installed now.
+    ``seamline contracts lock`` writes the file.
+    """
+
+    code = "SL9007"

@@ -99,6 +99,12 @@ class SagaError(ModuleError):
     code = "SL2112"
 
 
+class BreakingChangeError(ModuleError):
+    """SL2113: a contract or event is no longer what others were promised; what they run, or have stored, breaks."""
+
+    code = "SL2113"
+
+
 class CallError(SeamlineError):
     """A call did not succeed. ``connect`` is its code in the Connect protocol."""
 
