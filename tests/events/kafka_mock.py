@@ -1,6 +1,6 @@
-"""librdkafka's mock cluster, which speaks Kafka's protocol on loopback ports of this process.
+"""Kafka for tests: librdkafka's mock cluster, or the servers that ``KAFKA_BOOTSTRAP_SERVERS`` names.
 
-It is the nearest to Kafka that needs no server. It has topics with partitions and leaders, idempotent and
+The mock speaks Kafka's protocol on loopback ports of this process. It is the nearest to Kafka that needs no server. It has topics with partitions and leaders, idempotent and
 transactional producers, consumer groups with rebalances and committed offsets, and faults by request. It does not
 
 - keep anything on disk, replicate, elect leaders or tell configurations: durability is out of its sight;
@@ -16,7 +16,9 @@ transactional producers, consumer groups with rebalances and committed offsets, 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
@@ -56,6 +58,8 @@ _SIGNATURES = {
 class KafkaMock:
     """A cluster of three brokers, until :meth:`close`."""
 
+    name = "kafka-mock"
+
     def __init__(self) -> None:
         package = Path(confluent_kafka.__file__).parent
         (library,) = package.parent.glob("confluent_kafka.libs/librdkafka*")
@@ -74,11 +78,15 @@ class KafkaMock:
     def servers(self) -> str:
         return self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
 
-    @property
-    def url(self) -> str:
+    def url(self, password: str = "") -> str:
+        assert not password, "the mock authenticates nobody"
         return f"kafka://{self.servers}?{_QUICK}"
 
+    def prepare(self, app: str, topic: str, partitions: int) -> None:
+        self.topic(f"{app}.{topic}", partitions)
+
     def topic(self, name: str, partitions: int) -> None:
+        """Make it unless it is there."""
         self._lib.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, _BROKERS)
 
     def down(self, broker: int = -1) -> None:
@@ -101,6 +109,71 @@ class KafkaMock:
         codes = (ctypes.c_int * len(errors))(*errors)
         self._lib.rd_kafka_mock_push_request_errors_array(self._cluster, request, len(errors), codes)
 
+    # As a broker that is killed and started again on its data.
+
+    def kill(self) -> None:
+        self.down()
+
+    def stop(self) -> None:
+        self.down()
+
+    def start(self) -> None:
+        self.up()
+
     def close(self) -> None:
         self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
         self._lib.rd_kafka_destroy(self._client)
+
+
+class KafkaServer:
+    """A real cluster, which somebody else starts and stops."""
+
+    name = "kafka"
+
+    def __init__(self, servers: str) -> None:
+        self.servers = servers
+
+    def url(self, password: str = "") -> str:
+        assert not password, "it is reached without one"
+        return f"kafka://{self.servers}"
+
+    def prepare(self, app: str, topic: str, partitions: int) -> None:
+        """The transport makes its topics."""
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    stop = start = kill
+
+    def close(self) -> None:
+        """It goes on."""
+
+
+def real_servers() -> str:
+    """Empty where only the mock is at hand."""
+    return os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")  # noqa: TID251  # where a real cluster is, for tests only
+
+
+def open_kafka() -> KafkaMock | KafkaServer:
+    servers = real_servers()
+    return KafkaServer(servers) if servers else KafkaMock()
+
+
+@contextmanager
+def serve_kafka() -> Generator[KafkaMock | KafkaServer]:
+    """The cluster that tests share."""
+    kafka = open_kafka()
+    _SERVED[kafka.url()] = kafka
+    try:
+        yield kafka
+    finally:
+        kafka.close()
+
+
+_SERVED: dict[str, KafkaMock | KafkaServer] = {}
+
+
+def prepare_kafka(url: str, app: str, topic: str) -> None:
+    """Four partitions, as an arena has them."""
+    if (kafka := _SERVED.get(url)) is not None:
+        kafka.prepare(app, topic, 4)

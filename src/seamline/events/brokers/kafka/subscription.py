@@ -83,6 +83,7 @@ class KafkaSubscription:
         self._arrived = asyncio.Event()
         self._refusal: BrokerError | None = None
         self._closing = False
+        self._paused = False
         self._thread = threading.Thread(target=self._run, name=f"kafka {group}", daemon=True)
 
     async def open(self) -> None:
@@ -234,6 +235,7 @@ class KafkaSubscription:
 
     def _keep_alive(self) -> None:
         """A member that does not poll is thought dead: poll, but let nothing come."""
+        self._paused = True
         while True:
             self._client.pause(self._client.assignment())
             message = self._poll(_PAUSED_POLL_S)
@@ -242,6 +244,7 @@ class KafkaSubscription:
             with self._lock:
                 if self._has_room():
                     break
+        self._paused = False
         self._client.resume(self._client.assignment())
 
     def _put(self, taken: Sequence[Delivery]) -> None:
