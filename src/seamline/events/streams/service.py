@@ -23,6 +23,7 @@ from seamline.events.streams import tables
 from seamline.events.streams.statement import FUNCTIONS, check_statement
 from seamline.events.streams.views import QueryRefused, ViewsContract
 from seamline.kernel.store import Database
+from seamline.kernel.store.errors import ReadOnlyError
 from seamline.kernel.store.sqlite_file import connect
 
 ROWS_MAX: Final = 10_000
@@ -64,6 +65,8 @@ class ViewsService(ViewsContract):
                 return tuple(result.keys()), result.all()
         except TimeoutError:
             raise _too_slow() from None
+        except ReadOnlyError as error:
+            raise _mistake(error.fact) from None
         except DBAPIError as error:
             raise _mistake(str(error.orig).rpartition(">: ")[2]) from None
         except SQLAlchemyError as error:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,6 +52,12 @@ class ClosedWindow:
 
 
 OnClose = Callable[[ClosedWindow], Event | None]
+
+
+class Publisher(Protocol):
+    """``Events``, as far as views need it."""
+
+    async def publish_all(self, events: Sequence[Event]) -> list[str]: ...
 
 
 @dataclass(slots=True)
@@ -103,13 +109,13 @@ class View:
         async with database.transaction() as connection:
             await generations.begin(connection, database.module, self.name, self.version, self.rows, self._shape())
 
-    def keep_time(self, database: Database, clock: Clock, events: Events | None) -> None:
+    def keep_time(self, database: Database, clock: Clock, publisher: Publisher | None) -> None:
         """Close windows as time passes, though nothing comes."""
 
         async def run() -> None:
             while True:
                 await clock.sleep(TICK_S)
-                await self.tick(database, clock, events)
+                await self.tick(database, clock, publisher)
 
         self._running[database].owner.spawn(run(), name=f"time of the view {self.name}")
 
@@ -135,7 +141,7 @@ class View:
         events: Sequence[Event],
         *,
         partitions: int = 16,
-        publisher: Events | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
         """Bring events into the view, inside of a unit of work; without any, let time pass."""
         connection = await database.current()
@@ -155,7 +161,7 @@ class View:
             ]
             await publisher.publish_all(told_of)
 
-    async def tick(self, database: Database, clock: Clock, publisher: Events | None = None) -> None:
+    async def tick(self, database: Database, clock: Clock, publisher: Publisher | None = None) -> None:
         """Let time pass: what is due by now is closed."""
         async with database.read() as connection:
             view = await generations.find(connection, self.name, self.version)
@@ -341,6 +347,10 @@ def materialise(
             f"the view {name!r} has version={version}, keep_s={keep_s:g}, idle_s={idle_s:g}, ahead_s={ahead_s:g}",
             "version is at least 1, idle_s above 0, keep_s and ahead_s at least 0.",
             place=module.place,
+        )
+    if name in module.views:
+        raise StreamDeclarationError(
+            f"module {module.name!r} has two views called {name!r}", "Rename one of them.", place=module.place
         )
     view = View(name, definition, version=version, keep_s=keep_s, on_close=on_close, idle_s=idle_s, ahead_s=ahead_s)
     for event in view.events.values():
