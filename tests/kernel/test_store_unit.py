@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -104,6 +105,14 @@ async def test_raw_work_commits_or_leaves_nothing(db: Database):
     await db.raw(lambda c: c.execute("INSERT INTO numbers VALUES (5)"))
     with pytest.raises(ZeroDivisionError):
         await db.raw(lambda c: (c.execute("INSERT INTO numbers VALUES (6)"), 1 // 0))
+    assert await seen(db) == [5]
+
+
+async def test_raw_reading_sees_what_is_on_disk_and_cannot_write(db: Database):
+    await add(db, 5)
+    assert await db.raw_read(lambda c: c.execute("SELECT n FROM numbers").fetchall()) == [(5,)]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await db.raw_read(lambda c: c.execute("INSERT INTO numbers VALUES (6)"))
     assert await seen(db) == [5]
 
 

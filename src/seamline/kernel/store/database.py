@@ -166,11 +166,7 @@ class Database:
         Raises:
             NotStartedError: the database is closed, or is not SQLite.
         """
-        if self._file is None:
-            raise NotStartedError(
-                "there is no open SQLite file", "Use it between start() and close()", place=self.module
-            )
-        writer = self._file.writer
+        writer = self._open_file_or_raise().writer
         turn = writer.enter_now() or await writer.enter()
         try:
             result = work(turn.lane.connection)
@@ -179,6 +175,22 @@ class Database:
             raise
         await turn.commit()
         return result
+
+    async def raw_read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As :meth:`raw`, to read: ``work`` sees one moment of the file, waits for no writer and cannot write."""
+        readers = self._open_file_or_raise().readers
+        turn = readers.enter_now() or await readers.enter()
+        try:
+            return work(turn.lane.connection)
+        finally:
+            turn.rollback()
+
+    def _open_file_or_raise(self) -> SqliteFile:
+        if self._file is None:
+            raise NotStartedError(
+                "there is no open SQLite file", "Use it between start() and close()", place=self.module
+            )
+        return self._file
 
     async def ensure(self, tables: MetaData) -> None:
         """Make the platform's own tables (``seamline_...``) where they are absent; many processes may ask at once."""
