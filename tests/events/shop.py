@@ -129,6 +129,13 @@ class Process:
             found = await r.execute(select(effects.c.sku, effects.c.number).order_by(effects.c.id))
             return [(row.sku, row.number) for row in found]
 
+    async def rows_are(self, expected: Sequence[tuple[str, int]], module: str = "books") -> bool:
+        return await self.rows(module) == list(expected)
+
+    def handled(self) -> int:
+        """Of all consumers."""
+        return sum(each["handled"] for each in self.runtime.stats()["consumers"])
+
     async def count(self, table: Table = effects, module: str = "books") -> int:
         async with self.databases[module].read() as r:
             return (await r.execute(select(func.count()).select_from(table))).scalar_one()

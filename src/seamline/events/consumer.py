@@ -15,6 +15,7 @@ from seamline.events.errors import EventDecodeError, EventsError, LostLeaseError
 from seamline.events.handling import Handling, Settle
 from seamline.events.inbox import HandledElsewhereError, Inbox
 from seamline.events.lanes import Lane, Lanes, Parcel
+from seamline.events.positions import Positions
 from seamline.events.transport import Delivery, Lag, Subscription, Transport
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import Database, StoreError
@@ -79,7 +80,8 @@ class Consumer:
                 subscription = await self._transport.subscribe(
                     self.topic, self.group, frozenset(self.handlings), self._start
                 )
-                session = self._session = _Session(self, subscription)
+                replayed_ms = await Positions(self.database, self.group, self.topic, 0).replayed_ms()
+                session = self._session = _Session(self, subscription, replayed_ms)
                 try:
                     pause_s, trouble = PAUSE_S, ""
                     await session.run()
@@ -147,12 +149,13 @@ class Consumer:
 class _Session:
     """A consumer while it has a subscription."""
 
-    def __init__(self, consumer: Consumer, subscription: Subscription) -> None:
+    def __init__(self, consumer: Consumer, subscription: Subscription, replayed_ms: int) -> None:
         self.subscription = subscription
         self.lanes = Lanes()
         self._consumer = consumer
         self._owner = TaskOwner(consumer.group)
         self._workers = 0
+        self._replayed_ms = replayed_ms
         self._taking = True
         self._changed = asyncio.Event()
         self._batch_timer: asyncio.TimerHandle | None = None
@@ -264,7 +267,8 @@ class _Session:
         try:
             if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
                 return None
-            await consumer.handle(parcels, settle, getattr(self.subscription, "replayed_ms", 0))
+            replayed_ms = max(self._replayed_ms, getattr(self.subscription, "replayed_ms", 0))
+            await consumer.handle(parcels, settle, replayed_ms)
         except HandledElsewhereError:
             return None
         except LostLeaseError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from seamline.kernel.store import Database
 
 _HEADER = re.compile(r"[a-z0-9]{1,20}")
+EVENT_BYTES_MAX = 1024 * 1024
+"""Of an event's data. What is larger belongs in a store, and its address in the event."""
 
 
 class Events:
@@ -70,7 +72,8 @@ class Events:
 
         Raises:
             UndeclaredEventError: another module, or none, declares the class.
-            EventEncodeError: a field holds a value that is not of its type, or a header's name cannot travel.
+            EventEncodeError: a field holds a value that is not of its type, the event is too large, or a header's
+                name cannot travel.
             LogFullError: there is no room; nothing was accepted.
         """
         record = self._record(event, key, delay_s, ttl_s, headers)
@@ -104,12 +107,19 @@ class Events:
             key = str(getattr(event, cls.event_key)) if cls.event_key else ""
         call = current()
         trace = call.trace if call is not None else None
+        data = encode_event(event)
+        if len(data) > EVENT_BYTES_MAX:
+            raise EventEncodeError(
+                f"the event {cls.__name__} has {len(data):,} bytes of data; {EVENT_BYTES_MAX:,} are the most",
+                "Keep the bulk where your module keeps its data, and publish how to get it.",
+                place=cls.__module__,
+            )
         due_ms = now_ms + int(delay_s * 1000) if delay_s > 0 else 0
         return Record(
             id=new_id(now_ms),
             source=self._module,
             type=cls.__name__,
-            data=encode_event(event),
+            data=data,
             time_ms=now_ms,
             key=key,
             version=cls.event_version,

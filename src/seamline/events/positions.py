@@ -77,13 +77,17 @@ class Positions:
         await connection.execute(_WRITE, rows)
 
     async def move(self, connection: AsyncConnection, position: int, now_ms: int) -> None:
-        """Begin again at ``position``: what comes now is a replay, and nothing is remembered as handled."""
+        """Begin again at ``position``."""
         await self.write(connection, dict.fromkeys(range(self.partitions), position))
+        await self.forget(connection, now_ms)
+
+    async def forget(self, connection: AsyncConnection, now_ms: int) -> None:
+        """What comes now is a replay, and nothing is remembered as handled."""
         await connection.execute(
             delete(inbox).where(inbox.c.consumer_group == self._group, inbox.c.source == self._topic)
         )
-        await connection.execute(
-            update(groups)
-            .where(groups.c.consumer_group == self._group, groups.c.topic == self._topic)
-            .values(replayed_ms=now_ms, generation=groups.c.generation + 1)
-        )
+        mine = (groups.c.consumer_group == self._group) & (groups.c.topic == self._topic)
+        again = update(groups).where(mine).values(replayed_ms=now_ms, generation=groups.c.generation + 1)
+        if (await connection.execute(again)).rowcount == 0:
+            named = {"consumer_group": self._group, "topic": self._topic}
+            await connection.execute(insert(groups).values(**named, replayed_ms=now_ms, generation=1))

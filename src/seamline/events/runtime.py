@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seamline.events.consumer import Consumer
 from seamline.events.dead_letters import DeadLetters
 from seamline.events.embedded import EmbeddedTransport, Home
+from seamline.events.errors import UnknownGroupError
 from seamline.events.events import Events
 from seamline.events.handling import Handling
 from seamline.events.inbox import Inbox
 from seamline.events.leases import Leases
 from seamline.events.log import Log, open_log
+from seamline.events.positions import Positions
 from seamline.events.reading import LogService
 from seamline.events.relay import Relay
 from seamline.events.tables import METADATA
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
     from seamline.kernel.settings import EventsSettings
     from seamline.kernel.signal.trace import Tracer
     from seamline.kernel.store import Database
-    from seamline.module.module import EventHandler, Module
+    from seamline.module.module import EventHandler, Module, Start
     from seamline.module.port import CallPort
     from seamline.module.wiring import Wiring
 
 _log = logging.getLogger("seamline.events")
 
 UPKEEP_S = 300.0
+REPLAY_DRAIN_S = 10.0
 
 
 class Seat(NamedTuple):
@@ -157,6 +160,13 @@ class EventsRuntime:
     def seat(self, module: str) -> Seat | None:
         return self._seats.get(module)
 
+    def seats(self) -> list[Seat]:
+        return list(self._seats.values())
+
+    def events_declared(self, module: str) -> list[str]:
+        """The names of a module's events."""
+        return sorted(event.__name__ for event, owner in self._owners.items() if owner == module)
+
     # Life.
 
     async def open(self) -> None:
@@ -242,6 +252,33 @@ class EventsRuntime:
         for seat in self._seats.values():
             if self.settings.inbox_s:
                 await seat.home.inbox.prune(self.settings.inbox_s)
+
+    async def replay(self, group: str, start: Start) -> list[str]:
+        """Hand a group its events again, from ``start`` on, and return the topics.
+
+        Raises:
+            UnknownGroupError: no such group is hosted here.
+        """
+        found = [each for each in self._consumers.values() if each.group == group]
+        if not found:
+            raise UnknownGroupError(
+                f"there is no consumer group {group!r} here", "`seamline events lag` lists the groups there are."
+            )
+        for consumer in found:
+            if not self.transport.relayed:
+                await self.transport.seek(consumer.topic, group, start)
+                continue
+            # A broker moves only what nobody reads.
+            await consumer.drain(REPLAY_DRAIN_S)
+            home = self._seats[group.partition(".")[0]].home
+            await self.transport.seek(consumer.topic, group, start)
+            async with home.database.transaction() as connection:
+                positions = Positions(home.database, group, consumer.topic, self.settings.partitions)
+                await positions.forget(connection, int(self._clock.now().timestamp() * 1000))
+            again = self._consumer(consumer.topic, list(consumer.handlings.values()))
+            self._consumers[group, consumer.topic] = again
+            again.begin()
+        return [consumer.topic for consumer in found]
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, for JSON."""
