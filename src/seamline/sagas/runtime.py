@@ -1,0 +1,101 @@
+"""The sagas of all modules of a process, for whoever hosts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from seamline.kernel.clock import Clock
+from seamline.kernel.settings.sections import SagasSettings
+from seamline.kernel.signal.trace import Tracer
+from seamline.kernel.store import Database
+from seamline.module.module import Module
+from seamline.module.wiring import Wiring
+from seamline.sagas.engine import Engine
+from seamline.sagas.kinds import compile_sagas
+from seamline.sagas.sagas import Sagas
+
+
+class SagasRuntime:
+    """One engine for each module that has sagas.
+
+    Args:
+        app: the application's name.
+        settings: ``[sagas]``.
+        clock: what timers go by.
+        tracer: where spans go.
+        announce: tells the other processes that something happened, under a topic that they give to :meth:`wake`.
+        owner: names this process among those that share a database; worked out when empty.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        settings: SagasSettings,
+        clock: Clock,
+        *,
+        tracer: Tracer | None = None,
+        announce: Callable[[str], None] | None = None,
+        owner: str = "",
+    ) -> None:
+        self.app = app
+        self._settings = settings
+        self._clock = clock
+        self._tracer = tracer
+        self._announce = announce
+        self._owner = owner
+        self._engines: dict[str, Engine] = {}
+        self._wirings: dict[str, Wiring] = {}
+
+    def add(self, module: Module, database: Database, wiring: Wiring) -> None:
+        """Take a module's sagas on; its database is open before :meth:`start`.
+
+        Raises ModuleError where one of them is not declared as it must be.
+        """
+        self._engines[module.name] = Engine(
+            module.name,
+            database,
+            compile_sagas(module.sagas, wiring),
+            self._settings,
+            self._clock,
+            tracer=self._tracer,
+            owner=self._owner,
+            announce=self._announce,
+        )
+        self._wirings[module.name] = wiring
+
+    def sagas_of(self, module: Module) -> Sagas:
+        """What the module is given for ``Sagas``."""
+        return Sagas(self._engines[module.name])
+
+    def engine(self, module: str) -> Engine:
+        return self._engines[module]
+
+    async def start(self) -> None:
+        """Wire the sagas and take up what is due. Raises SagasError with what is in the way."""
+        for name, engine in self._engines.items():
+            for kind in engine.kinds.values():
+                kind.wired = await self._wirings[name].arguments(kind.function, skip=1)
+        for engine in self._engines.values():
+            await engine.start()
+
+    def wake(self, topic: str) -> None:
+        """Another process announced something."""
+        prefix, _, module = topic.partition(":")
+        engine = self._engines.get(module)
+        if prefix == "sagas" and engine is not None:
+            engine.wake()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop every saga at its next boundary and set it free for other processes. False when time ran out."""
+        done = [await engine.drain(timeout_s) for engine in self._engines.values()]
+        return all(done)
+
+    async def stop(self) -> None:
+        """Leave what goes on as it is on disk."""
+        for engine in self._engines.values():
+            await engine.stop()
+
+    def stats(self) -> dict[str, Any]:
+        """For JSON, by module."""
+        return {name: engine.counts | {"running": len(engine.running)} for name, engine in self._engines.items()}

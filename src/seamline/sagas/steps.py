@@ -1,0 +1,206 @@
+"""Running one step: its call under its key, the attempts, and what its end means.
+
+A fault is an answer. What certainly failed for good is not tried again. Everything else is, under the same key; where
+the attempts run out and one of them may have had its effect, the outcome is unknown, and is asked for before the saga
+undoes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from seamline.module.context import CURRENT, NO_DEADLINE, CallContext
+from seamline.module.errors import CallError, InvalidArgument, PermissionDenied, Unauthenticated, Unimplemented
+from seamline.module.values import Fault
+from seamline.sagas.calls import DIRECT, LOCAL, REMOTE, Callee, run_thread
+from seamline.sagas.errors import LostSagasError, StepFailed, UntypedStepError
+from seamline.sagas.journal.records import UNKNOWN, Entry, Trouble, outcome_of
+from seamline.sagas.journal.statements import Write
+
+if TYPE_CHECKING:
+    from seamline.sagas.course import Course
+    from seamline.sagas.saga import Step
+
+_FINAL: Final = (PermissionDenied, InvalidArgument, Unauthenticated, Unimplemented, UntypedStepError)
+
+
+async def attempt(course: Course, step: Step[Any]) -> tuple[Entry, Any]:
+    """Run a step to its end. Gives its entry, and its value or the error to raise.
+
+    An entry without a kind is in the journal already. Raises CancelledError when the saga leaves this process first.
+    """
+    engine, callee, place = course.engine, step.callee, step.place
+    data = callee.encode_arguments(step.arguments)
+    key = course.key_of(place)
+    began_ms = engine.now_ms()
+    trouble = course.trouble.get(place)
+    if trouble is not None and trouble.due_ms > began_ms and not await pause(course, step.place, trouble):
+        return _final(course, step, data, began_ms, trouble)
+    while True:
+        entry = Entry(place, "step", step.name, began_ms, input=data)
+        if trouble is not None:
+            entry.attempts = trouble.attempts + 1
+        try:
+            value = await call(course, step, entry, key)
+        except Fault as fault:
+            entry.outcome, entry.error, entry.output = outcome_of(fault)
+            value = fault
+        except _FINAL as error:
+            entry.outcome, entry.error, entry.output = outcome_of(error)
+            value = error
+        except LostSagasError:
+            engine.lose()
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            trouble = failed(course, place, step.name, error, may_have_run(callee, error))
+            limit = step.attempts or engine.settings.step_attempts
+            over = (trouble.attempts >= limit and not course.pivoted) or course.stopping is not None or course.ending
+            if over or not await pause(course, place, trouble, step.backoff_s):
+                course.trouble.pop(place, None)
+                return _failed(course, entry, error, trouble)
+            continue
+        entry.at_ms = engine.now_ms()
+        entry.took_ms = entry.at_ms - began_ms
+        return entry, value
+
+
+def _failed(course: Course, entry: Entry, error: Exception, trouble: Trouble) -> tuple[Entry, Exception]:
+    if not isinstance(error, CallError):
+        error = StepFailed(f"the step {entry.name!r} failed: {type(error).__name__}: {error}")
+    kind, entry.error, entry.output = outcome_of(error)
+    entry.outcome = UNKNOWN if trouble.unknown else kind
+    entry.at_ms = course.engine.now_ms()
+    return entry, error
+
+
+def _final(
+    course: Course, step: Step[Any], data: msgspec.Raw, began_ms: int, trouble: Trouble
+) -> tuple[Entry, Exception]:
+    entry = Entry(step.place, "step", step.name, began_ms, input=data, attempts=trouble.attempts)
+    course.trouble.pop(step.place, None)
+    return _failed(course, entry, StepFailed(trouble.error), trouble)
+
+
+async def call(course: Course, step: Step[Any], entry: Entry, key: str) -> Any:
+    """One attempt. Fills the entry's output."""
+    callee = step.callee
+    trace = course.trace
+    if trace is not None and trace.sampled:
+        return await _traced(course, step, entry, key)
+    return await _call(course, step, entry, key, callee, trace)
+
+
+async def _traced(course: Course, step: Step[Any], entry: Entry, key: str) -> Any:
+    assert course.trace is not None
+    span = course.trace.child()
+    began, status = monotonic(), "error"
+    try:
+        value = await _call(course, step, entry, key, step.callee, span)
+        status = "ok"
+        return value
+    except Fault:
+        status = "ok"
+        raise
+    finally:
+        module = course.engine.module
+        course.engine.tracer.record(
+            span, course.trace.span_id, f"step {step.name}", "internal", module, module, monotonic() - began, status
+        )
+
+
+async def _call(course: Course, step: Step[Any], entry: Entry, key: str, callee: Callee, trace: Any) -> Any:
+    timeout_s = step.timeout_s
+    module = course.engine.module
+    deadline = NO_DEADLINE if timeout_s is None else monotonic() + timeout_s
+    how = callee.how
+    for_calls = key if how in (REMOTE, DIRECT) else None
+    token = CURRENT.set(CallContext(module, module, course.kind.label, deadline, trace, 1, key, for_calls))
+    try:
+        if how == REMOTE:
+            value = await step.call(*step.arguments)
+            entry.output = callee.encode_result(value)
+            return value
+        async with asyncio.timeout(timeout_s):
+            if how in (LOCAL, DIRECT):
+                return await _local(course, step, entry)
+            value = await run_thread(step.call, step.arguments)
+            entry.output = callee.encode_result(value)
+            return value
+    finally:
+        CURRENT.reset(token)
+
+
+async def _local(course: Course, step: Step[Any], entry: Entry) -> Any:
+    """A function of the module: what it writes to the module's database commits together with its entry."""
+    engine = course.engine
+    seq = 0
+    value: Any = None
+    try:
+        async with engine.database.unit() as unit:
+            value = await step.call(*step.arguments)
+            entry.output = step.callee.encode_result(value)
+            if unit.begun:
+                entry.at_ms = engine.now_ms()
+                row = course.row(entry)
+                await engine.journal.store.write_with(await unit.connection(), Write(engine.owner, [("entry", row)]))
+                seq = course.seq
+    except Exception:
+        # Where the answer to a commit was lost, the journal knows whether it happened.
+        if not seq or not await engine.journal.has_entry(course.id, seq):
+            raise
+    if seq:
+        entry.kind = ""
+    return value
+
+
+def may_have_run(callee: Callee, error: Exception) -> bool:
+    """Whether a failed attempt may have had its effect."""
+    if isinstance(error, CallError):
+        return error.started
+    if callee.how == LOCAL:
+        return False  # rolled back
+    return isinstance(error, TimeoutError)
+
+
+def failed(course: Course, place: str, name: str, error: Exception, unknown: bool) -> Trouble:
+    """Note a failed attempt."""
+    engine = course.engine
+    trouble = course.trouble.get(place)
+    if trouble is None:
+        trouble = course.trouble[place] = Trouble(name, 0, engine.now_ms(), "")
+    trouble.attempts += 1
+    trouble.error = str(error) or type(error).__name__
+    trouble.unknown = trouble.unknown or unknown
+    engine.complain(course, place, name, error, trouble)
+    return trouble
+
+
+async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float | None = None) -> bool:
+    """Wait for the next attempt, in memory or out of it. False when the saga is stopped meanwhile."""
+    engine = course.engine
+    if trouble.due_ms <= engine.now_ms():
+        trouble.due_ms = engine.now_ms() + int(engine.pause_s(trouble.attempts, backoff_s) * 1000)
+    course.dirty = True
+    over = course.pausing(place, trouble.due_ms)
+    timer = engine.at(trouble.due_ms, over, None)
+    try:
+        if trouble.attempts > 1:
+            await course.flush()
+        course.busy -= 1
+        try:
+            course.consider_rest()
+            await over
+        finally:
+            course.busy += 1
+    except asyncio.CancelledError:
+        if course.leaving or course.halted is not None:
+            raise
+        return False
+    finally:
+        timer.cancel()
+        course.waits.pop(f"{place} again", None)
+    return True
