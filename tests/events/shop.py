@@ -132,6 +132,13 @@ class Process:
     async def rows_are(self, expected: Sequence[tuple[str, int]], module: str = "books") -> bool:
         return await self.rows(module) == list(expected)
 
+    async def count_is(self, expected: int, table: Table = effects) -> bool:
+        return await self.count(table) == expected
+
+    def joined(self) -> bool:
+        """Whether every consumer knows where it begins."""
+        return all(consumer.subscribed for consumer in self.runtime.consumers())
+
     def handled(self) -> int:
         """Of all consumers."""
         return sum(each["handled"] for each in self.runtime.stats()["consumers"])

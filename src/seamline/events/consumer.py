@@ -29,10 +29,10 @@ _log = logging.getLogger("seamline.events")
 
 FETCH_MAX = 256
 FETCH_WAIT_S = 30.0
-WAITING_MAX = 1024
-"""Events that are fetched ahead."""
-HELD_MAX = 16_384
-"""Events that are fetched while others of their keys rest after a failure."""
+READY_MAX = 512
+"""Keys with something to do, beyond which nothing is fetched ahead."""
+HELD_MAX, HELD_BYTES_MAX = 8_192, 64 * 1024 * 1024
+"""Events in memory, most of them behind others of their key, beyond which all keys wait."""
 BACKOFF_S_MAX = 30.0
 PAUSE_S, PAUSE_S_MAX = 0.1, 5.0
 
@@ -110,6 +110,10 @@ class Consumer:
             await asyncio.wait([self._main])
         await self._owner.stop()
 
+    @property
+    def subscribed(self) -> bool:
+        return self._session is not None
+
     def now_ms(self) -> int:
         return int(self.clock.now().timestamp() * 1000)
 
@@ -164,7 +168,7 @@ class _Session:
     async def run(self) -> None:
         """Fetch until cancelled, or until the subscription fails."""
         while self._taking:
-            while self.lanes.waiting + self.lanes.working >= WAITING_MAX or len(self.lanes) >= HELD_MAX:
+            while self._full_up():
                 self._changed.clear()
                 await self._changed.wait()
             deliveries = await self.subscription.fetch(FETCH_MAX, FETCH_WAIT_S)
@@ -172,6 +176,11 @@ class _Session:
                 await self._sort_in(deliveries)
                 self._dispatch()
         await asyncio.Event().wait()  # what is at work goes on until we are cancelled
+
+    def _full_up(self) -> bool:
+        lanes = self.lanes
+        ready_max = max(READY_MAX, 2 * self._consumer.batch)
+        return lanes.ready() >= ready_max or len(lanes) >= HELD_MAX or lanes.held_bytes >= HELD_BYTES_MAX
 
     async def _sort_in(self, deliveries: Sequence[Delivery]) -> None:
         consumer = self._consumer

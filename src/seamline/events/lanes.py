@@ -52,12 +52,14 @@ class Lanes:
         self.resting = 0
         """Events behind one that failed."""
         self.working = 0
+        self.held_bytes = 0
 
     def __len__(self) -> int:
         return self.waiting + self.resting + self.working
 
     def add(self, parcel: Parcel) -> None:
         """At the end of its key's lane; what has no key has a lane of its own."""
+        self.held_bytes += len(parcel.delivery.record.data)
         key = parcel.delivery.record.key
         lane = self._by_key.get(key) if key else None
         if lane is None:
@@ -96,6 +98,7 @@ class Lanes:
     def free(self, parcels: list[Parcel]) -> None:
         """These were dealt with: their lanes go on."""
         self.working -= len(parcels)
+        self.held_bytes -= sum(len(parcel.delivery.record.data) for parcel in parcels)
         for lane in _lanes_of(parcels):
             lane.working = False
             self._go_on(lane)
