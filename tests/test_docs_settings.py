@@ -28,6 +28,7 @@ from seamline.kernel.settings import (
     Settings,
     SettingsError,
     TelemetrySettings,
+    WebhookSettings,
 )
 from seamline.kernel.settings import errors as settings_errors
 from seamline.module import compile_contract
@@ -42,6 +43,7 @@ SECTIONS: Mapping[str, type] = {
     "[data]": DataSettings,
     "[data.modules.<module>]": ModuleData,
     "[events]": EventsSettings,
+    "[[events.webhooks]]": WebhookSettings,
     "[sagas]": SagasSettings,
     "[telemetry]": TelemetrySettings,
     "[identity]": IdentitySettings,

@@ -5,7 +5,7 @@ in ``[section]``, ``SEAMLINE_REPLICAS_<MODULE>`` a number of replicas, ``SEAMLIN
 the database of one module. What a setting does is not decided here.
 """
 
-from seamline.kernel.settings.application import Settings
+from seamline.kernel.settings.application import Settings, read_secret
 from seamline.kernel.settings.errors import (
     BadPlacementError,
     BadValueError,
@@ -29,6 +29,7 @@ from seamline.kernel.settings.sections import (
     RunSettings,
     SagasSettings,
     TelemetrySettings,
+    WebhookSettings,
 )
 
 __all__ = [
@@ -52,5 +53,7 @@ __all__ = [
     "SettingsSyntaxError",
     "TelemetrySettings",
     "UnknownKeyError",
+    "WebhookSettings",
     "WrongTypeError",
+    "read_secret",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from seamline.kernel.settings.errors import (
     BadPlacementError,
@@ -34,6 +35,7 @@ from seamline.kernel.settings.sections import (
     RunSettings,
     SagasSettings,
     TelemetrySettings,
+    WebhookSettings,
 )
 from seamline.kernel.settings.tables import FILE_NAME, TableReader, choices
 
@@ -60,6 +62,7 @@ _PLAIN_SECTIONS = {
     "run": RunSettings,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _RULE_KEYS = frozenset(item.name for item in fields(MeshRules))
 _CONNECTION_KEYS = frozenset(item.name for item in fields(MeshSettings)) - {"default", "contracts", "methods"}
 
@@ -133,6 +136,18 @@ class Settings:
         return _ApplicationReader(text, variables).settings(home, tables)
 
 
+def read_secret(variable: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text of an environment variable that holds a secret. Raises BadValueError if it is unset or empty."""
+    found = (environment if environment is not None else os.environ).get(variable, "")  # noqa: TID251 (the one place)
+    if not found.strip():
+        raise BadValueError(
+            "the variable is not set, and a secret was to be in it",
+            "Set it where the application is started.",
+            place=f"environment {variable}",
+        )
+    return found
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -161,7 +176,7 @@ class _ApplicationReader(TableReader):
             replicas=self._replicas(self.table(tables, "replicas"), names),
             gateway=self._gateway(self.table(tables, "gateway"), names),
             data=self._data(self.table(tables, "data"), names),
-            events=self.section(EventsSettings, "events", self.table(tables, "events")),
+            events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
             telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
             identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
@@ -330,6 +345,52 @@ class _ApplicationReader(TableReader):
                 place=self.place("gateway", "tls_certificate"),
             )
         return gateway
+
+    def _events(self, table: dict[str, Any], names: list[str]) -> EventsSettings:
+        table = dict(table)
+        webhooks = table.pop("webhooks", [])
+        if not isinstance(webhooks, list) or not all(isinstance(each, dict) for each in cast("list[Any]", webhooks)):
+            raise WrongTypeError(
+                f"webhooks is {webhooks!r}", "Write [[events.webhooks]] tables.", place=self.place("events", "webhooks")
+            )
+        read = [
+            self._webhook(
+                WebhookSettings(**self.values(WebhookSettings, "events.webhooks", each, overrides=False)), names
+            )
+            for each in cast("list[dict[str, Any]]", webhooks)
+        ]
+        twice = [each.name for place, each in enumerate(read) if each.name in {other.name for other in read[:place]}]
+        if twice:
+            raise BadValueError(
+                f"two webhooks are called {twice[0]!r}",
+                "A webhook's name is that of its consumer group: rename one.",
+                place=self.place("events.webhooks", "name"),
+            )
+        return replace(self.section(EventsSettings, "events", table, {"webhooks"}), webhooks=tuple(read))
+
+    def _webhook(self, webhook: WebhookSettings, names: list[str]) -> WebhookSettings:
+        def refused(key: str, remedy: str) -> BadValueError:
+            return BadValueError(
+                f"{key} is {getattr(webhook, key)!r}", remedy, place=self.place("events.webhooks", key)
+            )
+
+        if webhook.module not in names:
+            raise refused("module", choices(webhook.module, names))
+        if not _NAME.fullmatch(webhook.name):
+            raise refused("name", "Small letters, digits, '-' and '_', a letter first.")
+        if not webhook.events or webhook.attempts < 1 or webhook.concurrency < 1 or webhook.timeout_s <= 0:
+            key = "events" if not webhook.events else "attempts" if webhook.attempts < 1 else "concurrency"
+            raise refused("timeout_s" if webhook.timeout_s <= 0 else key, "Name one at least.")
+        url = urlsplit(webhook.url)
+        if url.scheme not in (("https", "http") if webhook.private else ("https",)) or not url.hostname or url.username:
+            raise refused("url", "Write https://host/path, without a user; http only where private = true.")
+        if not _VARIABLE.fullmatch(webhook.secret):
+            raise BadValueError(
+                "secret is not the name of an environment variable",
+                "Write the name, such as PARTNER_WEBHOOK_SECRET, and keep the secret itself in the environment.",
+                place=self.place("events.webhooks", "secret"),
+            )
+        return webhook
 
     def _data(self, table: dict[str, Any], names: list[str]) -> DataSettings:
         table = dict(table)

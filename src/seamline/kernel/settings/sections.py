@@ -87,6 +87,27 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """One entry of ``[events] webhooks``: events that somebody outside is told of."""
+
+    name: str
+    """Of the consumer group that sends; a new name begins anew."""
+    module: str
+    """Whose events."""
+    events: tuple[str, ...]
+    """Their names."""
+    url: str
+    secret: str
+    """The name of the environment variable that holds the secret; two secrets with a space between, while one is
+    replaced by the other."""
+    private: bool = False
+    """The url may lead into a private network, and need not be https."""
+    timeout_s: float = 15
+    attempts: int = 10
+    concurrency: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventsSettings:
     """``[events]``: an empty ``broker`` is the log in each module's own database.
 
@@ -103,6 +124,7 @@ class EventsSettings:
     """Of each module's log. 0 keeps everything."""
     inbox_s: float = 604_800
     """For how long it is remembered that an event was handled, or a call with an idempotency key done."""
+    webhooks: tuple[WebhookSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
