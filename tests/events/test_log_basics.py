@@ -352,7 +352,11 @@ async def test_relaxed_durability_accepts_before_the_disk_and_writes_all_by_the_
         assert (await log.stats()).appended < 500  # accepted, and not all of it written
         async with db.transaction() as tx:
             await log.append([record(500)], tx)
-        assert "event-500" in [each.id for each in await everything(log)]
+
+        async def there() -> bool:
+            return "event-500" in [each.id for each in await everything(log)]
+
+        await eventually(there)  # PostgreSQL's readers wait for what was begun before and is still on its way
     async with place.open() as (_, log):
         assert sorted(each.id for each in await everything(log)) == sorted(f"event-{n}" for n in range(501))
 

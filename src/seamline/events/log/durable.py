@@ -20,6 +20,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.sections import EventsSettings
 from seamline.kernel.store import Combiner, Database
+from seamline.kernel.store.errors import DamagedFileError
 from seamline.module.module import Start
 
 LOOK_S: Final = 0.25
@@ -165,7 +166,10 @@ class DurableLog:
         found: list[Stored] = []
         step = min(max(limit, 64), ROWS_AT_ONCE)
         while wanted and limit > 0:
-            rows = await self._store.after(position, step)
+            try:
+                rows = await self._store.after(position, step)
+            except DamagedFileError as error:
+                raise self._damaged(position + 1, f" ({error.fact})") from error
             for row in rows:
                 record = self._sound(row, position, found)
                 if record is None:
@@ -191,9 +195,12 @@ class DurableLog:
             return record
         if found:
             return None
-        raise DamagedLogError(
-            f"the record at offset {row.position} is not as it was written",
-            f"Run `seamline events repair {self._module}`: it sets the record aside and says what it held",
+        raise self._damaged(row.position)
+
+    def _damaged(self, offset: int, detail: str = "") -> DamagedLogError:
+        return DamagedLogError(
+            f"the record at offset {offset} is not as it was written{detail}",
+            f"Run `seamline events repair {self._module}`: it sets aside what is damaged and says what is lost",
             place=self._module,
         )
 

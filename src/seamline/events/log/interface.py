@@ -43,7 +43,7 @@ class Damage:
     first: int
     """The offsets concerned, from here"""
     last: int
-    """to here."""
+    """to here; 0 where it is not known how far."""
     fact: str
 
 

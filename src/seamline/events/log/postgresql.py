@@ -228,6 +228,9 @@ class PostgresqlStore:
     async def check_file(self) -> list[Damage]:
         return []  # pages are the server's to check
 
+    async def salvage(self, now_ms: int) -> list[Damage]:  # noqa: ARG002  # likewise
+        return []
+
     async def _change(self, sql: str, *parameters: Any) -> int:
         async with self._database.transaction() as tx:
             return (await tx.exec_driver_sql(sql, parameters)).rowcount

@@ -51,11 +51,11 @@ def to_row(record: Record, partitions: int) -> Row:
 
 def record_of(row: Kept) -> Record | None:
     """None if the row is not as it was written."""
-    if zlib.crc32(row.body, row.partition) != row.checksum:
-        return None
     try:
+        if zlib.crc32(row.body, row.partition) != row.checksum:
+            return None
         id_, source, type_, data, time_ms, key, version, trace, due_ms, expires_ms, headers = _decode(row.body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, TypeError, OverflowError):  # damage may be a NULL, too
         return None
     if max(time_ms, due_ms) != row.time_ms:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.log.interface import Damage, Ends
 from seamline.events.log.rows import Kept, Outline
+from seamline.events.log.salvage import READ, READ_AFTER, salvage
 from seamline.events.log.store import Entry
 from seamline.events.log.tables import metadata
 from seamline.kernel.store import Database
@@ -25,11 +27,10 @@ _INSERT: Final = "INSERT INTO seamline_log (partition, time_ms, checksum, body) 
 _INSERT_DELAYED: Final = (
     "INSERT INTO seamline_log_delayed (due_ms, partition, time_ms, checksum, body) VALUES (?, ?, ?, ?, ?)"
 )
-_KEPT: Final = "SELECT position, partition, time_ms, checksum, body FROM seamline_log "
-_AFTER: Final = _KEPT + "WHERE position > ? ORDER BY position LIMIT ?"
-_BEFORE: Final = _KEPT + "WHERE position < ? ORDER BY position DESC LIMIT ?"
+_BEFORE: Final = READ + "WHERE position < ? ORDER BY position DESC LIMIT ?"
 _OUTLINES: Final = (
-    "SELECT position, time_ms, length(body) FROM seamline_log WHERE position > ? ORDER BY position LIMIT ?"
+    "SELECT position, ifnull(CAST(time_ms AS INTEGER), 0), ifnull(length(body), 0) FROM seamline_log "
+    "WHERE position > ? ORDER BY position LIMIT ?"
 )
 _ENDS: Final = (
     "SELECT (SELECT min(position) FROM seamline_log), (SELECT seq FROM sqlite_sequence WHERE name = 'seamline_log')"
@@ -97,7 +98,7 @@ class SqliteStore:
             return (await connection.exec_driver_sql(sql, parameters)).fetchall()
 
     async def after(self, position: int, limit: int) -> list[Kept]:
-        return [Kept(*row) for row in await self._rows(_AFTER, position, limit)]
+        return [Kept(*row) for row in await self._rows(READ_AFTER, position, limit)]
 
     async def before(self, position: int, limit: int) -> list[Kept]:
         return [Kept(*row) for row in await self._rows(_BEFORE, position, limit)]
@@ -160,5 +161,13 @@ class SqliteStore:
         await self._database.raw(work)
 
     async def check_file(self) -> list[Damage]:
-        rows = await self._rows("PRAGMA integrity_check")
+        rows = await self._rows("PRAGMA integrity_check('seamline_log')")
         return [Damage(0, 0, str(row[0])) for row in rows if row[0] != "ok"]
+
+    async def salvage(self, now_ms: int) -> list[Damage]:
+        """Begin a new table with every row that can still be read; the damaged one is kept under another name."""
+        path = self._database.path
+        assert path is not None
+        with closing(connect(path, read_only=True)) as reader:
+            async with self._database.transaction() as tx:
+                return await tx.run_sync(lambda connection: salvage(connection, reader, now_ms))

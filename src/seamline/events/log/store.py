@@ -79,3 +79,7 @@ class Store(Protocol):
     async def check_file(self) -> list[Damage]:
         """What the database itself can say about the soundness of the log."""
         ...
+
+    async def salvage(self, now_ms: int) -> list[Damage]:
+        """Where pages of the log are damaged: keep what can still be read, and say what is lost."""
+        ...

@@ -16,6 +16,7 @@ from seamline.events.log.interface import Damage
 from seamline.events.log.rows import Outline, record_of
 from seamline.events.log.store import Store
 from seamline.kernel.clock import Clock
+from seamline.kernel.store.errors import DamagedFileError
 
 SEGMENT_ROWS: Final = 2_048
 ROWS_AT_ONCE: Final = 512
@@ -144,23 +145,31 @@ class Upkeep:
         return count
 
     async def verify(self) -> list[Damage]:
-        damage = await self._store.check_file()
+        damage: list[Damage] = []
         after = 0
-        while rows := await self._store.after(after, ROWS_AT_ONCE):
-            damage += [Damage(row.position, row.position, WRONG) for row in rows if record_of(row) is None]
-            after = rows[-1].position
+        try:
+            damage = await self._store.check_file()
+            while rows := await self._store.after(after, ROWS_AT_ONCE):
+                damage += [Damage(row.position, row.position, WRONG) for row in rows if record_of(row) is None]
+                after = max(after + 1, rows[-1].position)
+        except DamagedFileError as error:
+            damage.append(Damage(after + 1, 0, error.fact))
         return damage
 
     async def set_aside(self, now_ms: int) -> list[Damage]:
-        damage: list[Damage] = []
-        after = 0
-        while rows := await self._store.after(after, ROWS_AT_ONCE):
-            for row in rows:
-                if record_of(row) is None:
-                    await self._store.set_aside(row, WRONG, now_ms)
-                    damage.append(Damage(row.position, row.position, WRONG))
-            after = rows[-1].position
-        return damage
+        async with self._lock:
+            lost: list[Damage] = []
+            if any(each.last == 0 for each in await self.verify()):
+                lost = await self._store.salvage(now_ms)
+                self._segments.clear()
+            after = 0
+            while rows := await self._store.after(after, ROWS_AT_ONCE):
+                for row in rows:
+                    if record_of(row) is None:
+                        await self._store.set_aside(row, WRONG, now_ms)
+                        lost.append(Damage(row.position, row.position, WRONG))
+                after = rows[-1].position
+            return lost
 
 
 WRONG: Final = "the record does not have the checksum that it was written with"

@@ -105,7 +105,7 @@ class Lane:
             cursor = self.connection.execute(sql, parameters)
             return Outcome(cursor, cursor.fetchall() if cursor.description else [])
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:  # Python's own errors have none
                 if len(self._long_reads) > 1_000:
                     self._long_reads.clear()
                 self._long_reads[sql] = LONG_READ_REST
@@ -400,7 +400,9 @@ class Writer:
         group, self._group = self._group, []
         for member in group:
             if not member.done():
-                member.set_exception(type(error)(*error.args))
+                copy = type(error)(*error.args)
+                copy.__dict__.update(error.__dict__)  # SQLite's code
+                member.set_exception(copy)
 
     async def close(self) -> None:
         """Turn away who waits, finish the commit under way, and close."""
