@@ -396,9 +396,7 @@ async def test_the_inbox_forgets_what_lies_before_the_position(tmp_path: Path):
         await until(lambda: process.handled() == 200)
         await until(lambda: process.count_is(0, inbox))
         async with process.databases["books"].transaction() as tx:
-            await tx.execute(
-                inbox.insert().values(consumer_group="old", source="shop", event_id="1", handled_ms=0)
-            )
+            await tx.execute(inbox.insert().values(consumer_group="old", source="shop", event_id="1", handled_ms=0))
         await process.runtime.keep()
         assert await process.count(inbox) == 0
 

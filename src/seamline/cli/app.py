@@ -47,6 +47,7 @@ VERBS: dict[str, Entry] = {
     "logs": Entry(LOOK, "The merged log of all workloads", "logs"),
     "graph": Entry(LOOK, "Which module calls which contract", "graph"),
     "contracts": Entry(LOOK, "The contracts, their methods, types and JSON schema", "contracts"),
+    "events": Entry(LOOK, "Topics, lag, the last events, dead letters and replay", "events"),
     "topology": Entry(CHANGE, "List, draw and switch topologies, without losing a request", "topology"),
     "scale": Entry(CHANGE, "Give modules more or fewer replicas", "scale"),
     "restart": Entry(CHANGE, "Replace the processes of a workload, or of all", "restart"),
