@@ -307,7 +307,8 @@ class _Session:
         handler = consumer.handlings[parcel.delivery.record.type].handler
         parcel.attempts += 1
         parcel.first_ms = parcel.first_ms or consumer.now_ms()
-        if isinstance(error, EventDecodeError) or parcel.attempts >= handler.attempts:
+        hopeless = isinstance(error, EventsError) and error.hopeless
+        if hopeless or parcel.attempts >= handler.attempts:
             await self._put_aside(parcel, error)
             return
         if parcel.attempts == 1:
@@ -315,6 +316,8 @@ class _Session:
             _log.warning("%s failed on %s %s, and will try again", consumer.group, record.type, record.id,
                          exc_info=error)  # fmt: skip
         pause_s = min(handler.backoff_s * 2 ** (parcel.attempts - 1), BACKOFF_S_MAX)
+        if isinstance(error, EventsError):
+            pause_s = max(pause_s, error.retry_after_s)
         self._rest(self.lanes.put_back(parcels, rest=True), pause_s)
 
     def _rest(self, lanes: list[Lane], pause_s: float) -> None:

@@ -18,6 +18,8 @@ BrokerError, LogFullError and LostLeaseError heal by themselves when what they n
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from seamline.kernel.errors import SeamlineError
 
 
@@ -25,6 +27,10 @@ class EventsError(SeamlineError):
     """SL7200: an event could not be published, delivered or read."""
 
     code = "SL7200"
+    hopeless: ClassVar[bool] = False
+    """Where a handler raises it: trying again changes nothing, the event goes to the dead letters at once."""
+    retry_after_s: float = 0.0
+    """Where a handler raises it: the event is tried again no sooner."""
 
 
 class UndeclaredEventError(EventsError):
@@ -49,6 +55,7 @@ class EventDecodeError(EventsError):
     """SL7204: an event does not fit its schema; it goes to the dead letters."""
 
     code = "SL7204"
+    hopeless = True
 
 
 class DamagedLogError(EventsError):

@@ -26,6 +26,7 @@ from seamline.module.values import Event
 
 if TYPE_CHECKING:
     from seamline.events.transport import Transport
+    from seamline.events.webhooks.egress import WebhookSender
     from seamline.kernel.clock import Clock
     from seamline.kernel.settings import EventsSettings
     from seamline.kernel.signal.trace import Tracer
@@ -88,6 +89,7 @@ class EventsRuntime:
         self._handlings: dict[tuple[str, str], list[Handling]] = {}
         self._consumers: dict[tuple[str, str], Consumer] = {}
         self._relays: dict[str, Relay] = {}
+        self._senders: list[WebhookSender] = []
         self._announcing: set[str] = set()
         self._tasks = TaskOwner("events")
         self._started = False
@@ -121,6 +123,17 @@ class EventsRuntime:
         )  # fmt: skip
         for handler in module.event_handlers:
             self._listen(seat, handler)
+        if any(webhook.module == module.name for webhook in self.settings.webhooks):
+            self._send_webhooks(seat)
+
+    def _send_webhooks(self, seat: Seat) -> None:
+        # TLS and an HTTP client, which few need.
+        from seamline.events.webhooks.egress import open_senders, webhook_handlers
+
+        for sender in open_senders(self.settings.webhooks, self.app, seat.module.name, self._clock):
+            self._senders.append(sender)
+            for handler in webhook_handlers(sender, self._owners):
+                self._listen(seat, handler)
 
     def listen(self, module: str, handler: EventHandler) -> None:
         """Let a room above hear of an event in the name of a module that was added. Before :meth:`start`."""
@@ -230,6 +243,7 @@ class EventsRuntime:
         await self._tasks.stop()
         await asyncio.gather(*(each.stop() for each in self._consumers.values()))
         await asyncio.gather(*(each.stop() for each in self._relays.values()))
+        await asyncio.gather(*(sender.close() for sender in self._senders))
         await self.transport.close()
         for seat in self._seats.values():
             await seat.home.leases.close()
