@@ -124,8 +124,8 @@ class Host:
         self._know_events()
         for module in self.modules:
             await self._open(module, self._wirings[module.name])
-        for runtime in self._runtimes():
-            await runtime.open()
+        if self._events is not None:
+            await self._events.open()
         for module in self.modules:
             await self._provide(module, self._wirings[module.name])
         for module in self.modules:
@@ -188,11 +188,9 @@ class Host:
                 self.settings.app.name,
                 self.settings.sagas,
                 self.clock,
-                self.port,
-                self.mesh.tracer,
-                lambda topic: self._announce(f"sagas/{topic}"),
-                self._owner,
-                self._events,
+                tracer=self.mesh.tracer,
+                announce=lambda module: self._announce(f"sagas/{module}"),
+                owner=self._owner,
             )
         return self._sagas
 
@@ -238,7 +236,7 @@ class Host:
             Contract: stubs,
             **dict.fromkeys(database_class(), self._database),
             **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
-            **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module.name)),
+            **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module)),
             **dict.fromkeys(views_class(), self._views_for),
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,

@@ -179,7 +179,7 @@ class Engine:
 
     def announce(self) -> None:
         if self._announce is not None:
-            self._announce(f"sagas:{self.module}")
+            self._announce(self.module)
 
     # Starting.
 

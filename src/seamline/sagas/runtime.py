@@ -24,7 +24,7 @@ class SagasRuntime:
         settings: ``[sagas]``.
         clock: what timers go by.
         tracer: where spans go.
-        announce: tells the other processes that something happened, under a topic that they give to :meth:`wake`.
+        announce: called with a module's name when other processes that host it should give it to :meth:`wake`.
         owner: names this process among those that share a database; worked out when empty.
     """
 
@@ -79,11 +79,10 @@ class SagasRuntime:
         for engine in self._engines.values():
             await engine.start()
 
-    def wake(self, topic: str) -> None:
-        """Another process announced something."""
-        prefix, _, module = topic.partition(":")
+    def wake(self, module: str) -> None:
+        """Another process that hosts the module announced something."""
         engine = self._engines.get(module)
-        if prefix == "sagas" and engine is not None:
+        if engine is not None:
             engine.wake()
 
     async def drain(self, timeout_s: float) -> bool:
