@@ -191,6 +191,7 @@ class Host:
                 tracer=self.mesh.tracer,
                 announce=lambda module: self._announce(f"sagas/{module}"),
                 owner=self._owner,
+                events=self._events,
             )
         return self._sagas
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from seamline.events.runtime import EventsRuntime
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import Tracer
@@ -25,6 +26,7 @@ class SagasRuntime:
         clock: what timers go by.
         tracer: where spans go.
         announce: called with a module's name when other processes that host it should give it to :meth:`wake`.
+        events: of the same process, for sagas that publish and wait for events.
         owner: names this process among those that share a database; worked out when empty.
     """
 
@@ -37,8 +39,10 @@ class SagasRuntime:
         tracer: Tracer | None = None,
         announce: Callable[[str], None] | None = None,
         owner: str = "",
+        events: EventsRuntime | None = None,
     ) -> None:
         self.app = app
+        self._events = events
         self._settings = settings
         self._clock = clock
         self._tracer = tracer
@@ -52,7 +56,7 @@ class SagasRuntime:
 
         Raises ModuleError where one of them is not declared as it must be.
         """
-        self._engines[module.name] = Engine(
+        engine = self._engines[module.name] = Engine(
             module.name,
             database,
             compile_sagas(module.sagas, wiring),
@@ -62,6 +66,8 @@ class SagasRuntime:
             owner=self._owner,
             announce=self._announce,
         )
+        if self._events is not None:
+            engine.publish = self._events.events_of(module.name).publish
         self._wirings[module.name] = wiring
 
     def sagas_of(self, module: Module) -> Sagas:
