@@ -42,7 +42,7 @@ class Host:
         self.clock = clock or SystemClock()
         found = stubs or {}
         platform: dict[type[Any], Callable[[Module], Any]] = {
-            Contract: lambda _: lambda contract: found[contract],
+            Contract: lambda _: found.__getitem__,
             Database: lambda _: database,
             Clock: lambda _: self.clock,
             Sagas: lambda module: self.runtime.sagas_of(module),

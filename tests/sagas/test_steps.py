@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass
 
 import pytest
-from tests.sagas.rig import FAST, hosting, settings
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from tests.sagas.rig import FAST, hosting, settings
 
 from seamline.kernel.store import Database
 from seamline.module import (
@@ -86,7 +86,7 @@ shop = Module("shop")
 @shop.saga
 async def buy(s: Saga, basket: Basket, till: Charge) -> str:
     await s.step(till.reserve, basket.sku, undo=till.release)
-    charge = await s.step(till.charge, s.id, basket.cents, undo=lambda charge: till.refund(charge))
+    charge = await s.step(till.charge, s.id, basket.cents, undo=lambda charge: till.refund(f"{charge}"))
     await s.step(ship, basket.sku)
     return charge
 
