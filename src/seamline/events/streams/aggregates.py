@@ -7,7 +7,7 @@ JSON; what would grow with the events (the members of ``distinct`` and ``top_k``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -23,6 +23,9 @@ Number = type[int | float]
 Kind = type[int | float | str]
 Cell = int | float | str | None
 """What stands in a column of a view."""
+
+Items = str | int | None | Mapping[str, int]
+"""What an event tells of: one thing, nothing, or several with their weights."""
 
 _INTEGER_MAX = 2**63 - 1
 
@@ -137,7 +140,7 @@ class Change(NamedTuple):
 
 
 class Members(Aggregate[E]):
-    """An aggregate over the members of a window and their weights. Its values are (member, weight)."""
+    """An aggregate over the members of a window and their weights. Its values are lists of (member, weight)."""
 
     def start(self) -> Any:
         raise NotImplementedError
@@ -163,9 +166,9 @@ class _Distinct(Members[E]):
     value: Callable[[E], str | int | None]
     kind: Kind = int
 
-    def value_of(self, event: E) -> tuple[str, int] | None:
+    def value_of(self, event: E) -> list[tuple[str, int]] | None:
         value = self.value(event)
-        return None if value is None else (str(value), 1)
+        return None if value is None else [(str(value), 1)]
 
     def start(self) -> int:
         return 0
@@ -180,7 +183,7 @@ class _Distinct(Members[E]):
 @dataclass(frozen=True)
 class _TopK(Members[E]):
     k: int
-    item: Callable[[E], str | int | None]
+    item: Callable[[E], Items]
     weight: Callable[[E], int] | None
     kind: Kind = str
 
@@ -188,14 +191,13 @@ class _TopK(Members[E]):
     def wanted(self) -> int:
         return self.k
 
-    def value_of(self, event: E) -> tuple[str, int] | None:
+    def value_of(self, event: E) -> list[tuple[str, int]] | None:
         item = self.item(event)
         if item is None:
             return None
-        weight = 1 if self.weight is None else self.weight(event)
-        if type(weight) is not int or not 0 <= weight <= _INTEGER_MAX:
-            raise StreamValueError(f"the weight {weight!r} in top_k is not a whole number from 0", "Count upwards.")
-        return str(item), weight
+        if isinstance(item, Mapping):
+            return [(str(each), _weight(weight)) for each, weight in item.items()]
+        return [(str(item), 1 if self.weight is None else _weight(self.weight(event)))]
 
     def start(self) -> list[Any]:
         return []
@@ -283,10 +285,11 @@ def distinct(value: Callable[[E], str | int | None]) -> Aggregate[E]:
     return _Distinct(value)
 
 
-def top_k(k: int, item: Callable[[E], str | int | None], weight: Callable[[E], int] | None = None) -> Aggregate[E]:
+def top_k(k: int, item: Callable[[E], Items], weight: Callable[[E], int] | None = None) -> Aggregate[E]:
     """The ``k`` items with the greatest weight (how often they came, where none is given), exactly.
 
-    Shown as JSON, heaviest first: ``[["mug", 12], ["pen", 7]]``. Weights are whole numbers from 0.
+    An event with several items gives a mapping of them to their weights. Shown as JSON, heaviest first:
+    ``[["mug", 12], ["pen", 7]]``. Weights are whole numbers from 0.
     """
     if k < 1:
         raise StreamDeclarationError(f"top_k({k})", "Ask for at least 1.")
@@ -312,6 +315,12 @@ def fold(
         merge: the state of two sessions that became one; needed in session windows only.
     """
     return _Fold(codec(state), start, step, show, kind, merge)
+
+
+def _weight(weight: Any) -> int:
+    if type(weight) is not int or not 0 <= weight <= _INTEGER_MAX:
+        raise StreamValueError(f"the weight {weight!r} in top_k is not a whole number from 0", "Count upwards.")
+    return weight
 
 
 def _checked(value: Any, kind: Any) -> Any:

@@ -164,10 +164,9 @@ class Windowing:
         for slot in slots:
             for index, _ in self._members:
                 for item in slot.items:
-                    value = item.values[index]
-                    if value is not None:
-                        place = (slot.key, slot.start_ms, index, value[0])
-                        added[place] = added.get(place, 0) + value[1]
+                    for member, weight in item.values[index] or ():
+                        place = (slot.key, slot.start_ms, index, member)
+                        added[place] = added.get(place, 0) + weight
         before = await self._store.weights(added)
         changes: dict[tuple[str, int, int], list[Change]] = {}
         for place, weight in added.items():
