@@ -157,7 +157,7 @@ class Leases:
         share = self._shares[name] = Share(self, name, partitions)
         try:
             async with self._lock, self._database.transaction() as tx:
-                await _insert_absent(tx, shares, [{"name": name, "member": self._member}])
+                await self._enrol(tx)
                 rows = [
                     {"lease": lease_of(name, each), "name": name, "partition": each, "epoch": 0, "member": NOBODY}
                     for each in range(partitions)
@@ -227,8 +227,12 @@ class Leases:
             begun_s = self._clock.monotonic()
             self._beat += 1
             async with self._database.transaction() as tx:
-                await _put_beat(tx, self._member, self._beat)
+                if await _put_beat(tx, self._member, self._beat):
+                    await self._enrol(tx)
                 present = await self._present(tx)
+                struck_off = [name for name in self._shares if self._member not in present.get(name, ())]
+                if struck_off:  # others took us for dead
+                    await _insert_absent(tx, shares, [{"name": name, "member": self._member} for name in struck_off])
                 rows = await self._rows(tx)
                 plans = [self._plan(share, rows.get(share.name, []), present) for share in self._shares.values()]
                 for plan in plans:
@@ -238,6 +242,9 @@ class Leases:
                 plan.settle()
                 if not was_alive:
                     plan.share.changed.set()
+
+    async def _enrol(self, tx: AsyncConnection) -> None:
+        await _insert_absent(tx, shares, [{"name": name, "member": self._member} for name in self._shares])
 
     async def _present(self, tx: AsyncConnection) -> dict[str, set[str]]:
         """Who lives, by what they take part in. Those that do not are struck off."""
@@ -339,7 +346,10 @@ async def _insert_absent(tx: AsyncConnection, table: Table, rows: Sequence[Mappi
     await tx.execute(make(table).on_conflict_do_nothing(), list(rows))
 
 
-async def _put_beat(tx: AsyncConnection, member: str, beat: int) -> None:
+async def _put_beat(tx: AsyncConnection, member: str, beat: int) -> bool:
+    """True if the member was not known, or not any more."""
     mine = members.c.member == member
-    if (await tx.execute(update(members).where(mine).values(beat=beat))).rowcount == 0:
-        await tx.execute(insert(members).values(member=member, beat=beat))
+    if (await tx.execute(update(members).where(mine).values(beat=beat))).rowcount:
+        return False
+    await tx.execute(insert(members).values(member=member, beat=beat))
+    return True
