@@ -66,7 +66,7 @@ class WebhookSender:
         headers = to_headers(record, self._app) | sign(self._secrets, record.id, now, record.data)
         lines = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         try:
-            pool = await self._connected()
+            pool = await self.connected()
             answer = await pool.request(
                 "POST", self._target, lines, record.data, timeout_s=self.webhook.timeout_s, replayable=True
             )
@@ -92,7 +92,8 @@ class WebhookSender:
             await self._pool.close()
             self._pool = None
 
-    async def _connected(self) -> HttpPool:
+    async def connected(self) -> HttpPool:
+        """Connections to an address that may be sent to, as the name leads to it now. Raises WebhookError."""
         now = self._clock.monotonic()
         if self._pool is not None and now - self._looked_up < _LOOKUP_AGE_MAX_S:
             return self._pool

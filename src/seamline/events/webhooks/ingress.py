@@ -76,7 +76,8 @@ class WebhookIngress:
         self._events: Events | None = None
         self._database: Database | None = None
         self._clock: Clock | None = None
-        self._taken = 0
+        self.taken = 0
+        """Messages taken in so far; now and then old ids are forgotten."""
 
     async def begin(
         self, events: Events, database: Database, clock: Clock, environment: Mapping[str, str] | None = None
@@ -142,8 +143,8 @@ class WebhookIngress:
                     await connection.execute(insert(received).values(note))
                 except IntegrityError:
                     raise _SeenBeforeError from None
-                self._taken += 1
-                if self._taken % _FORGET_EVERY == 1:
+                self.taken += 1
+                if self.taken % _FORGET_EVERY == 1:
                     old = received.c.received_ms < now_ms - REMEMBERED_S * 1000
                     await connection.execute(delete(received).where(old))
                 await self._events.publish_all(events)
