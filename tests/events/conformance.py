@@ -7,9 +7,9 @@ An :class:`Arena` gives a test transports as different processes would have them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from typing import Protocol
@@ -49,21 +49,26 @@ class Contender:
 
     Args:
         serve: starts its broker, which ends with the block.
-        installed: whether the broker can be started here; a test is skipped with ``missing`` if not.
-        restarts: the broker can be killed and started again on its data.
-        asks_password: a wrong password is refused.
-        prepare: called with the url, the application's name and a topic before it is used.
-        lacks: marks of tests that cannot hold for it, with the reason.
+        installed: whether the broker can be started here; its tests are skipped with ``missing`` if not.
+        missing: what to install.
+        prepare: called with url, application and topic before a transport uses them.
+        restarts: its broker can be killed, and started again on its data.
+        passwords: its broker refuses a wrong password.
+        leased: deliveries carry a fence.
+        exact: what was acknowledged out of order is not handed out again.
+        seeks: a group can start at a time or an offset.
     """
 
     name: str
     serve: Callable[[], AbstractContextManager[Broker]]
     installed: Callable[[], bool] = lambda: True
     missing: str = ""
-    restarts: bool = True
-    asks_password: bool = True
     prepare: Callable[[str, str, str], None] | None = None
-    lacks: dict[str, str] = field(default_factory=dict[str, str])
+    restarts: bool = True
+    passwords: bool = True
+    leased: bool = True
+    exact: bool = True
+    seeks: bool = True
 
 
 CONTENDERS: dict[str, Contender] = {}
@@ -101,17 +106,17 @@ class Arena:
         self.app = f"a{uuid4().hex[:10]}"
         self.clock = SystemClock()
         self.settings = EventsSettings(partitions=partitions)
-        self._database = Database(f"sqlite:///{folder}/emails.sqlite3", "emails")
+        self.database = Database(f"sqlite:///{folder}/emails.sqlite3", "emails")
         self._members: list[tuple[Transport, dict[str, Leases]]] = []
 
     async def __aenter__(self) -> Arena:
-        await self._database.start()
+        await self.database.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for transport in [transport for transport, _ in self._members]:
             await self.leave(transport)
-        await self._database.close()
+        await self.database.close()
 
     def transport(self, url: str = "") -> Transport:
         """A transport that is not started, as another process would have it."""
@@ -119,7 +124,7 @@ class Arena:
 
         def leases(module: str) -> Leases:
             if module not in members:
-                members[module] = Leases(self._database, process_owner(uuid4().hex[:6]), self.clock, ttl_s=1.5)
+                members[module] = Leases(self.database, process_owner(uuid4().hex[:6]), self.clock, ttl_s=1.5)
             return members[module]
 
         url = url or self.broker.url()
@@ -169,12 +174,12 @@ async def take(subscription: Subscription, count: int, *, acknowledge: bool = Tr
     return found
 
 
-async def persistently(work: Callable[[], object]) -> None:
+async def persistently(work: Callable[[], Awaitable[None]]) -> None:
     """As the relay does: again, until the broker has acknowledged it."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                await work()  # type: ignore[misc]
+                await work()
             except BrokerError:
                 await asyncio.sleep(0.05)
             else:

@@ -1,4 +1,4 @@
-"""Brokers for the tests of events: each is started at the first test that wants it."""
+"""Brokers for the tests of events: each is started for the first test that wants it, and used by all that follow."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.events import contenders  # noqa: F401  # enters them
+from tests.events import contenders  # noqa: F401  # they enter themselves
 from tests.events.conformance import CONTENDERS, Arena, Broker
 
 
-@pytest.fixture(scope="session")
-def brokers() -> Generator[dict[str, Broker]]:
-    """Those that have been started, by name."""
-    with ExitStack() as stack:
-        started: dict[str, Broker] = {}
-        started_by = _Started(stack, started)
-        yield started_by
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "wants(quality): of contenders for the conformance suite, only those with it")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "contender" in metafunc.fixturenames:
+        wanted = [mark.args[0] for mark in metafunc.definition.iter_markers("wants")]
+        fit = [name for name, each in CONTENDERS.items() if all(getattr(each, quality) for quality in wanted)]
+        metafunc.parametrize("contender", fit)
 
 
 class _Started(dict[str, Broker]):
-    def __init__(self, stack: ExitStack, _: dict[str, Broker]) -> None:
+    """Brokers by name; one that is asked for is started."""
+
+    def __init__(self, stack: ExitStack) -> None:
         super().__init__()
         self._stack = stack
 
@@ -31,14 +35,17 @@ class _Started(dict[str, Broker]):
         return broker
 
 
-@pytest.fixture(params=list(CONTENDERS))
-async def arena(request: pytest.FixtureRequest, brokers: dict[str, Broker], tmp_path: Path) -> AsyncGenerator[Arena]:
+@pytest.fixture(scope="session")
+def brokers() -> Generator[dict[str, Broker]]:
+    with ExitStack() as stack:
+        yield _Started(stack)
+
+
+@pytest.fixture
+async def arena(contender: str, brokers: dict[str, Broker], tmp_path: Path) -> AsyncGenerator[Arena]:
     """An application of its own on each broker in turn."""
-    contender = CONTENDERS[str(request.param)]
-    if not contender.installed():
-        pytest.skip(f"{contender.missing} is not installed")
-    for mark in request.node.iter_markers("wants"):
-        if not getattr(contender, mark.args[0]):
-            pytest.skip(f"{contender.name}: {contender.lacks.get(mark.args[0], mark.args[0])}")
-    async with Arena(contender, brokers[contender.name], tmp_path) as arena:
+    known = CONTENDERS[contender]
+    if not known.installed():
+        pytest.skip(f"{known.missing} is not installed")
+    async with Arena(known, brokers[contender], tmp_path) as arena:
         yield arena

@@ -17,7 +17,6 @@ from datetime import UTC
 from typing import Any, Final
 
 import msgspec
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -48,6 +47,7 @@ PULL_S: Final = 30.0
 INACTIVE_S: Final = 300.0
 """The server forgets a reader that has not asked for so long; it is made anew where it was."""
 _HEADERS_ROOM: Final = 64
+_ID: Final = "Nats-Msg-Id"
 _WRONG_LAST: Final = frozenset((10070, 10071, 10164))
 
 
@@ -58,7 +58,6 @@ class _Error(msgspec.Struct):
 
 
 class _Acknowledgement(msgspec.Struct):
-    seq: int = 0
     duplicate: bool = False
     error: _Error | None = None
 
@@ -120,10 +119,19 @@ class NatsLink:
             if self._client is None or not self._client.is_connected:
                 await self._forget()
                 self._refusal = ""
-                self._client = await nats.connect(
+                self._client = await self._connected()
+            return self._client
+
+    async def _connected(self) -> Client:
+        client = Client()
+        try:
+            async with asyncio.timeout(2 * TIMEOUT_S):
+                await client.connect(
                     self.server,
                     name=f"seamline {self._app}",
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,  # of each server, for the first connection
+                    reconnect_time_wait=0,
                     connect_timeout=TIMEOUT_S,
                     ping_interval=10,
                     max_outstanding_pings=2,
@@ -131,7 +139,11 @@ class NatsLink:
                     closed_cb=self._lost,
                     disconnected_cb=self._lost,
                 )
-            return self._client
+        except BaseException:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await client.close()
+            raise
+        return client
 
     async def stream(self) -> JetStreamContext:
         return (await self.client()).jetstream(timeout=TIMEOUT_S)
@@ -163,8 +175,8 @@ class NatsLog:
         self._settings = settings
         self._partitions = settings.partitions
         self._streams: set[str] = set()
-        self._last: dict[str, int] = {}
-        """Per topic: the sequence number of its last message, while nobody else writes."""
+        self._last: dict[str, str] = {}
+        """Per topic: the id of its last message, while nobody else writes."""
         self._bucket: KeyValue | None = None
         self._revisions: dict[str, int] = {}
 
@@ -266,7 +278,7 @@ class NatsLog:
 
     def _message(self, topic: str, partition: int, record: Record, bytes_max: int) -> _Message:
         headers = cloudevents.to_headers(record, self._app)
-        headers["Nats-Msg-Id"] = urls.quoted(record.id)
+        headers[_ID] = urls.quoted(record.id)
         size = len(record.data) + sum(len(name) + len(value) + 4 for name, value in headers.items()) + _HEADERS_ROOM
         if size > bytes_max:
             raise EventTooLargeError(
@@ -279,27 +291,18 @@ class NatsLog:
         done = 0
         while done < len(messages):
             last = self._last.get(topic)
-            if last is None:
-                # One by one, until one is new: what an earlier attempt stored is not stored again.
-                (answer,) = await writer.send(messages[done : done + 1], None)
-                if answer.error is not None:
-                    raise self._refusal(answer.error)
-                if not answer.duplicate:
-                    self._last[topic] = answer.seq
-                done += 1
-                continue
-            for answer in await writer.send(_chunk(messages, done), last):
+            # Without a last one, one by one until one is new: what an earlier attempt stored is not stored again.
+            batch = messages[done : done + 1] if last is None else _chunk(messages, done)
+            for message, answer in zip(batch, await writer.send(batch, last), strict=True):
                 if answer.error is not None and answer.error.err_code not in _WRONG_LAST:
                     raise self._refusal(answer.error)
                 if answer.error is not None or answer.duplicate:
-                    self._last.pop(topic, None)  # somebody else has written
+                    self._last.pop(topic, None)  # it was there, or somebody else has written
+                else:
+                    self._last[topic] = message.id
                 if answer.error is not None:
                     break
                 done += 1
-                last = answer.seq
-            else:
-                if topic in self._last:
-                    self._last[topic] = last
 
     def _refusal(self, error: _Error) -> BrokerError:
         return BrokerError(
@@ -455,6 +458,10 @@ class _Message(msgspec.Struct):
     headers: dict[str, str]
     data: bytes
 
+    @property
+    def id(self) -> str:
+        return self.headers[_ID]
+
 
 def _chunk(messages: Sequence[_Message], begin: int) -> Sequence[_Message]:
     size = 0
@@ -484,15 +491,16 @@ class _Writer:
             with contextlib.suppress(nats.errors.Error):
                 await self._subscription.unsubscribe()
 
-    async def send(self, messages: Sequence[_Message], last: int | None) -> list[_Acknowledgement]:
-        """Publish, each after the one that follows ``last``; their acknowledgements."""
+    async def send(self, messages: Sequence[_Message], last: str | None) -> list[_Acknowledgement]:
+        """Publish, the first only if ``last`` is the topic's last message, each other only if the one before it is."""
         self._answers.clear()
         self._whole.clear()
         self._missing = len(messages)
         for number, message in enumerate(messages):
             headers = message.headers
             if last is not None:
-                headers = headers | {"Nats-Expected-Last-Sequence": str(last + number)}
+                headers = headers | {"Nats-Expected-Last-Msg-Id": last}
+                last = message.id
             await self._client.publish(message.subject, message.data, f"{self._inbox}.{number}", headers)
         async with asyncio.timeout(TIMEOUT_S):
             while self._missing:

@@ -19,15 +19,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
-    NoScriptError,
     RedisError,
     ReadOnlyError,
     ResponseError,
 )
 
 from seamline.events import cloudevents
+from seamline.events.brokers import urls
 from seamline.events.brokers.partitioned import ORDER, REDELIVERY, REPLAY, Behind, Entry, decoded
-from seamline.events.brokers.urls import shown
 from seamline.events.errors import BrokerError, BrokerUrlError
 from seamline.events.record import Record
 from seamline.events.transport import Promises
@@ -99,7 +98,8 @@ class RedisLog:
     """See :class:`seamline.events.brokers.partitioned.PartitionedLog`."""
 
     def __init__(self, url: str, *, app: str, settings: EventsSettings) -> None:
-        self._shown = shown(url)
+        urls.split(url)
+        self._shown = urls.shown(url)
         self._app = app
         self._settings = settings
         self._partitions = settings.partitions

@@ -245,7 +245,8 @@ class GroupSubscription:
                 self._held[number] = held
                 self._leaving.pop(number, None)
         finally:
-            self._reading = self._owner.spawn(self._guarded(self._read()), name="reads")
+            if not self._ended:
+                self._reading = self._owner.spawn(self._guarded(self._read()), name="reads")
         self._sown.set()
         self._news.set()
 
