@@ -63,5 +63,5 @@ class Report:
 class Analytics(Contract):
     @readonly
     async def report(self, minutes: int = 60) -> Report:
-        """The last minutes, up to 24 hours of them, as they stand now."""
+        """The last minutes, up to six hours of them, as they stand now."""
         ...

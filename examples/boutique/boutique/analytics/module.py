@@ -13,7 +13,9 @@ from boutique.money import Money
 from seamline import Clock, Module
 from seamline.events.streams import Cell, Views
 
-MINUTES_MAX = 24 * 60
+MINUTES_MAX = 6 * 60
+
+Rows = list[dict[str, Cell]]
 
 module = Module("analytics", provides=Analytics)
 module.mount(app, at="/analytics")
@@ -29,6 +31,9 @@ class AnalyticsService(Analytics):
     async def report(self, minutes: int = 60) -> Report:
         until = self._clock.now()
         first = until.replace(second=0, microsecond=0) - timedelta(minutes=max(1, min(minutes, MINUTES_MAX)) - 1)
+        sales = await self._ask(
+            "SELECT start_ms, currency, orders, revenue_cents FROM sales_by_minute WHERE start_ms >= :since", first
+        )
         visits = await self._ask(
             "SELECT count(*) AS visits, coalesce(sum(CASE WHEN orders > 0 THEN 1 ELSE 0 END), 0) AS bought "
             "FROM visits WHERE end_ms > :since",
@@ -37,8 +42,8 @@ class AnalyticsService(Analytics):
         return Report(
             since=first,
             until=until,
-            minutes=await self._minutes(first, until),
-            takings=await self._takings(first),
+            minutes=await self._minutes(sales, first, until),
+            takings=_takings(sales),
             visits=_int(visits[0]["visits"]),
             bought=_int(visits[0]["bought"]),
             sellers=await self._sellers(until),
@@ -46,16 +51,11 @@ class AnalyticsService(Analytics):
             late=_int((await self._ask("SELECT coalesce(sum(late), 0) AS late FROM stream_status", None))[0]["late"]),
         )
 
-    async def _minutes(self, first: datetime, until: datetime) -> tuple[Minute, ...]:
+    async def _minutes(self, sales: Rows, first: datetime, until: datetime) -> tuple[Minute, ...]:
         """Every minute, also those in which nothing happened."""
-        orders = {
-            row["start_ms"]: _int(row["orders"])
-            for row in await self._ask(
-                "SELECT start_ms, sum(orders) AS orders FROM sales_by_minute WHERE start_ms >= :since "
-                "GROUP BY start_ms",
-                first,
-            )
-        }
+        orders: dict[Cell, int] = {}
+        for row in sales:
+            orders[row["start_ms"]] = orders.get(row["start_ms"], 0) + _int(row["orders"])
         visitors = {
             row["start_ms"]: _int(row["visitors"])
             for row in await self._ask(
@@ -69,16 +69,6 @@ class AnalyticsService(Analytics):
             found.append(Minute(at, orders.get(start_ms, 0), visitors.get(start_ms, 0)))
             at += timedelta(minutes=1)
         return tuple(found)
-
-    async def _takings(self, first: datetime) -> tuple[Takings, ...]:
-        rows = await self._ask(
-            "SELECT currency, sum(orders) AS orders, sum(revenue_cents) AS cents FROM sales_by_minute "
-            "WHERE start_ms >= :since GROUP BY currency ORDER BY orders DESC, currency",
-            first,
-        )
-        return tuple(
-            Takings(_int(row["orders"]), Money(str(row["currency"]), Decimal(_int(row["cents"])) / 100)) for row in rows
-        )
 
     async def _sellers(self, until: datetime) -> tuple[Seller, ...]:
         """Of the hour that ends with the five minutes under way."""
@@ -105,9 +95,19 @@ class AnalyticsService(Analytics):
             seconds += views.BASKETS_S
         return tuple(found)
 
-    async def _ask(self, statement: str, since: datetime | None) -> list[dict[str, Cell]]:
+    async def _ask(self, statement: str, since: datetime | None) -> Rows:
         parameters = {} if since is None else {"since": since}
         return await self._views.query("analytics", statement, **parameters)
+
+
+def _takings(sales: Rows) -> tuple[Takings, ...]:
+    """By currency, the one with the most orders first."""
+    found: dict[str, tuple[int, int]] = {}
+    for row in sales:
+        orders, cents = found.get(str(row["currency"]), (0, 0))
+        found[str(row["currency"])] = orders + _int(row["orders"]), cents + _int(row["revenue_cents"])
+    ranked = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))
+    return tuple(Takings(orders, Money(currency, Decimal(cents) / 100)) for currency, (orders, cents) in ranked)
 
 
 def _int(cell: Cell) -> int:

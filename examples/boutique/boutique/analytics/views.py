@@ -8,7 +8,7 @@ from boutique.checkout import OrderPlaced
 from boutique.frontend import ProductViewed
 from boutique.money import Money
 from seamline import Module
-from seamline.events.streams import count, distinct, materialise, session, sliding, stream, sum_, top_k, tumbling
+from seamline.events.streams import View, count, distinct, materialise, session, sliding, stream, sum_, top_k, tumbling
 
 DAY_S = 86_400
 TOP_EVERY_S = 300
@@ -20,21 +20,31 @@ viewed = stream(ProductViewed, at=lambda e: e.at)
 filled = stream(CartUpdated, at=lambda e: e.at, where=lambda e: e.pieces > 0)
 
 
-def declare(module: Module) -> None:
+def declare(module: Module) -> list[View]:
     """Keep the views in ``module``."""
-    materialise(
+    return [sales(module), visitors(module), best_sellers(module), visits(module), baskets(module)]
+
+
+def sales(module: Module) -> View:
+    return materialise(
         module,
         "sales_by_minute",
         placed.by(currency=lambda e: e.currency)
         .window(tumbling(60), late_s=600)
         .aggregate(orders=count(), revenue_cents=sum_(lambda e: cents(e.total))),
     )
-    materialise(
+
+
+def visitors(module: Module) -> View:
+    return materialise(
         module,
         "visitors_by_minute",
         viewed.window(tumbling(60), late_s=600).aggregate(views=count(), visitors=distinct(lambda e: e.session)),
     )
-    materialise(
+
+
+def best_sellers(module: Module) -> View:
+    return materialise(
         module,
         "top_products",
         placed.window(sliding(TOP_OF_S, every_s=TOP_EVERY_S)).aggregate(
@@ -42,7 +52,10 @@ def declare(module: Module) -> None:
         ),
         keep_s=DAY_S,
     )
-    materialise(
+
+
+def visits(module: Module) -> View:
+    return materialise(
         module,
         "visits",
         viewed.by(visitor=lambda e: e.session)
@@ -51,7 +64,10 @@ def declare(module: Module) -> None:
         .aggregate(views=count(lambda e: isinstance(e, ProductViewed)), orders=count(_is_order)),
         keep_s=DAY_S,
     )
-    materialise(
+
+
+def baskets(module: Module) -> View:
+    return materialise(
         module,
         "baskets",
         filled.by(shopper=lambda e: e.shopper)
