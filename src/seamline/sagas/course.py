@@ -170,6 +170,10 @@ class Course:
         self.seen = max([seen, *(message.n for message in messages)])
         self.trouble = work.trouble
         self.notes = work.notes
+        for message in [each for each in messages if each.kind in ("retry", "skip")]:
+            messages.remove(message)
+            self.taken.append(message.n)
+            self.try_again(message)
 
     @property
     def replaying(self) -> bool:
@@ -684,7 +688,7 @@ class Course:
 
     def answer(self) -> None:
         """Let everything that waits for a message have it."""
-        for message in [each for each in self.messages if each.kind in ("cancel", "retry")]:
+        for message in [each for each in self.messages if each.kind in ("cancel", "retry", "skip")]:
             self.messages.remove(message)
             self.taken.append(message.n)
             if message.kind == "cancel":
@@ -692,14 +696,25 @@ class Course:
                 if not self.stop(error):
                     self.note({"cancel": "came too late"})
             else:
-                for wait in [each for each in self.waits.values() if each.kind == "pause"]:
-                    if wait.future is not None and not wait.future.done():
-                        wait.future.set_result(None)
+                self.try_again(message)
         for wait in list(self.waits.values()):
             if wait.future is not None and not wait.future.done():
                 message = self.message_for(wait)
                 if message is not None:
                     wait.future.set_result(message)
+
+    def try_again(self, message: Message) -> None:
+        """A person says: now; or that a compensation was done by hand."""
+        if message.kind == "skip":
+            entry = Entry(message.name, "undo", "by hand", self.engine.now_ms())
+            self.undone[message.name] = entry
+            self.put_down(entry)
+            self.trouble.pop(f"undo {message.name}", None)
+        for trouble in self.trouble.values():
+            trouble.due_ms, trouble.given_up = 0, False
+        for wait in [each for each in self.waits.values() if each.kind == "pause"]:
+            if wait.future is not None and not wait.future.done():
+                wait.future.set_result(None)
 
     def message_for(self, wait: Wait[Any]) -> Message | None:
         for index, message in enumerate(self.messages):

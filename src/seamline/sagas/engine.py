@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from seamline.kernel.clock import Clock, SystemClock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import Runners, TaskOwner
 from seamline.kernel.settings.sections import SagasSettings
@@ -89,7 +88,6 @@ class Engine:
         self.publish: Callable[..., Any] | None = None
         self._announce = announce
         self._runners = Runners()
-        self._plain_clock = clock if isinstance(clock, SystemClock) else None
         self._wake = asyncio.Event()
         self._started = False
         self._known = {kind.name: kind.version for kind in kinds.values()}
@@ -103,10 +101,7 @@ class Engine:
 
     def now_ms(self) -> int:
         """The wall clock, in milliseconds since the epoch."""
-        clock = self._plain_clock
-        if clock is not None:  # a datetime would cost more than all else here
-            return int((time.time() + clock.offset_s) * 1000)
-        return int(self.clock.now().timestamp() * 1000)
+        return now_ms(self.clock)
 
     def at(self, due_ms: int, future: asyncio.Future[Any], value: Any) -> asyncio.Task[None]:
         """Give ``future`` its value when the wall clock says so."""

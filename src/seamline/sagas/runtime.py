@@ -101,6 +101,12 @@ class SagasRuntime:
         for engine in self._engines.values():
             await engine.stop()
 
+    async def admin(self, operation: str, arguments: dict[str, Any]) -> Any:
+        """Answer the command line; see :class:`~seamline.sagas.admin.Admin`. Raises SagasError."""
+        from seamline.sagas.admin import Admin  # not needed to run sagas
+
+        return await Admin(self._engines).run(operation, arguments)
+
     def stats(self) -> dict[str, Any]:
         """For JSON, by module."""
         return {name: engine.counts | {"running": len(engine.running)} for name, engine in self._engines.items()}

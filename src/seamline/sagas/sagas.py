@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -80,14 +80,14 @@ class SagaHandle(Generic[T]):
 
     async def status(self) -> SagaInfo:
         """How it stands. Raises UnknownSagaError."""
-        return info_of(await self._engine.journal.head(self.id))
+        return info_of(await self._engine.journal.head(self.id), self._engine.by_name)
 
     async def query(self) -> dict[str, Any]:
         """What the saga has told with ``s.note(...)``."""
         course = self._engine.running.get(self.id)
         if course is not None:
             return {name: msgspec.json.decode(value) for name, value in course.notes.items()}
-        return info_of(await self._engine.journal.head(self.id)).notes
+        return info_of(await self._engine.journal.head(self.id), self._engine.by_name).notes
 
     async def signal(self, name: str, value: Any = None) -> None:
         """Send it a value, which is kept until it waits for it. Within a transaction of the module: atomic with it.
@@ -191,9 +191,13 @@ def outcome_value(saga: str, kind: Kind | None, text: str) -> Any:
     return msgspec.json.decode(outcome.output) if kind is None else kind.result.decode(bytes(outcome.output))
 
 
-def info_of(head: Head) -> SagaInfo:
+def info_of(head: Head, by_name: Mapping[str, Kind]) -> SagaInfo:
     """A saga's row, for people and programs."""
     work = read_work(head.work)
+    waiting = tuple(_waits(each.kind, each.name, each.due_ms) for each in work.waiting)
+    kind = by_name.get(head.type)
+    if not head.ended_ms and (kind is None or kind.version < head.version):
+        waiting = (f"a process that knows {head.type!r} in version {head.version}",)
     return SagaInfo(
         id=head.id,
         type=head.type,
@@ -204,7 +208,7 @@ def info_of(head: Head) -> SagaInfo:
         started=_time(head.created_ms),
         updated=_time(head.updated_ms),
         ended=_time(head.ended_ms) if head.ended_ms else None,
-        waiting=tuple(_waits(each.kind, each.name, each.due_ms) for each in work.waiting),
+        waiting=waiting,
         trouble=tuple(f"{each.name}: {each.error} ({each.attempts} attempts)" for each in work.trouble.values()),
         stuck=head.stuck,
         trace=head.trace,

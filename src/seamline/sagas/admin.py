@@ -1,0 +1,161 @@
+"""What the command line and the portal ask of the sagas of this process's modules. Everything in JSON's words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+
+from seamline.sagas.engine import Engine
+from seamline.sagas.errors import SagasError, UnknownSagaError
+from seamline.sagas.journal.records import Entry, Head, Message, read_entry
+from seamline.sagas.journal.statements import COLUMNS
+from seamline.sagas.saga import Approval
+from seamline.sagas.sagas import info_of
+
+LIMIT_MAX = 1000
+STATUSES = ("running", "undoing", "stuck", "succeeded", "failed", "cancelled", "active")
+
+
+class Admin:
+    """Operations by name: ``list``, and ``show``, ``retry``, ``cancel``, ``signal`` and ``approve`` of one saga."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+        self._operations: dict[str, Callable[[Engine, Head, dict[str, Any]], Awaitable[Any]]] = {
+            "show": self._show,
+            "retry": self._retry,
+            "cancel": self._cancel,
+            "signal": self._signal,
+            "approve": self._approve,
+        }
+
+    async def run(self, operation: str, arguments: dict[str, Any]) -> Any:
+        """The answer; None where the saga is not one of this process's modules. Raises SagasError."""
+        if operation == "list":
+            return await self._list(arguments)
+        asked = self._operations.get(operation)
+        if asked is None:
+            raise SagasError(f"there is no operation {operation!r} on sagas", "See `seamline sagas --help`")
+        for engine in self._chosen(arguments):
+            try:
+                head = await engine.journal.head(str(arguments["id"]))
+            except UnknownSagaError:
+                continue
+            return await asked(engine, head, arguments)
+        return None
+
+    def _chosen(self, arguments: dict[str, Any]) -> list[Engine]:
+        module = arguments.get("module")
+        return [engine for name, engine in self._engines.items() if module in (None, name)]
+
+    async def _list(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """The newest first. ``type``, ``status``, ``key`` (its beginning), ``since`` (ISO 8601), ``limit``."""
+        limit = min(int(arguments.get("limit") or 50), LIMIT_MAX)
+        where, values = conditions(arguments)
+        sql = f"SELECT {COLUMNS} FROM seamline_sagas{where} ORDER BY id DESC LIMIT ?"  # noqa: S608  # values are bound
+        found: list[dict[str, Any]] = []
+        for engine in self._chosen(arguments):
+            rows = await engine.journal.store.read(sql, (*values, limit))
+            found += [_outline(engine, Head(*row)) for row in rows]
+        return sorted(found, key=_by_id, reverse=True)[:limit]
+
+    async def _show(self, engine: Engine, head: Head, _: dict[str, Any]) -> dict[str, Any]:
+        rows = (await engine.journal.entries([head.id]))[head.id]
+        messages = (await engine.journal.messages([head.id]))[head.id]
+        return {
+            **_outline(engine, head),
+            "input": msgspec.json.decode(head.input),
+            "result": msgspec.json.decode(head.result) if head.result else None,
+            "journal": [_entry(head.id, *row) for row in rows],
+            "messages": [_message(each) for each in messages],
+        }
+
+    async def _retry(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Try again at once. ``skip``: the place of a compensation that was done by hand."""
+        skip = str(arguments.get("skip") or "")
+        await engine.tell(head.id, "skip" if skip else "retry", skip, "")
+        return {"id": head.id, "module": engine.module}
+
+    async def _cancel(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
+        await engine.tell(head.id, "cancel", "", str(arguments.get("reason") or ""))
+        return {"id": head.id, "module": engine.module}
+
+    async def _signal(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
+        """``value`` is JSON, as text."""
+        text = str(arguments.get("value") or "null")
+        try:
+            msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise SagasError(f"{text!r} is not JSON: {error}", "Write text in quotes: '\"yes\"'") from None
+        await engine.tell(head.id, "signal", str(arguments["name"]), text)
+        return {"id": head.id, "module": engine.module}
+
+    async def _approve(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
+        answer = Approval(
+            bool(arguments.get("approved", True)), str(arguments.get("by") or ""), str(arguments.get("comment") or "")
+        )
+        await engine.tell(head.id, "approval", str(arguments["name"]), msgspec.json.encode(answer).decode())
+        return {"id": head.id, "module": engine.module}
+
+
+def conditions(arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    """``WHERE ...`` and its values. Raises SagasError."""
+    parts: list[str] = []
+    values: list[Any] = []
+    if arguments.get("type"):
+        parts.append("type = ?")
+        values.append(str(arguments["type"]))
+    if arguments.get("key"):
+        key = str(arguments["key"])
+        parts.append("key >= ? AND key < ?")
+        values += [key, f"{key}\U0010ffff"]
+    if arguments.get("since"):
+        parts.append("created_ms >= ?")
+        values.append(_milliseconds(str(arguments["since"])))
+    status = arguments.get("status")
+    if status == "stuck":
+        parts.append("stuck <> '' AND ended_ms = 0")
+    elif status == "active":
+        parts.append("ended_ms = 0")
+    elif status in STATUSES:
+        parts.append("status = ?" + (" AND stuck = ''" if status in ("running", "undoing") else ""))
+        values.append(status)
+    elif status:
+        raise SagasError(f"there is no status {status!r}", f"There are {', '.join(STATUSES)}")
+    return (f" WHERE {' AND '.join(parts)}" if parts else ""), tuple(values)
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SagasError(f"{text!r} is no time", "Write one such as 2026-03-01T00:00:00Z") from None
+    return int(time.timestamp() * 1000)
+
+
+def _by_id(row: dict[str, Any]) -> str:
+    return cast("str", row["id"])
+
+
+def _outline(engine: Engine, head: Head) -> dict[str, Any]:
+    info = dataclasses.asdict(info_of(head, engine.by_name))
+    for name in ("started", "updated", "ended"):
+        info[name] = info[name].isoformat(timespec="milliseconds") if info[name] else None
+    return {"module": engine.module, **info, "run": head.run}
+
+
+def _entry(saga: str, seq: int, text: str, crc: int) -> dict[str, Any]:
+    try:
+        entry: Entry = read_entry(saga, seq, text, crc)
+    except SagasError as error:
+        return {"seq": seq, "place": "?", "kind": "damaged", "name": "", "outcome": "damaged", "error": error.fact}
+    return {"seq": seq, **msgspec.json.decode(text), "outcome": entry.outcome, "attempts": entry.attempts}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body = msgspec.json.decode(message.body) if message.kind not in ("cancel", "retry", "skip") else message.body
+    return {"n": message.n, "kind": message.kind, "name": message.name, "body": body, "time_ms": message.time_ms}
