@@ -7,6 +7,7 @@ after a failure holds up nobody else.
 from __future__ import annotations
 
 from collections import deque
+from heapq import heapify, heappop, heapreplace
 
 from seamline.events.errors import EventDecodeError
 from seamline.events.transport import Delivery
@@ -16,7 +17,7 @@ from seamline.module.values import Event
 class Parcel:
     """A delivery on its way through a consumer, with its event, or with what is wrong with it."""
 
-    __slots__ = ("alone", "attempts", "delivery", "event", "first_ms", "lane")
+    __slots__ = ("alone", "attempts", "delivery", "event", "first_ms", "lane", "place")
 
     def __init__(self, delivery: Delivery, event: Event | EventDecodeError) -> None:
         self.delivery = delivery
@@ -26,6 +27,8 @@ class Parcel:
         self.alone = isinstance(event, EventDecodeError)
         """Not to be handled with others: it was in a batch that failed, or will fail."""
         self.lane: Lane | None = None
+        self.place = 0
+        """How many came before it."""
 
 
 class Lane:
@@ -47,6 +50,7 @@ class Lanes:
         self._by_key: dict[str, Lane] = {}
         self._ready: deque[Lane] = deque()
         self._closed = False
+        self._come = 0
         self.waiting = 0
         """Events that could be handled as soon as there is somebody to do it, or their lane is free."""
         self.resting = 0
@@ -67,6 +71,8 @@ class Lanes:
             if key:
                 self._by_key[key] = lane
         parcel.lane = lane
+        parcel.place = self._come
+        self._come += 1
         if not lane.waiting and not lane.working and not lane.resting:
             self._ready.append(lane)
         lane.waiting.append(parcel)
@@ -76,24 +82,36 @@ class Lanes:
             self.waiting += 1
 
     def take(self, parcels_max: int) -> list[Parcel]:
-        """The next to be handled together, oldest lanes first; their lanes are at work until :meth:`free`."""
-        taken: list[Parcel] = []
+        """The next to be handled together, in the order in which they came; their lanes are at work until
+        :meth:`free`."""
         ready = self._ready
-        while ready and len(taken) < parcels_max:
-            lane = ready[0]
-            if lane.waiting[0].alone and taken:
-                break
-            ready.popleft()
+        taken: list[Parcel] = []
+        if parcels_max == 1 and ready:
+            lane = ready.popleft()
             lane.working = True
-            while lane.waiting and len(taken) < parcels_max:
-                if lane.waiting[0].alone and taken:
-                    break
-                taken.append(lane.waiting.popleft())
-                if taken[-1].alone:
-                    parcels_max = 1
+            taken.append(lane.waiting.popleft())
+        elif ready:
+            self._take_batch(taken, parcels_max)
         self.waiting -= len(taken)
         self.working += len(taken)
         return taken
+
+    def _take_batch(self, taken: list[Parcel], parcels_max: int) -> None:
+        heads = [(lane.waiting[0].place, lane) for lane in self._ready]
+        heapify(heads)
+        while heads and len(taken) < parcels_max:
+            lane = heads[0][1]
+            if lane.waiting[0].alone:
+                if taken:
+                    break
+                parcels_max = 1
+            lane.working = True
+            taken.append(lane.waiting.popleft())
+            if lane.waiting:
+                heapreplace(heads, (lane.waiting[0].place, lane))
+            else:
+                heappop(heads)
+        self._ready = deque(lane for lane in self._ready if not lane.working)
 
     def free(self, parcels: list[Parcel]) -> None:
         """These were dealt with: their lanes go on."""
