@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,14 @@ from seamline.events.context import EventContext
 from seamline.events.events import Events
 from seamline.events.reading import log_contract
 from seamline.events.runtime import EventsRuntime
+from seamline.events.transport import Transport
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import EventsSettings, MeshSettings
 from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database, set_scope_source, sqlite_url
+from seamline.mesh.balance import Endpoint
+from seamline.mesh.identity import WorkloadIdentity
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import Module
@@ -72,15 +76,17 @@ class Process:
         policy: str = PERMIT_ALL,
         url: Callable[[str], str] | None = None,
         sample: float = 0.0,
+        identity: WorkloadIdentity | None = None,
+        transport: Transport | None = None,
         **settings: Any,
     ) -> None:
         set_scope_source(current)
         self.clock = clock or SystemClock()
         self.tracer = Tracer(sample)
         self.modules = {module.name: module for module in modules}
-        names = sorted({*owners.values(), *self.modules})
+        names = sorted({"shop", "books", *owners.values(), *self.modules})
         rules = Policy.from_text(policy, modules={name: {} for name in names}, contracts={})
-        self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer)
+        self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer, identity=identity)
         for topic in set(owners.values()):
             self.mesh.know(log_contract(topic), topic)
         self.announced: list[str] = []
@@ -88,6 +94,8 @@ class Process:
             "test", EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
             process_owner("test"),
         )  # fmt: skip
+        if transport is not None:
+            self.runtime.transport = transport
         self.databases = {
             name: Database(url(name) if url is not None else sqlite_url(folder, name), name, metadata)
             for name in self.modules
@@ -112,6 +120,12 @@ class Process:
             EventContext: lambda _: None,
             Clock: lambda _: self.clock,
         }
+
+    async def listen(self) -> Endpoint:
+        """Serve the mesh to other processes."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        await self.mesh.port.listen(listener)
+        return Endpoint("127.0.0.1", int(listener.getsockname()[1]))
 
     @property
     def events(self) -> Events:

@@ -9,7 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.events.shop import OWNERS, Process, Returned, Sold, effects, running, shop, until, write
 
+from seamline import Event
 from seamline.events.context import EventContext
 from seamline.events.events import Events
 from seamline.events.tables import dead_letters, inbox
@@ -18,7 +20,6 @@ from seamline.kernel.store import Database
 from seamline.module import Module
 from seamline.module.errors import EventError
 from seamline.module.module import Start
-from tests.events.shop import Process, Returned, Sold, effects, running, shop, until, write
 
 
 async def test_an_event_published_in_a_transaction_takes_effect_in_another_module(tmp_path: Path):
@@ -285,7 +286,7 @@ async def test_a_new_group_begins_where_it_says(tmp_path: Path, start: Start, ex
             await process.events.publish(Sold(sku="mug", number=number))
             clock.advance(10)
     async with running(tmp_path, shop(), books, clock=clock) as process:
-        await until(lambda: process.joined())
+        await until(process.joined)
         await process.events.publish(Sold(sku="mug", number=4))
         await until(lambda: process.rows_are([("mug", number) for number in expected]))
     async with running(tmp_path, shop(), books, clock=clock) as process:
@@ -426,14 +427,14 @@ async def test_handlers_that_cannot_work_are_refused_before_anything_starts(tmp_
     @stranger.on(Sold)
     async def fifth(event: Sold) -> None: ...
 
+    nobody: dict[type[Event], str] = {}
     for module, said, owners in (
-        (both, "takes batches", None),
-        (batch, "asks for an EventContext", None),
-        (plain, "is not async", None),
-        (stranger, "which no module of the application declares", {}),
+        (both, "takes batches", OWNERS),
+        (batch, "asks for an EventContext", OWNERS),
+        (plain, "is not async", OWNERS),
+        (stranger, "which no module of the application declares", nobody),
     ):
-        options = {} if owners is None else {"owners": owners}
-        process = Process(tmp_path, [shop(), module], **options)
+        process = Process(tmp_path, [shop(), module], owners=owners)
         with pytest.raises(EventError, match=said):
             await process.start()
         await process.stop()

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.events.shop import Process, Sold, running, shop, until, write
 
 from seamline import Event
 from seamline.events.errors import UnknownGroupError
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import Database
 from seamline.module import Module
-from tests.events.shop import Process, Sold, running, shop, until, write
 
 
 def picky(broken: list[int]) -> Module:

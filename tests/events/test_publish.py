@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.events.shop import OWNERS, Process, Returned, Sold, running, shop, until, write
 
 from seamline import Event
 from seamline.events.context import EventContext
@@ -15,7 +16,6 @@ from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.store import Database
 from seamline.module import Module
 from seamline.module.context import CURRENT, CallContext, current
-from tests.events.shop import OWNERS, Process, Returned, Sold, running, shop, until, write
 
 
 class Unowned(Event):
@@ -144,7 +144,7 @@ async def test_a_delayed_event_comes_when_it_is_due_and_an_expired_one_never(tmp
     async with running(tmp_path, shop(), books, clock=clock) as process:
         await process.events.publish(Sold(sku="later", number=1), delay_s=3600)
         await process.events.publish(Sold(sku="now", number=2))
-        await until(lambda: process.count())
+        await until(process.count)
         assert await process.rows() == [("now", 2)]
         clock.advance(3601)
         await until(lambda: process.rows_are([("now", 2), ("later", 1)]))

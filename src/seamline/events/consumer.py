@@ -88,10 +88,12 @@ class Consumer:
                 finally:
                     self._session = None
                     await session.close()
-            except (EventsError, CallError, StoreError) as error:
+            except Exception as error:  # a consumer that gave up would be missed by nobody until much later
                 if str(error) != trouble:
                     trouble = str(error)
-                    _log.warning("%s cannot consume %s now, and tries again: %s", self.group, self.topic, error)
+                    known = isinstance(error, EventsError | CallError | StoreError)
+                    _log.warning("%s cannot consume %s now, and tries again: %s", self.group, self.topic, error,
+                                 exc_info=None if known else error)  # fmt: skip
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_S_MAX)
 

@@ -22,6 +22,7 @@ from seamline.events.reading import LogPage, LogReading, log_contract, written_s
 from seamline.events.record import Record
 from seamline.events.transport import Delivery, Fence, Lag, Promises
 from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.store import StoreError
 from seamline.module.errors import CallError, PermissionDenied
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ class EmbeddedSubscription:
         self._flush_at = 0.0
         self.replayed_ms = 0
         """What is older than this comes again because somebody asked for it."""
-        self._owner.spawn(self._read(), name="read")
+        self._reading = self._owner.spawn(self._read(), name="read")
+        self._reading.add_done_callback(lambda _: self._arrived.set())
 
     async def fetch(self, records_max: int, wait_s: float) -> Sequence[Delivery]:
         if not self._ready:
@@ -174,6 +176,8 @@ class EmbeddedSubscription:
                     await self._arrived.wait()
             except TimeoutError:
                 return ()
+        if self._reading.done():
+            self._reading.result()  # which failed
         fetched = [self._ready.popleft() for _ in range(min(records_max, len(self._ready)))]
         self._fetched.set()
         return fetched
@@ -196,11 +200,13 @@ class EmbeddedSubscription:
     async def close(self) -> None:
         if self._flushing is not None:
             self._flushing.cancel()
-        await self._owner.stop()
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
         try:
             await self._flush()
         finally:
             await self._share.close()
+            await self._owner.stop()
 
     # Reading.
 
@@ -209,13 +215,11 @@ class EmbeddedSubscription:
         while True:
             self._share.changed.clear()
             await self._adopt()
-            following = self._owner.spawn(self._follow(), name="follow") if self._held else None
-            try:
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(self._follow()) if self._held else None
                 await self._share.changed.wait()
-            finally:
                 if following is not None:
                     following.cancel()
-                    await asyncio.wait([following])
 
     async def _adopt(self) -> None:
         await self._flush()
@@ -283,7 +287,14 @@ class EmbeddedSubscription:
 
     def _begin_flush(self) -> None:
         self._flushing = None
-        self._owner.spawn(self._flush(), name="write positions")
+        self._owner.spawn(self._flush_perhaps(), name="write positions")
+
+    async def _flush_perhaps(self) -> None:
+        try:
+            await self._flush()
+        except StoreError as error:
+            _log.warning("%s cannot write its positions now: %s", self._group, error)
+            self._flush_within(IDLE_FLUSH_S)
 
     async def _flush(self) -> None:
         """Write how far we are, and forget what lies before."""

@@ -1,0 +1,92 @@
+"""A process that consumes, for tests that kill or freeze it: ``python -m tests.events.consumer_process``.
+
+Arguments: the folder, and where to die and the how-manieth time (``settled 40``), or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.events.shop import Sold, running, shop, until, write
+
+from seamline.events.embedded import EmbeddedSubscription
+from seamline.events.inbox import Inbox
+from seamline.events.positions import Positions
+from seamline.kernel.store import Database
+from seamline.module import Module
+
+POINTS = ("handler", "written", "settled", "committed", "positions", "forgotten", "flushed")
+"""Before and after everything that one event leaves on disk, in that order."""
+
+
+class Fate:
+    """Ends the process the n-th time that it comes to a point."""
+
+    def __init__(self, point: str, count: int) -> None:
+        self._point = point
+        self._left = count
+
+    def at(self, point: str) -> None:
+        if point == self._point:
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, cls: type[Any], name: str, *, before: str = "", after: str = "") -> None:
+        method: Callable[..., Awaitable[Any]] = getattr(cls, name)
+
+        async def watched(*arguments: Any) -> Any:
+            self.at(before)
+            found = await method(*arguments)
+            self.at(after)
+            return found
+
+        setattr(cls, name, watched)
+
+
+async def freeze(db: Database) -> None:
+    """Stop in the middle of a handler, but not with SQLite's lock: that would stop everybody."""
+    assert db._file is not None  # pyright: ignore[reportPrivateUsage]
+    writer: Any = db._file.writer  # pyright: ignore[reportPrivateUsage]
+    await until(lambda: not (writer._held or writer._committing))
+    sys.stdout.write("frozen\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def books(fate: Fate, frozen: bool) -> Module:
+    module = Module("books")
+    seen = 0
+
+    @module.on(Sold, concurrency=8)
+    async def enter(event: Sold, db: Database) -> None:
+        nonlocal seen
+        fate.at("handler")
+        seen += 1
+        if frozen and seen == 3:
+            await freeze(db)
+        await write(db, event.sku, event.number)
+        fate.at("written")
+
+    return module
+
+
+async def main(folder: str, point: str = "", count: str = "0") -> None:
+    fate = Fate(point, int(count))
+    fate.around(Inbox, "settle", after="settled")
+    fate.around(EmbeddedSubscription, "acknowledge", before="committed")
+    fate.around(Positions, "write", before="positions")
+    fate.around(Inbox, "forget", after="forgotten")
+    fate.around(EmbeddedSubscription, "_flush", after="flushed")
+    async with running(Path(folder), shop(), books(fate, frozen=point == "frozen")):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
