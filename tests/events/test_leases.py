@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -27,7 +27,7 @@ ELSEWHERE = "process@another-machine/0/0:17:99"
 
 
 @asynccontextmanager
-async def member(place: Place, clock: ManualClock, owner: str = "") -> AsyncIterator[tuple[Database, Leases]]:
+async def member(place: Place, clock: ManualClock, owner: str = "") -> AsyncGenerator[tuple[Database, Leases]]:
     """A process as others see it; it is not asked whether it lives if it says that it is of another machine."""
     async with Database(place.url, place.module) as database:
         leases = Leases(database, owner or ELSEWHERE, clock)
