@@ -126,6 +126,8 @@ class Host:
             await self._open(module, self._wirings[module.name])
         if self._events is not None:
             await self._events.open()
+        if self._sagas is not None:
+            await self._sagas.open()
         for module in self.modules:
             await self._provide(module, self._wirings[module.name])
         for module in self.modules:

@@ -89,6 +89,7 @@ class Engine:
         self._announce = announce
         self._runners = Runners()
         self._wake = asyncio.Event()
+        self._open = False
         self._started = False
         self._known = {kind.name: kind.version for kind in kinds.values()}
         self._complained: dict[str, float] = {}
@@ -121,14 +122,20 @@ class Engine:
 
     # Its life.
 
-    async def start(self) -> None:
-        """Make the tables, register, and take up what is due.
+    async def open(self) -> None:
+        """Make the tables: from here on sagas can be started, and run once this has.
 
         Raises:
             NewerJournalError: a newer release wrote the journal; nothing is touched.
         """
-        self.loop = asyncio.get_running_loop()
-        await self.journal.start()
+        if not self._open:
+            self.loop = asyncio.get_running_loop()
+            await self.journal.start()
+            self._open = True
+
+    async def start(self) -> None:
+        """Register, and take up what is due. Raises as :meth:`open`."""
+        await self.open()
         await self.workers.register()
         await self.workers.look()
         self._started = True
@@ -152,9 +159,9 @@ class Engine:
 
     async def stop(self) -> None:
         """Leave everything as it is on disk, and end."""
-        if not self._started:
+        if not self._open:
             return
-        self._started = False
+        self._open = False
         self.draining = True
         for course in list(self.running.values()):
             course.close(0)
@@ -164,8 +171,10 @@ class Engine:
         await self.journal.close()
         await self.tasks.stop()
         self.watch.close()
-        await self.workers.leave()
-        self.announce()
+        if self._started:
+            self._started = False
+            await self.workers.leave()
+            self.announce()
 
     def wake(self) -> None:
         """Something may have happened in another process."""
@@ -210,12 +219,12 @@ class Engine:
 
         Raises SagaBusyError.
         """
-        if not self._started:
-            raise SagaBusyError(f"the sagas of {self.module!r} are not started", "Start between start and stop")
+        if not self._open:
+            raise SagaBusyError(f"the sagas of {self.module!r} are closed", "Start sagas between open and stop")
         if self.workers.trouble is not None:
             raise SagaBusyError(f"the journal of {self.module!r} cannot be written: {self.workers.trouble}",
                                 "See the disk and the database; sagas that run go on when it can be")  # fmt: skip
-        owned = not self.draining and len(self.running) < self.settings.running_max
+        owned = self._started and not self.draining and len(self.running) < self.settings.running_max
         saga, now_ms, trace, row = self.start_row(kind, data, key, parent, owned=owned)
         outcome: asyncio.Future[str] = self.loop.create_future()
         write = Write(self.owner if owned else "", [("start", row)], (kind.name, key) if key else None)

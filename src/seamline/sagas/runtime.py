@@ -77,6 +77,11 @@ class SagasRuntime:
     def engine(self, module: str) -> Engine:
         return self._engines[module]
 
+    async def open(self) -> None:
+        """Make the tables: from here on sagas can be started; they run after :meth:`start`. Raises SagasError."""
+        for engine in self._engines.values():
+            await engine.open()
+
     async def start(self) -> None:
         """Wire the sagas and take up what is due. Raises SagasError with what is in the way."""
         for name, engine in self._engines.items():

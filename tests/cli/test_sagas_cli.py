@@ -1,0 +1,207 @@
+"""``seamline sagas`` against a real application, started by the command line itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seamline.cli.app import run
+
+FILES = {
+    "kiosksagas/__init__.py": "",
+    "kiosksagas/stall/__init__.py": "",
+    "kiosksagas/stall/module.py": """
+from pathlib import Path
+from seamline import Fault, Module
+from seamline.sagas import Saga, Sagas
+
+module = Module("stall")
+broken = Path(__file__).parent / "broken"
+
+class Refused(Fault):
+    by: str
+
+async def hold(cents: int) -> str:
+    return f"held {cents}"
+
+async def let_go(held: str) -> None:
+    if broken.exists():
+        raise ValueError("the bank [is] closed")
+
+@module.saga
+async def sell(s: Saga, cents: int) -> str:
+    await s.step(hold, cents, undo=let_go)
+    s.note(cents=cents)
+    said = await s.approval("fraud", cents=cents)
+    if not said.approved:
+        raise Refused(by=said.by)
+    return await s.wait_signal("address", str)
+
+@module.startup
+async def begin(sagas: Sagas) -> None:
+    pass
+
+@module.saga(cron="0 3 1 1 *")
+async def yearly(s: Saga) -> None:
+    pass
+""",
+    "kiosksagas/desk/__init__.py": """
+from seamline import Contract
+
+class Desk(Contract):
+    async def nothing(self) -> None: ...
+""",
+    "kiosksagas/desk/module.py": """
+from seamline import Module
+from kiosksagas.desk import Desk
+
+module = Module("desk", provides=Desk)
+
+@module.service
+class DeskService(Desk):
+    async def nothing(self) -> None:
+        pass
+""",
+    "kiosksagas/stall/broken": "",
+    "kiosksagas/stall/starter.py": "",
+    "seamline.toml": """
+[app]
+name = "kiosksagas"
+modules = ["kiosksagas.stall", "kiosksagas.desk"]
+
+[sagas]
+step_attempts = 2
+step_backoff_s = 0.01
+""",
+}
+FILES["kiosksagas/stall/module.py"] += """
+@module.shutdown
+async def end() -> None:
+    pass
+"""
+FILES["kiosksagas/stall/module.py"] = (
+    FILES["kiosksagas/stall/module.py"]
+    .replace(
+        "async def begin(sagas: Sagas) -> None:\n    pass",
+        """async def begin(sagas: Sagas, db: Database) -> None:
+    async with db.transaction():
+        for cents in (5, 900, 901):
+            await sagas.start(sell, cents, key=f"order-{cents}")""",
+    )
+    .replace("from seamline import Fault, Module", "from seamline import Database, Fault, Module")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An application that runs in two processes."""
+    root = tmp_path_factory.mktemp("kiosk")
+    for name, text in FILES.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    where = ["--app", str(root)]
+    up = [sys.executable, "-m", "seamline.cli", "up", "--detach", "--port", "0", "--topology", "services", *where]
+    started = subprocess.run(up, capture_output=True, text=True, timeout=60, check=False)
+    assert started.returncode == 0, started.stderr
+    yield root
+    run(["down", *where])
+
+
+class Asked:
+    """Runs ``seamline sagas`` and reads what it printed."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._folder = folder
+        self._capsys = capsys
+
+    def text(self, *words: str, status: int = 0) -> str:
+        found = run(["sagas", *words, "--app", str(self._folder)])
+        printed = self._capsys.readouterr()
+        assert found == status, printed
+        return printed.out + printed.err
+
+    def json(self, *words: str, status: int = 0) -> Any:
+        return json.loads(self.text(*words, "--json", status=status))
+
+    def until(self, wanted: Callable[[Any], bool], *words: str) -> Any:
+        """Ask until it is so: the sagas go on meanwhile."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = self.json(*words)
+            if wanted(found):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
+    def by_key(self, key: str) -> dict[str, Any]:
+        (found,) = self.json("list", "--key", key)
+        return found
+
+
+@pytest.fixture
+def asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(folder, capsys)
+
+
+def test_a_person_finds_reads_and_finishes_a_saga(asked: Asked):
+    """By its key; what it waits for is told; the answer and the signal bring it to its end."""
+    waiting = asked.until(lambda rows: rows and rows[0]["waiting"], "list", "--key", "order-5")[0]
+    assert waiting["waiting"] == ["approval fraud"]
+    assert waiting["module"] == "stall"
+    assert waiting["id"] in asked.text("list", "--type", "sell", "--status", "active")
+    asked.text("approve", waiting["id"], "fraud", "--by", "ada")
+    asked.text("signal", waiting["id"], "address", '"Long Row 5"')
+    done = asked.until(lambda row: row["status"] == "succeeded", "show", waiting["id"])
+    assert done["input"] == {"cents": 5}
+    assert done["result"]["output"] == "Long Row 5"
+    assert [each["kind"] for each in done["journal"]] == ["step", "approval", "signal"]
+    assert done["notes"] == {"cents": 5}
+    shown = asked.text("show", waiting["id"])
+    assert "hold" in shown
+    assert "held 5" in shown
+    assert "has ended" in asked.text("cancel", waiting["id"], status=9)
+
+
+def test_a_stuck_saga_is_flagged_and_goes_on_when_retried(asked: Asked, folder: Path):
+    """Its compensation fails until the cause is gone; nothing is dropped meanwhile."""
+    saga = asked.by_key("order-900")["id"]
+    asked.text("approve", saga, "fraud", "--by", "bob", "--refuse")
+    stuck = asked.until(bool, "list", "--status", "stuck")
+    assert stuck[0]["id"] == saga
+    assert "the bank [is] closed" in stuck[0]["stuck"]
+    assert "[is]" in asked.text("list", "--status", "stuck")
+    (folder / "kiosksagas/stall/broken").unlink()
+    asked.text("retry", saga)
+    assert asked.until(lambda row: row["status"] == "failed", "show", saga)["journal"][-1]["kind"] == "undo"
+
+
+def test_a_cancelled_saga_says_why(asked: Asked):
+    """The reason is in its result."""
+    saga = asked.by_key("order-901")["id"]
+    asked.text("cancel", saga, "--reason", "enough")
+    done = asked.until(lambda row: row["ended"] is not None, "show", saga)
+    assert done["status"] in {"cancelled", "undoing"}
+    assert "enough" in asked.text("show", saga)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["show", "nobody"], 2, "there is no saga 'nobody'"),
+        (["list", "--status", "asleep"], 9, "there is no status 'asleep'"),
+        (["list", "--since", "yesterday"], 9, "'yesterday' is no time"),
+        (["list", "--module", "nowhere"], 7, "there is no module 'nowhere'"),
+        (["signal", "x", "y", "{"], 2, "is not JSON"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(asked: Asked, words: list[str], status: int, says: str):
+    """A sentence, and a status that says whose mistake it is."""
+    assert says in asked.text(*words, status=status)
