@@ -13,11 +13,10 @@ enter(
     Contender(
         "kafka" if real_servers() else "kafka-mock",
         serve_kafka,
-        restarts=not real_servers(),
         prepare=prepare_kafka,
+        restarts=not real_servers(),
         passwords=False,
         leased=False,
-        exact=False,
-        seeks=bool(real_servers()),
+        seeks=bool(real_servers()),  # the mock finds no offsets by time
     )
 )

@@ -1,7 +1,8 @@
 """Kafka for tests: librdkafka's mock cluster, or the servers that ``KAFKA_BOOTSTRAP_SERVERS`` names.
 
-The mock speaks Kafka's protocol on loopback ports of this process. It is the nearest to Kafka that needs no server. It has topics with partitions and leaders, idempotent and
-transactional producers, consumer groups with rebalances and committed offsets, and faults by request. It does not
+The mock speaks Kafka's protocol on loopback ports of this process. It is the nearest to Kafka that needs no server. It
+has topics with partitions and leaders, idempotent and transactional producers, consumer groups with rebalances and
+committed offsets, and faults by request. It does not
 
 - keep anything on disk, replicate, elect leaders or tell configurations: durability is out of its sight;
 - end a fetch that waits when something comes, so that consumers wait ``fetch.wait.max.ms`` (here 20);
@@ -20,6 +21,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 
@@ -32,7 +34,7 @@ _QUICK = (
     "consumer.fetch.wait.max.ms=20&consumer.session.timeout.ms=1500&consumer.heartbeat.interval.ms=100"
     "&reconnect.backoff.ms=20&reconnect.backoff.max.ms=200"
 )
-_SIGNATURES = {
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "rd_kafka_conf_new": (ctypes.c_void_p, []),
     "rd_kafka_conf_set": (ctypes.c_int, [ctypes.c_void_p, *[ctypes.c_char_p] * 3, ctypes.c_size_t]),
     "rd_kafka_new": (ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]),
@@ -76,7 +78,8 @@ class KafkaMock:
 
     @property
     def servers(self) -> str:
-        return self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+        """One of them, which tells of the others."""
+        return self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().partition(",")[0]
 
     def url(self, password: str = "") -> str:
         assert not password, "the mock authenticates nobody"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,  # pyright: ignore[reportPrivateImportUsage]  # its documented place
@@ -25,6 +25,7 @@ client_log = log.get("seamline.events.brokers.kafka.client")
 client_log.addFilter(lambda record: "enable.gapless.guarantee is experimental" not in record.getMessage())
 
 REQUEST_TIMEOUT_S = 10.0
+_ANSWER_TIMEOUT_S = 5.0
 _UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001  # its public name
 _OCCUPIED = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS})
 _FLUSHES_NEVER = 2**62
@@ -50,6 +51,7 @@ class Cluster:
     """Raises BrokerUrlError when the client cannot be made of ``settings``."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._servers = settings["bootstrap.servers"]
         try:
             self._admin: Any = AdminClient(
                 {**settings, "logger": cast("Any", client_log)}
@@ -63,16 +65,25 @@ class Cluster:
 
     def brokers(self) -> int:
         """How many brokers there are; proves that the cluster answers."""
-        return len(self._metadata().brokers)
+        try:
+            return len(self._admin.list_topics(timeout=_ANSWER_TIMEOUT_S).brokers)
+        except KafkaException as error:
+            raise unreachable(error, f"the cluster of {self._servers}") from None
 
     def partitions(self, topic: str) -> int:
         """Of the topic; 0 when there is no such topic."""
-        found = self._metadata(topic).topics.get(topic)
-        if found is None or (found.error is not None and found.error.code() in _UNKNOWN):
-            return 0
-        if found.error is not None:
-            raise BrokerError(f"Kafka says of the topic {topic!r}: {found.error.str()}", "Grant DESCRIBE on it.")
-        return len(found.partitions)
+        return len(self._replicas(topic))
+
+    def _replicas(self, topic: str) -> list[int]:
+        """Of each partition; asked so that no broker makes the topic by itself, with as many partitions as it likes."""
+        asked = TopicCollection([topic])
+        try:
+            found = self._result(self._admin.describe_topics(asked, request_timeout=REQUEST_TIMEOUT_S))
+        except KafkaException as error:
+            if code(error) in _UNKNOWN:
+                return []
+            raise unreachable(error, f"the topic {topic!r}") from None
+        return [len(partition.replicas) for partition in found.partitions]
 
     def ensure_topic(self, topic: str, partitions: int, retention_ms: int) -> None:
         """Make the topic unless it is there. It must have so many partitions."""
@@ -104,8 +115,7 @@ class Cluster:
 
     def durability(self, topic: str) -> Durability:
         """As far as we may read it."""
-        found = self._metadata(topic).topics.get(topic)
-        replicas = min((len(p.replicas) for p in found.partitions.values()), default=0) if found else 0
+        replicas = min(self._replicas(topic), default=0)
         try:
             asked = [ConfigResource(ConfigResource.Type.TOPIC, topic)]
             config = self._result(self._admin.describe_configs(asked, request_timeout=REQUEST_TIMEOUT_S))
@@ -172,12 +182,6 @@ class Cluster:
             return {place.partition: future.result(REQUEST_TIMEOUT_S).offset for place, future in futures.items()}
         except KafkaException as error:
             raise unreachable(error, f"the offsets of {topic!r}") from None
-
-    def _metadata(self, topic: str | None = None) -> Any:
-        try:
-            return self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            raise unreachable(error, "the cluster") from None
 
     def _checked(self, ask: Any, *words: Any, what: str) -> Any:
         try:

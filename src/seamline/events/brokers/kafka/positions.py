@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from enum import Enum, auto
 
 _NOTE_CHARACTERS_MAX = 3800
 """Kafka keeps up to 4,096 bytes beside a committed offset (``offset.metadata.max.bytes``)."""
+
+
+class Seen(Enum):
+    """What members before us had to do with a record, as far as they noted."""
+
+    NEW = auto()
+    OPEN = auto()
+    DONE = auto()
 
 
 class Positions:
@@ -22,14 +31,18 @@ class Positions:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._until, self._left = _read_note(note)
 
-    def read(self, offset: int, time_ms: int) -> bool:
-        """A record was read; False when a member before us has handled it."""
+    def read(self, offset: int, time_ms: int) -> Seen:
+        """A record was read, and is open unless a member before us has handled it."""
         self.position = offset + 1
-        if offset < self._until and offset not in self._left:
-            return False
-        self._left.discard(offset)
+        if offset >= self._until:
+            seen = Seen.NEW
+        elif offset in self._left:
+            self._left.remove(offset)
+            seen = Seen.OPEN
+        else:
+            return Seen.DONE
         self._open[offset] = time_ms
-        return True
+        return seen
 
     def done(self, offset: int) -> bool:
         """Whether the record was open."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from seamline.events.brokers.kafka.cluster import client_log, code, reason
-from seamline.events.errors import BrokerError
-from seamline.kernel.signal import log
-
-_log = log.get(__name__)
+from seamline.events.errors import BrokerError, EventTooLargeError
 
 _POLL_S = 0.2
+_MESSAGE_BYTES_MAX = 1_000_000
+"""What librdkafka takes unless the url says otherwise."""
+_OVERHEAD_BYTES = 512
 _GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001  # their public names
 _FULL_PAUSE_S = 0.005
 
@@ -29,6 +29,11 @@ class Outgoing(NamedTuple):
     headers: list[tuple[str, bytes]]
     time_ms: int
 
+    def size(self) -> int:
+        """Not less than what it has on the wire."""
+        headers = sum(len(name) + len(value) + 10 for name, value in self.headers)
+        return _OVERHEAD_BYTES + len(self.key or b"") + len(self.value) + headers
+
 
 class KafkaProducer:
     """Sends in order, and is spent after its first failure: what is still in its queue is given up.
@@ -40,7 +45,9 @@ class KafkaProducer:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.spent = False
+        self._bytes_max = int(settings.get("message.max.bytes", _MESSAGE_BYTES_MAX))
         self._fatal = ""
+        self._away = False
         self._client = Producer(
             {
                 "linger.ms": 0,
@@ -57,8 +64,17 @@ class KafkaProducer:
         self._thread = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
         self._thread.start()
 
-    async def send(self, topic: str, messages: Iterable[Outgoing], timeout_s: float) -> None:
-        """Returns when all are acknowledged. Raises BrokerError, after which the producer is spent."""
+    async def send(self, topic: str, messages: Sequence[Outgoing], timeout_s: float) -> None:
+        """Returns when all are acknowledged. Raises BrokerError, after which the producer is spent, and
+        EventTooLargeError, before which nothing is sent."""
+        for message in messages:
+            if message.size() > self._bytes_max:
+                raise EventTooLargeError(
+                    f"an event for {topic!r} has {len(message.value)} bytes; with its headers that is over "
+                    f"{self._bytes_max}",
+                    "Raise max.message.bytes of the topic and ?message.max.bytes in [events] broker, or publish a "
+                    "reference to where the data is.",
+                )
         batch = _Batch(asyncio.get_running_loop())
         try:
             async with asyncio.timeout(timeout_s):
@@ -71,18 +87,23 @@ class KafkaProducer:
         except TimeoutError:
             self.abandon()
             raise BrokerError(
-                f"Kafka has not acknowledged {batch.waiting} records for {topic!r} within {timeout_s:g} s",
+                f"Kafka has not acknowledged {batch.sent} records for {topic!r} within {timeout_s:g} s",
                 "Look at the brokers and at min.insync.replicas. The records stay where they are and are sent again.",
             ) from None
         except KafkaException as error:
             self.abandon()
+            if self._away:
+                raise BrokerError(
+                    f"Kafka does not answer: {batch.sent} records for {topic!r} are not acknowledged",
+                    "Start it, or correct [events] broker. The records stay where they are and are sent again.",
+                ) from None
             if code(error) in _GIVEN_UP:
                 raise BrokerError(
                     f"records for {topic!r} were given up after a failure before them", "They are sent again."
                 ) from None
             raise BrokerError(
                 f"Kafka refuses a record for {topic!r}: {self._fatal or reason(error)}",
-                "Where it is too large, raise max.message.bytes of the topic and message.max.bytes in the url.",
+                "Look at the topic's max.message.bytes and its ACLs. The records are kept and sent again.",
             ) from None
 
     async def _produce(self, topic: str, message: Outgoing, delivered: Callable[[Any, Message], None]) -> None:
@@ -105,17 +126,25 @@ class KafkaProducer:
 
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._client.poll(_POLL_S)
+            self._poll_once()
         self._client.purge()
         while len(self._client):
+            self._poll_once()
+
+    def _poll_once(self) -> None:
+        try:
             self._client.poll(_POLL_S)
+        except KafkaException as error:  # a fatal one, which every poll repeats until the client is gone
+            self._fatal = self._fatal or reason(error)
+            self.abandon()
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error.str()
-            self.spent = True
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # its public name
-            _log.warning("no broker of Kafka answers; records wait until one does")
+            self.abandon()
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and len(self._client):  # noqa: SLF001  # its public name
+            self._away = True
+            self.abandon()
 
     def abandon(self) -> None:
         """Give up what is still in the queue: its senders hear of it."""
@@ -132,7 +161,8 @@ class _Batch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
-        self.waiting = 1  # until it is complete
+        self.sent = 0
+        self._waiting = 1  # until it is complete
         self._loop = loop
         self._lock = threading.Lock()
         self._error: KafkaError | None = None
@@ -140,7 +170,8 @@ class _Batch:
     def delivered(self) -> Callable[[Any, Message], None]:
         """One more to wait for."""
         with self._lock:
-            self.waiting += 1
+            self.sent += 1
+            self._waiting += 1
         return self._one
 
     def complete(self) -> None:
@@ -152,9 +183,9 @@ class _Batch:
 
     def _count(self, error: KafkaError | None) -> None:
         with self._lock:
-            self.waiting -= 1
+            self._waiting -= 1
             self._error = self._error or error
-            ended = not self.waiting
+            ended = not self._waiting
         if ended and not self._loop.is_closed():  # a loop that is closed has nobody who waits
             self._loop.call_soon_threadsafe(self._end)
 

@@ -33,7 +33,7 @@ def move_group(settings: Mapping[str, Any], group: str, topic: str, offsets: Map
     try:
         client.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
         deadline = time.monotonic() + _ALONE_S
-        while held != offsets.keys():
+        while held != set(offsets):
             client.poll(_POLL_S)
             if time.monotonic() > deadline:
                 raise BrokerError(

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from seamline.events.brokers.kafka.cluster import REQUEST_TIMEOUT_S, Cluster, client_log, reason
-from seamline.events.brokers.kafka.positions import Positions
+from seamline.events.brokers.kafka.positions import Positions, Seen
 from seamline.events.cloudevents import from_kafka
 from seamline.events.errors import BrokerError, CloudEventError, EventsError
 from seamline.events.transport import Delivery, Lag
@@ -23,13 +23,18 @@ from seamline.module.module import Start
 
 _log = log.get(__name__)
 
-_POLL_S = 0.1
+_POLL_S = 0.05
+"""Also how long an acknowledgement waits for its commit where nothing comes."""
 _PAUSED_POLL_S = 0.02
+_FULL_S = 1.0
+"""For how long the client's own queue may wait before it is told to stop."""
 _READY_MAX = 2_000
 _HELD_MAX = 20_000
 """Of records that are not due; beyond it the topic waits for them."""
 _FINISH_S = 3.0
 """For how long a partition that is taken from us waits for what is being handled."""
+_LAST_COMMITS = 3
+"""Attempts at the commit of a partition that goes: no later one makes up for it."""
 _REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
@@ -48,8 +53,9 @@ def member_settings(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 
 class KafkaSubscription:
-    """Between the client's thread, which polls and is told of rebalances, and the loop, which fetches and acknowledges,
-    stands ``_lock``. The thread never waits for the loop, except for what is being handled in a partition that goes.
+    """Between the client's thread, which polls, commits and is told of rebalances, and the loop, which fetches and
+    acknowledges, stands ``_lock``. Only the thread calls the client, and never with the lock: a call waits for the
+    client's callbacks, which take it.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class KafkaSubscription:
         self._module, self._topic, self._group = module, topic, group
         self._types, self._partitions = types, range(partitions)
         self._start: Start = start
-        self._client = Consumer(member_settings(settings, group) | {"on_commit": self._commit_ended})
+        self._client = Consumer(
+            member_settings(settings, group) | {"on_commit": self._commit_ended, "error_cb": self._heard}
+        )
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -82,6 +90,7 @@ class KafkaSubscription:
         self._committing = False
         self._arrived = asyncio.Event()
         self._refusal: BrokerError | None = None
+        self._passing = False
         self._closing = False
         self._paused = False
         self._thread = threading.Thread(target=self._run, name=f"kafka {group}", daemon=True)
@@ -132,9 +141,12 @@ class KafkaSubscription:
             for delivery in found:
                 self._handed[delivery.partition].add(int(delivery.offset))
             self._done(expired)
-            self._changed.notify()
-            if not found and self._refusal is not None:
-                raise self._refusal
+            self._changed.notify_all()
+            refusal = self._refusal
+            if not found and refusal is not None:
+                if self._passing:
+                    self._refusal = None
+                raise refusal
         return found
 
     @staticmethod
@@ -152,7 +164,7 @@ class KafkaSubscription:
     async def close(self) -> None:
         with self._lock:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -171,21 +183,7 @@ class KafkaSubscription:
             self._handed[delivery.partition].discard(offset)
             if positions.done(offset):
                 self._dirty.add(delivery.partition)
-        self._changed.notify()
-        self._commit()
-
-    def _commit(self) -> None:
-        """One commit is under way at a time, so that many acknowledgements share the next."""
-        if self._committing or not self._dirty:
-            return
-        self._committing = True
-        try:
-            self._client.commit(offsets=self._places(self._dirty), asynchronous=True)
-        except (KafkaException, RuntimeError) as error:
-            self._committing = False
-            _log.warning("%s: cannot commit, later acknowledgements will: %s", self._group, reason(error))
-        else:
-            self._dirty.clear()
+        self._changed.notify_all()
 
     def _places(self, partitions: set[int]) -> list[TopicPartition]:
         return [
@@ -209,10 +207,12 @@ class KafkaSubscription:
 
     def _poll_once(self) -> None:
         with self._changed:
-            self._changed.wait_for(self._has_room, timeout=1.0)
-            has_room = self._has_room()
-        if not has_room:
+            self._changed.wait_for(lambda: self._has_room() or self._dirty, timeout=_FULL_S)
+            full = not self._has_room() and not self._dirty
+        self._commit()
+        if full:
             self._keep_alive()
+        if not self._has_room():
             return
         taken: list[Delivery] = []
         message = self._poll(_POLL_S)
@@ -237,6 +237,7 @@ class KafkaSubscription:
         """A member that does not poll is thought dead: poll, but let nothing come."""
         self._paused = True
         while True:
+            self._commit()
             self._client.pause(self._client.assignment())
             message = self._poll(_PAUSED_POLL_S)
             if message is not None and (delivery := self._read(message)) is not None:
@@ -261,6 +262,7 @@ class KafkaSubscription:
                 else:
                     self._ready.append(delivery)
             self._refusal = None
+            self._changed.notify_all()
         self._wake()
 
     def _wake(self) -> None:
@@ -282,24 +284,32 @@ class KafkaSubscription:
             record = None
         with self._lock:
             positions = self._owned.get(partition)
-            if positions is None or not positions.read(offset, record.time_ms if record else 0):
+            if positions is None:
+                return None
+            seen = positions.read(offset, record.time_ms if record else 0)
+            if seen is Seen.DONE:
                 return None
             if record is None or record.type not in self._types:
                 positions.done(offset)
                 self._dirty.add(partition)
-                self._commit()
                 return None
-        return Delivery(record, self._module, partition, str(offset))
+        return Delivery(record, self._module, partition, str(offset), redelivered=seen is Seen.OPEN)
 
     def _heard(self, error: KafkaError) -> None:
         if error.code() in _REFUSED or error.fatal():
             self._refuse(f"Kafka refuses {self._group!r} the topic {self._topic!r}: {error.str()}")
-        elif error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # the client tries again and again
-            _log.warning("%s: %s", self._group, error.str())
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # its public name
+            # Told once each time: the client goes on trying, and nothing says so when it succeeds.
+            self._tell(BrokerError("Kafka does not answer", "Start it. It is tried again by itself."), passing=True)
+        else:
+            _log.info("%s: %s", self._group, error.str())  # the client mends it
 
     def _refuse(self, fact: str) -> None:
+        self._tell(BrokerError(fact, "Grant READ on the topic and on the group, or look at the log."), passing=False)
+
+    def _tell(self, error: BrokerError, *, passing: bool) -> None:
         with self._lock:
-            self._refusal = BrokerError(fact, "Grant READ on the topic and on the group, or look at the log.")
+            self._refusal, self._passing = error, passing
         self._wake()
 
     def _assigned(self, client: Consumer, places: list[TopicPartition]) -> None:
@@ -358,15 +368,33 @@ class KafkaSubscription:
                 self._handed.pop(partition, None)
                 self._dirty.discard(partition)
 
+    def _commit(self) -> None:
+        """One commit is under way at a time, so that many acknowledgements share the next."""
+        with self._lock:
+            if self._committing or not self._dirty:
+                return
+            places = self._places(self._dirty)
+            self._dirty.clear()
+            self._committing = bool(places)
+        if not places:
+            return
+        try:
+            self._client.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            self._commit_ended(error.args[0], places)
+
     def _commit_now(self, partitions: set[int]) -> None:
         with self._lock:
             places = self._places(partitions)
         if not places:
             return
-        try:
-            self._client.commit(offsets=places, asynchronous=False)
-        except KafkaException as error:
-            _log.warning("%s: what was handled last is handed out again: %s", self._group, reason(error))
+        for attempts_left in reversed(range(_LAST_COMMITS)):
+            try:
+                self._client.commit(offsets=places, asynchronous=False)
+                return
+            except KafkaException as error:
+                if not attempts_left:
+                    _log.warning("%s: what was handled last is handed out again: %s", self._group, reason(error))
 
     def _commit_ended(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         with self._lock:
@@ -374,8 +402,6 @@ class KafkaSubscription:
             if error is not None and not self._closing:
                 _log.warning("%s: a commit failed and is repeated with the next: %s", self._group, error.str())
                 self._dirty |= {place.partition for place in places} & self._owned.keys()
-            else:
-                self._commit()
 
     # On any thread that may wait.
 
@@ -392,9 +418,15 @@ class KafkaSubscription:
                 asynchronous=False,
             )
 
+    def _sees(self, partition: int, end: int) -> bool:
+        positions = self._owned.get(partition)
+        return positions is None or bool(positions.open) or positions.position >= end
+
     def _lag(self) -> Lag:
         ends = self._cluster.ends(self._topic, self._partitions)
-        with self._lock:
+        with self._changed:
+            # What is there and not read yet is about to be: then its age is known.
+            self._changed.wait_for(lambda: all(self._sees(*end) for end in ends.items()), timeout=_POLL_S * 4)
             own = {partition: (positions.position, positions.open) for partition, positions in self._owned.items()}
             oldest_ms = min((p.oldest_ms for p in self._owned.values() if p.open), default=0)
         others = self._cluster.committed(self._group, self._topic, ends.keys() - own.keys())

@@ -14,7 +14,7 @@ from seamline.events.brokers.kafka.producer import KafkaProducer, Outgoing
 from seamline.events.brokers.kafka.seeking import move_group
 from seamline.events.brokers.kafka.subscription import KafkaSubscription
 from seamline.events.cloudevents import to_kafka
-from seamline.events.errors import BrokerUrlError
+from seamline.events.errors import BrokerUrlError, UnknownGroupError
 from seamline.events.record import Record, partition_of
 from seamline.events.transport import Promises
 from seamline.kernel.clock import Clock
@@ -94,8 +94,14 @@ class KafkaTransport:
     async def seek(self, topic: str, group: str, start: Start) -> None:
         name = await self._ensure(topic)
         partitions = range(self._settings.partitions)
+        id_ = f"{self._app}.{group}"
+        if not await asyncio.to_thread(self._cluster.committed, id_, name, partitions):
+            raise UnknownGroupError(
+                f"no group {group!r} has ever read {topic!r}",
+                "Groups are named <module>.<group>; `seamline events` lists them.",
+            )
         offsets = await asyncio.to_thread(self._cluster.offsets_at, name, partitions, start)
-        await asyncio.to_thread(move_group, self._consuming, f"{self._app}.{group}", name, offsets)
+        await asyncio.to_thread(move_group, self._consuming, id_, name, offsets)
 
     async def close(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, []
