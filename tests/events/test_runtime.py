@@ -1,0 +1,128 @@
+"""A process as a whole: on both stores, idle, and at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from seamline.events.errors import BrokerUrlError
+from seamline.events.tables import inbox
+from seamline.kernel.store import Database
+from seamline.module import Module
+from tests.events.shop import Process, Sold, running, shop, until, write
+
+
+def books(broken: list[int]) -> Module:
+    module = Module("books")
+
+    @module.on(Sold, attempts=2, backoff_s=0.001)
+    async def enter(event: Sold, db: Database) -> None:
+        await write(db, event.sku, event.number)
+        if event.number in broken:
+            raise ValueError("cannot enter this")
+
+    return module
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: Any) -> Callable[[str], str]:
+    """Where modules keep their data in a database made for the test."""
+    admin = create_async_engine(postgres_server.url(), isolation_level="AUTOCOMMIT")
+    async with admin.connect() as connection:
+        await connection.execute(text("DROP DATABASE IF EXISTS runtime_events WITH (FORCE)"))
+        await connection.execute(text("CREATE DATABASE runtime_events"))
+    await admin.dispose()
+    return lambda _: postgres_server.url("runtime_events")
+
+
+@pytest.mark.needs_server
+async def test_on_postgresql_it_is_the_same(tmp_path: Path, postgres_url: Callable[[str], str]):
+    """Order, effects once, rolled back publishing, dead letters, retry, two processes, replay, inbox."""
+    broken = [7]
+    async with (
+        running(tmp_path, shop(), books(broken), url=postgres_url) as first,
+        running(tmp_path, shop(), books(broken), url=postgres_url) as second,
+    ):
+        with pytest.raises(ZeroDivisionError):
+            async with first.databases["shop"].transaction():
+                await first.events.publish(Sold(sku="never", number=0))
+                raise ZeroDivisionError
+        async with second.databases["shop"].transaction():
+            await second.events.publish_all([Sold(sku=f"sku{n % 8}", number=n) for n in range(200)])
+        await until(lambda: first.count_is(199))
+        rows = await first.rows()
+        for key in range(8):
+            numbers = [number for sku, number in rows if sku == f"sku{key}"]
+            assert numbers == [n for n in range(key, 200, 8) if n != 7]
+        (letter,) = await first.runtime.admin("dead list", {"module": "books"})
+        broken.clear()
+        answer = await second.runtime.admin("dead retry", {"module": "books", "number": letter["number"]})
+        assert answer == [{"number": letter["number"], "done": True, "reason": ""}]
+        assert await first.count() == 200
+        await until(lambda: first.count_is(0, inbox))
+        await first.runtime.admin("replay", {"module": "books", "group": "enter", "start": "latest"})
+        await second.events.publish(Sold(sku="mug", number=200))
+        await until(lambda: first.count_is(201))
+
+
+async def test_an_idle_process_does_next_to_nothing(tmp_path: Path):
+    """Its consumers wait; what looks around does so a few times a second for the whole module, whatever it hosts."""
+    listeners = Module("books")
+    for number in range(20):
+
+        @listeners.on(Sold, group=f"group{number}")
+        async def hear(event: Sold) -> None: ...
+
+    async with running(tmp_path, shop(), listeners) as process:
+        await until(process.joined)
+        await asyncio.sleep(0.3)
+        file: Any = process.databases["books"]._file  # pyright: ignore[reportPrivateUsage]
+        before = file.writer.commits
+        steps = await _steps_within(1.0)
+        assert file.writer.commits - before <= 2  # heartbeats
+        assert steps < 200
+
+
+async def _steps_within(seconds: float) -> int:
+    """How many callbacks the event loop runs meanwhile."""
+    loop = asyncio.get_running_loop()
+    count = 0
+    run = asyncio.Handle._run  # pyright: ignore[reportPrivateUsage]
+
+    def counted(handle: asyncio.Handle) -> None:
+        nonlocal count
+        count += 1
+        run(handle)
+
+    asyncio.Handle._run = counted  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    try:
+        done = loop.create_future()
+        loop.call_later(seconds, done.set_result, None)
+        await done
+    finally:
+        asyncio.Handle._run = run  # pyright: ignore[reportPrivateUsage]
+    return count
+
+
+async def test_a_stopped_process_leaves_nothing_running(tmp_path: Path):
+    """Also if it was stopped before it had begun, or twice."""
+    before = asyncio.all_tasks()
+    process = Process(tmp_path, [shop(), books([])])
+    await process.start()
+    await process.events.publish_all([Sold(sku="mug", number=n) for n in range(100)])
+    await until(lambda: process.handled() > 5)
+    await process.stop()
+    assert asyncio.all_tasks() == before
+    await Process(tmp_path, [shop()]).stop()
+
+
+def test_a_broker_that_cannot_be_is_refused_at_once(tmp_path: Path):
+    """Before anything is opened."""
+    with pytest.raises(BrokerUrlError):
+        Process(tmp_path, [shop()], broker="pigeon://loft")
