@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,6 +26,8 @@ class PostgresqlServer:
     port: int
     user: str
     password: str
+    restart: Callable[[], None]
+    """Ends it at once, as a crash would, and starts it again on the same port and data."""
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+asyncpg://{self.user}:{self.password}@{self.host}:{self.port}/{database}"
@@ -37,7 +40,7 @@ def postgres_server() -> Generator[PostgresqlServer]:
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(mkdtemp(prefix="seamline-pg-"))
-    server = None
+    server: subprocess.Popen[bytes] | None = None
     try:
         _own(folder)
         password = folder / "password"
@@ -48,20 +51,33 @@ def postgres_server() -> Generator[PostgresqlServer]:
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
         port = _free_port()
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                _as_postgres(
-                    binaries / "postgres", "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder,
-                    "-c", "fsync=off", "-c", "max_connections=200",
-                ),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        _await_ready(server, binaries, port, folder / "log")
-        yield PostgresqlServer("127.0.0.1", port, "admin", "tests-only")
+        server = _start(binaries, folder, port)
+
+        def restart() -> None:
+            nonlocal server
+            assert server is not None
+            server.send_signal(signal.SIGQUIT)
+            server.wait(START_TIMEOUT_S)
+            server = _start(binaries, folder, port)
+
+        yield PostgresqlServer("127.0.0.1", port, "admin", "tests-only", restart)
     finally:
         if server is not None:
             _stop(server)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(binaries: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("ab") as log:
+        server = subprocess.Popen(
+            _as_postgres(
+                binaries / "postgres", "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder,
+                "-c", "fsync=off", "-c", "max_connections=200",
+            ),
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    _await_ready(server, binaries, port, folder / "log")
+    return server
 
 
 def _postgresql_binaries() -> Path | None:
