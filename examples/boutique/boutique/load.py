@@ -91,7 +91,10 @@ async def checkout(shopper: Shopper) -> None:
         "card_year": "2034",
         "card_code": "123",
     }
-    _shows(await shopper.post("/checkout", form), b"Thank you, Sam Shopper", b"HS-")
+    placed = await shopper.post("/checkout", form)
+    # A very full bag is looked at by a human first, and has no parcel yet.
+    parcel = () if b"We look at your order" in placed.body else (b"HS-",)
+    _shows(placed, b"Thank you, Sam Shopper", *parcel)
 
 
 def _hidden(body: bytes, name: bytes) -> str:

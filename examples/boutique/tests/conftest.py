@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 APP = Path(__file__).resolve().parents[1]
 if str(APP) not in sys.path:
     sys.path.insert(0, str(APP))
+
+
+def _fixtures_of_the_project() -> Any:
+    """The real servers of the project's own tests, by path: two folders are called ``tests``."""
+    spec = importlib.util.spec_from_file_location("servers_of_the_project", APP.parents[1] / "tests" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+postgres_server = _fixtures_of_the_project().postgres_server
 
 
 @pytest.fixture(scope="session", autouse=True)

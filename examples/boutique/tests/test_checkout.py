@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from boutique.cart import Cart, CartContents, CartLine
-from boutique.catalog.module import CatalogService
-from boutique.checkout import CardDeclined, CartChanged, CartEmpty, DeclineReason, Order, OrderUnfinished, Purchase
-from boutique.checkout.module import CheckoutService
-from boutique.checkout.tables import metadata
-from boutique.currency.module import CurrencyService
-from boutique.emails import Emails, Letter
+from boutique.checkout import CardDeclined, CartChanged, CartEmpty, Checkout, Order, OrderStatus, Purchase
 from boutique.money import Money
-from boutique.payments import Card, CardBrand, CardToken, Charge, Payments
+from boutique.payments import Card, CardBrand, CardToken, Charge, DeclineReason, Payments
 from boutique.people import Address
-from boutique.shipping import Shipping
 
-from seamline import Database, Unavailable
-from seamline.kernel.clock import ManualClock
-from seamline.kernel.store import sqlite_url
+from seamline.testing.app import TopologyApp
 
+pytestmark = pytest.mark.seamline(topologies=["local"], fresh=True)
 GOOD = Card("5555 5555 5555 4444", 12, 2034, "321")
 BAD = replace(GOOD, year=2020)
 PURCHASE = Purchase(
@@ -53,12 +45,20 @@ class _Cart(_Interrupted, Cart):
         await self.interrupt()
         return self.held
 
-    async def put_back(self, shopper: str, lines: tuple[CartLine, ...]) -> None:
+    async def add(self, shopper: str, product_id: str, quantity: int) -> CartContents:
         raise NotImplementedError
 
-    async def empty(self, shopper: str, version: int | None = None) -> None:
-        if version == self.held.version:
-            self.held = CartContents(self.held.version + 1, ())
+    async def set_quantity(self, shopper: str, product_id: str, quantity: int) -> CartContents:
+        raise NotImplementedError
+
+    async def put_back(self, shopper: str, version: int, lines: tuple[CartLine, ...]) -> None:
+        raise NotImplementedError
+
+    async def empty(self, shopper: str, version: int | None = None) -> int:
+        if version != self.held.version:
+            return 0
+        self.held = CartContents(self.held.version + 1, ())
+        return self.held.version
 
 
 class _Payments(_Interrupted, Payments):
@@ -76,81 +76,60 @@ class _Payments(_Interrupted, Payments):
         made = Charge(f"charge of {order_id}", order_id, amount, CardBrand.MASTERCARD, "4444")
         return self.charges.setdefault(order_id, made)
 
-
-class _Emails(Emails):
-    async def confirm_order(self, order: Order) -> None: ...
-
-    async def letter(self, order_id: str) -> Letter:
+    async def refund(self, charge_id: str) -> None:
         raise NotImplementedError
 
 
-class Till:
-    """A checkout service with its own database and neighbours that can be interrupted."""
-
-    def __init__(self, db: Database, shipping: Shipping) -> None:
-        self.cart, self.payments = _Cart(), _Payments()
-        self.checkout = CheckoutService(
-            db,
-            ManualClock(),
-            self.cart,
-            CatalogService(),
-            CurrencyService(),
-            self.payments,
-            shipping,
-            _Emails(),
-        )
-
-
-@pytest.fixture
-async def till(tmp_path: Path, shipping: Shipping) -> AsyncIterator[Till]:
-    async with Database(sqlite_url(tmp_path, "checkout"), "checkout", metadata) as db:
-        await db.run_sync(metadata.create_all)
-        yield Till(db, shipping)
-
-
-async def test_an_attempt_overtaken_by_itself_is_told_the_same_order(till: Till):
+async def test_an_attempt_overtaken_by_itself_is_told_the_same_order(topology_app: TopologyApp):
     """The cart is read after the twin has finished and emptied it; that is the twin's order, not a changed cart."""
-    twin: list[Order] = []
+    checkout, twin = topology_app.stub(Checkout), list[Order]()
+    with topology_app.fake(Cart, _Cart()) as cart, topology_app.fake(Payments, _Payments()) as payments:
 
-    async def overtake() -> None:
-        twin.append(await till.checkout.place("key", PURCHASE))
+        async def overtake() -> None:
+            twin.append(await checkout.place("key", PURCHASE))
 
-    till.cart.meanwhile = overtake
-    assert await till.checkout.place("key", PURCHASE) == twin[0]
-    assert len(till.payments.charges) == 1
-
-
-async def test_an_attempt_is_kept_though_its_twins_card_was_declined(till: Till):
-    """While the good card is charged the twin with the bad one is declined; the paid order must not be forgotten."""
-
-    async def declined_twin() -> None:
-        with pytest.raises(CardDeclined):
-            await till.checkout.place("key", replace(PURCHASE, card=BAD))
-
-    till.payments.meanwhile = declined_twin
-    placed = await till.checkout.place("key", PURCHASE)
-    assert await till.checkout.order(placed.id) == placed
-    assert await till.checkout.place("key", PURCHASE) == placed
+        cart.meanwhile = overtake
+        assert await checkout.place("key", PURCHASE) == twin[0]
+        assert len(payments.charges) == 1
 
 
-async def test_another_attempt_with_an_old_cart_is_refused(till: Till):
+@pytest.mark.parametrize(("first", "second"), [(GOOD, BAD), (BAD, GOOD)])
+async def test_twins_with_two_cards_are_one_attempt(topology_app: TopologyApp, first: Card, second: Card):
+    """While one card is charged the same attempt comes with another: both hear what became of the first."""
+    checkout = topology_app.stub(Checkout)
+
+    async def outcome(card: Card) -> Order | CardDeclined:
+        try:
+            return await checkout.place("key", replace(PURCHASE, card=card))
+        except CardDeclined as declined:
+            return declined
+
+    with topology_app.fake(Cart, _Cart()), topology_app.fake(Payments, _Payments()) as payments:
+        begun = list[Awaitable[Order | CardDeclined]]()
+
+        async def twin() -> None:
+            begun.append(outcome(second))
+
+        payments.meanwhile = twin
+        told = await outcome(first)
+        assert isinstance(told, Order) == (first == GOOD)
+        # A declined attempt is over, and the next begins anew; a placed one is the order for ever.
+        again = await begun[0]
+        assert isinstance(again, Order)
+        if first == GOOD:
+            assert again == told
+        assert await checkout.order(again.id) == again
+        assert again.status is OrderStatus.PLACED
+        assert len(payments.charges) == 1
+
+
+async def test_another_attempt_with_an_old_cart_is_refused(topology_app: TopologyApp):
     """A different key is a different order, and the cart that it saw is gone."""
-    await till.checkout.place("key", PURCHASE)
-    with pytest.raises(CartChanged):
-        await till.checkout.place("other", PURCHASE)
-    with pytest.raises(CartEmpty):
-        await till.checkout.place("other", replace(PURCHASE, cart_version=2))
-
-
-async def test_an_interrupted_attempt_says_so_and_can_be_sent_again(till: Till):
-    """What a neighbour's silence leaves behind is named, and the same key finishes it at the same price."""
-
-    async def silence() -> None:
-        raise Unavailable("payments is gone")
-
-    till.payments.meanwhile = silence
-    with pytest.raises(OrderUnfinished) as caught:
-        await till.checkout.place("key", PURCHASE)
-    placed = await till.checkout.place("key", PURCHASE)
-    assert placed.id == caught.value.order_id
-    assert placed.total == Money("EUR", Decimal("243.50"))
+    checkout = topology_app.stub(Checkout)
+    with topology_app.fake(Cart, _Cart()), topology_app.fake(Payments, _Payments()):
+        placed = await checkout.place("key", PURCHASE)
+        assert placed.total == Money("EUR", Decimal("243.50"))
+        with pytest.raises(CartChanged):
+            await checkout.place("other", PURCHASE)
+        with pytest.raises(CartEmpty):
+            await checkout.place("other", replace(PURCHASE, cart_version=2))

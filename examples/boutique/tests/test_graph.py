@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from seamline.mesh.policy import EVENTS
 from seamline.run.application import Application
 from seamline.testing.transcript import compare_with_golden
 
@@ -30,18 +31,43 @@ def permitted(application: Application) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_the_graph_is_the_one_checked_in(permitted: list[tuple[str, str, str]], request: pytest.FixtureRequest):
-    """`graph.txt` holds each permitted call; write it anew with `pytest --update-golden` and read the diff."""
-    lines = "".join(f"{caller} -> {contract}.{method}\n" for caller, contract, method in permitted)
+@pytest.fixture(scope="module")
+def heard(application: Application) -> list[tuple[str, str]]:
+    """Every (listener, teller) whose events the policy lets it read."""
+    policy = application.policy()
+    return [
+        (listener, teller)
+        for listener in sorted((*application.modules, "gateway"))
+        for teller in sorted(application.modules)
+        if listener != teller and policy.allows(listener, teller, "", EVENTS)
+    ]
+
+
+def test_the_graph_is_the_one_checked_in(
+    permitted: list[tuple[str, str, str]], heard: list[tuple[str, str]], request: pytest.FixtureRequest
+):
+    """`graph.txt` holds each permitted call, and who may hear whom; write it anew with `pytest --update-golden`."""
+    calls = "".join(f"{caller} -> {contract}.{method}\n" for caller, contract, method in permitted)
+    events = "".join(f"{teller} ~> {listener}\n" for listener, teller in heard)
     update = bool(request.config.getoption("--update-golden"))
     assert (APP / "graph.txt").exists() or update
-    compare_with_golden(lines.encode(), APP / "graph.txt", "policy", update=update)
+    compare_with_golden(f"{calls}\n{events}".encode(), APP / "graph.txt", "policy", update=update)
 
 
 def test_what_is_wired_is_permitted_and_nothing_else(application: Application, permitted: list[tuple[str, str, str]]):
     """Least privilege: no permit for a contract that a module does not ask for, and none missing."""
-    wired = {(caller, contract) for caller, contract, _ in application.graph()}
+    wired = {(caller, contract) for caller, contract, callee in application.graph() if caller != callee}
     assert {(caller, contract) for caller, contract, _ in permitted} == wired
+
+
+def test_whose_events_are_handled_may_be_read_and_no_others(application: Application, heard: list[tuple[str, str]]):
+    """The same for events."""
+    handled = {
+        (module.name, application.events[handler.event])
+        for module in application.modules.values()
+        for handler in module.event_handlers
+    }
+    assert set(heard) == {(listener, teller) for listener, teller in handled if listener != teller}
 
 
 def test_the_application_is_sound(application: Application):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from boutique.catalog.shelf import SHELF
-from boutique.inventory import OutOfStock, Pieces, ReservationClosed, StockLevel, TooFewToWriteOff
+from boutique.inventory import OutOfStock, Pieces, ReservationClosed, StockLevel, StockLow, TooFewToWriteOff
 from boutique.inventory.module import InventoryService
 from boutique.inventory.tables import metadata, stock
 from hypothesis import given, settings
@@ -16,11 +16,22 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from seamline import Database
+from seamline import Database, Event, Events
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import prepare, sqlite_url
 
 MIGRATIONS = Path(__file__).parents[1] / "boutique/inventory/migrations"
+
+
+class Told(Events):
+    """What was published."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def publish(self, event: Event, **_: object) -> str:
+        self.events.append(event)
+        return ""
 
 
 @pytest.fixture
@@ -31,8 +42,13 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def inventory(db: Database) -> InventoryService:
-    service = InventoryService(db, ManualClock())
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+async def inventory(db: Database, told: Told) -> InventoryService:
+    service = InventoryService(db, told, ManualClock())
     await service.restock("first", "lamp", 5)
     await service.restock("second", "mug", 3)
     return service
@@ -90,6 +106,16 @@ async def test_a_reservation_that_comes_after_its_release_is_refused(inventory: 
     assert await lamp(inventory) == StockLevel("lamp", 5, 0, 0)
 
 
+async def test_low_stock_is_told_when_it_becomes_low(inventory: InventoryService, told: Told):
+    """Once, by the order that brought it below the mark; not by those after it."""
+    await inventory.restock("third", "lamp", 10)
+    for number, quantity in enumerate((4, 2, 1)):
+        await inventory.reserve(f"order-{number}", (Pieces("lamp", quantity),))
+    assert [(type(event), event) for event in told.events] == [
+        (StockLow, StockLow(product_id="lamp", left=9, at=ManualClock().now()))
+    ]
+
+
 async def test_a_delivery_is_booked_once_and_a_stocktaking_takes_only_what_is_free(inventory: InventoryService):
     await inventory.reserve("order", (Pieces("lamp", 3),))
     assert (await inventory.restock("first", "lamp", 5)).free == 2
@@ -118,7 +144,7 @@ async def test_whatever_happens_it_adds_up(tmp_path_factory: pytest.TempPathFact
     """After any sequence, what is put aside is the sum of the orders that hold something."""
     async with Database(sqlite_url(tmp_path_factory.mktemp("stock"), "inventory"), "inventory", metadata) as db:
         await db.run_sync(metadata.create_all)
-        inventory = InventoryService(db, ManualClock())
+        inventory = InventoryService(db, Told(), ManualClock())
         await inventory.restock("first", "lamp", 6)
         held: dict[str, int] = {}
         closed: set[str] = set()
@@ -129,12 +155,13 @@ async def test_whatever_happens_it_adds_up(tmp_path_factory: pytest.TempPathFact
                 held.pop(order, None)
                 closed.add(order)
                 continue
+            fits = order in held or quantity <= 6 - sum(held.values())
             try:
                 await inventory.reserve(order, (Pieces("lamp", quantity),))
-            except OutOfStock as fault:
-                assert fault.left == 6 - sum(held.values()) < quantity
-            except ReservationClosed:
-                assert order in closed
+            except (OutOfStock, ReservationClosed) as fault:
+                refused = type(fault)
             else:
+                refused = None
                 held.setdefault(order, quantity)
+            assert refused == (ReservationClosed if order in closed else None if fits else OutOfStock)
         assert await lamp(inventory) == StockLevel("lamp", 6 - sum(held.values()), sum(held.values()), 0)

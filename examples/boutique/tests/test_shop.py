@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from boutique.ads import Ads
 from boutique.cart import QUANTITY_MAX, Cart, QuantityRefused
 from boutique.catalog import Catalog
-from boutique.checkout import CardDeclined, CartChanged, Checkout, Order, OrderNotFound, OrderUnfinished, Purchase
+from boutique.checkout import (
+    CardDeclined,
+    CartChanged,
+    Checkout,
+    Order,
+    OrderNotFound,
+    OrderReview,
+    OrderStatus,
+    OrderUnfinished,
+    Purchase,
+)
 from boutique.currency import Currency
-from boutique.emails import Emails
+from boutique.emails import Emails, Letter, LetterNotFound
 from boutique.frontend.forms import EXAMPLE
 from boutique.frontend.render import static_files
+from boutique.inventory import Inventory, Pieces
 from boutique.load import Answer, scenario
 from boutique.money import Money
 from boutique.payments import Card, CardBrand, CardToken, DeclineReason, Payments
@@ -33,6 +45,7 @@ from seamline.testing.transcript import Transcript
 _PLACE = re.compile(r'<p class="place">.*?</p>')
 CARD = Card("5555 5555 5555 4444", 12, 2034, "321")
 TOKEN = CardToken(CardBrand.MASTERCARD, "4444", 12, 2034)
+T = TypeVar("T")
 HOME = Address("Ada Example", "Lindenlaan 12", "9000", "Ghent", "BE")
 
 
@@ -53,6 +66,26 @@ async def bought(app: TopologyApp, shopper: str, currency: str = "EUR") -> Purch
     await cart.add(shopper, "wool-throw", 2)
     contents = await cart.add(shopper, "brass-pen", 1)
     return Purchase(shopper, contents.version, currency, "ada@example.com", HOME, CARD)
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool]) -> T:
+    """The first good answer; what follows from an event comes a moment after it."""
+    async with asyncio.timeout(20):
+        while not good(answer := await ask()):  # noqa: ASYNC110  # what is asked is in another process
+            await asyncio.sleep(0.01)
+    return answer
+
+
+async def letter_about(emails: Emails, order_id: str) -> Letter:
+    async def ask() -> Letter | None:
+        try:
+            return await emails.letter(order_id)
+        except LetterNotFound:
+            return None
+
+    found = await eventually(ask, lambda letter: letter is not None)
+    assert found is not None
+    return found
 
 
 async def test_a_visit(topology_app: TopologyApp, transcript: Transcript):
@@ -89,6 +122,7 @@ async def test_a_visit(topology_app: TopologyApp, transcript: Transcript):
     assert placed.header("location") == again.header("location") != "/cart"
     order = str(placed.header("location"))
     await get(order)
+    await eventually(lambda: http.get(f"{order}/letter"), lambda page: page.status == 200)
     await get(f"{order}/letter")
     for path in ("/cart", "/checkout", "/nowhere", "/product/zeppelin", "/order/zeppelin", "/order/zeppelin/letter"):
         await get(path)
@@ -100,7 +134,7 @@ async def test_every_contract(topology_app: TopologyApp, transcript: Transcript)
     app, call = topology_app, transcript.call
     catalog, currency, cart = app.stub(Catalog), app.stub(Currency), app.stub(Cart)
     payments, shipping, emails = app.stub(Payments), app.stub(Shipping), app.stub(Emails)
-    checkout = app.stub(Checkout)
+    checkout, inventory = app.stub(Checkout), app.stub(Inventory)
     await call("list", catalog.list_products())
     await call("product", catalog.product("bicycle-bell"))
     await call("no product", catalog.product("zeppelin"))
@@ -127,6 +161,7 @@ async def test_every_contract(topology_app: TopologyApp, transcript: Transcript)
     assert placed is not None
     await call("emptied", cart.contents("contract-shopper"))
     await call("order", checkout.order(placed.id))
+    await letter_about(emails, placed.id)
     await call("letter", emails.letter(placed.id))
     await call("empty", checkout.place("contract-2", replace(purchase, cart_version=purchase.cart_version + 1)))
     await call("no order", checkout.order("zeppelin"))
@@ -136,6 +171,20 @@ async def test_every_contract(topology_app: TopologyApp, transcript: Transcript)
     await call("refunded", payments.refund(charge.id))
     await call("refunded again", payments.refund(charge.id))
     await call("no charge", payments.refund("zeppelin"))
+    await call("not this card", payments.tokenise(replace(CARD, year=2020)))
+    await call("stock", inventory.restock("delivery", "hat", 3))
+    await call("stock again", inventory.restock("delivery", "hat", 3))
+    await call("levels", inventory.levels(("hat", "zeppelin")))
+    await call("reserved", inventory.reserve("hat-order", (Pieces("hat", 2),)))
+    await call("not enough", inventory.reserve("other-order", (Pieces("hat", 2),)))
+    await call("released", inventory.release("hat-order"))
+    await call("too late", inventory.reserve("hat-order", (Pieces("hat", 2),)))
+    await call("not there", inventory.restock("stocktaking", "hat", -4))
+    await call("called off", shipping.cancel("hat-order"))
+    await call("not sent", shipping.ship("hat-order", HOME, 2))
+    await call("nobody waits", app.stub(OrderReview).waiting())
+    await call("not in review", app.stub(OrderReview).decide(placed.id, True, "Bo", ""))
+    await call("no reminder", emails.reminder("contract-shopper", 1))
 
 
 @pytest.mark.parametrize(
@@ -186,15 +235,18 @@ async def test_pieces_added_at_once_all_arrive(topology_app: TopologyApp):
     assert await cart.contents("busy-shopper") == contents
 
 
-async def test_an_order_interrupted_after_payment_is_finished_not_paid_twice(topology_app: TopologyApp):
-    """Shipping does not answer after the card was charged; sent again, the order has the price first agreed."""
+async def test_an_order_interrupted_after_payment_goes_on_by_itself(topology_app: TopologyApp):
+    """Shipping does not answer after the card was charged; when it does again the order is finished as agreed."""
     checkout = topology_app.stub(Checkout)
     purchase = await bought(topology_app, "unlucky-shopper")
-    with topology_app.inject(Shipping.ship, error="unavailable"), pytest.raises(OrderUnfinished):
+    with topology_app.inject(Shipping.ship, error="unavailable"), pytest.raises(OrderUnfinished) as caught:
         await checkout.place("unlucky", purchase)
     # Meanwhile the shopper goes on; what was agreed and paid for is not touched by it.
     await topology_app.stub(Cart).add("unlucky-shopper", "bicycle-bell", 1)
+    topology_app.clock.advance(60)
     placed = await checkout.place("unlucky", purchase)
+    assert placed.id == caught.value.order_id
+    assert placed.status is OrderStatus.PLACED
     assert [(line.product_id, line.quantity) for line in placed.lines] == [("wool-throw", 2), ("brass-pen", 1)]
     charge = await topology_app.stub(Payments).charge(placed.id, Money("EUR", Decimal(1)), TOKEN)
     assert charge.amount == placed.total
@@ -202,11 +254,16 @@ async def test_an_order_interrupted_after_payment_is_finished_not_paid_twice(top
 
 
 async def test_a_letter_that_cannot_be_written_does_not_stop_an_order(topology_app: TopologyApp):
-    """A paid order stands without its confirmation."""
+    """A paid order stands without its confirmation, which is written as soon as that is possible."""
     purchase = await bought(topology_app, "quiet-shopper")
-    with topology_app.inject(Emails, error="unavailable"):
-        placed = await topology_app.stub(Checkout).place("quiet", purchase)
-    assert await topology_app.stub(Checkout).order(placed.id) == placed
+    checkout, emails = topology_app.stub(Checkout), topology_app.stub(Emails)
+    with topology_app.inject(Checkout.order, error="unavailable"):
+        placed = await checkout.place("quiet", purchase)
+        with pytest.raises(LetterNotFound):
+            await emails.letter(placed.id)
+    assert await checkout.order(placed.id) == placed
+    topology_app.clock.advance(60)
+    assert placed.tracking_id in (await letter_about(emails, placed.id)).text
 
 
 async def test_pages_do_without_what_they_can_do_without(topology_app: TopologyApp):
@@ -327,6 +384,7 @@ async def test_a_killed_module_loses_nothing_and_charges_once(topology_app: Topo
     with topology_app.inject(Shipping.ship, crash=True), pytest.raises(OrderUnfinished):
         await checkout.place("robust", purchase)
     topology_app.wait_ready()
+    topology_app.clock.advance(60)
     placed = await checkout.place("robust", purchase)
     for module in ("checkout", "payments", "cart"):
         topology_app.kill(module)

@@ -78,10 +78,14 @@ class Cart(Contract):
         ...
 
     @idempotent
-    async def empty(self, shopper: str, version: int | None = None) -> None:
-        """Take everything out; with ``version``, only if nothing changed since."""
+    async def empty(self, shopper: str, version: int | None = None) -> int:
+        """Take everything out; with ``version``, only if nothing changed since.
+
+        Returns the version that the cart has then, or 0 if nothing was taken out.
+        """
         ...
 
-    async def put_back(self, shopper: str, lines: tuple[CartLine, ...]) -> None:
-        """Put in what an order had taken out, as far as one line of a cart holds it."""
+    @idempotent
+    async def put_back(self, shopper: str, version: int, lines: tuple[CartLine, ...]) -> None:
+        """Undo ``empty``, which returned ``version``; of no effect if the shopper has gone on since."""
         ...

@@ -5,9 +5,19 @@ from __future__ import annotations
 from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from boutique.cart import QUANTITY_MAX, Cart, CartContents, CartLine, QuantityRefused
+from boutique.cart import (
+    QUANTITY_MAX,
+    REMINDER_AFTER_S,
+    Cart,
+    CartContents,
+    CartEmptied,
+    CartLeft,
+    CartLine,
+    CartUpdated,
+    QuantityRefused,
+)
 from boutique.cart.tables import cart_lines, carts, metadata
-from seamline import Database, Module
+from seamline import Clock, Database, Events, Module
 
 module = Module("cart", provides=Cart, tables=metadata)
 
@@ -35,8 +45,10 @@ _PUT = text(
 
 @module.service
 class CartService(Cart):
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, events: Events, clock: Clock) -> None:
         self._db = db
+        self._events = events
+        self._clock = clock
 
     async def contents(self, shopper: str) -> CartContents:
         async with self._db.read() as connection:
@@ -53,7 +65,7 @@ class CartService(Cart):
                 )
             )
             await _put(connection, shopper, product_id, (before or 0) + quantity, version)
-            return await _contents(connection, shopper)
+            return await self._tell(connection, shopper)
 
     async def set_quantity(self, shopper: str, product_id: str, quantity: int) -> CartContents:
         async with self._db.transaction() as connection:
@@ -64,23 +76,43 @@ class CartService(Cart):
                 )
             else:
                 await _put(connection, shopper, product_id, quantity, version)
-            return await _contents(connection, shopper)
+            return await self._tell(connection, shopper)
 
-    async def empty(self, shopper: str, version: int | None = None) -> None:
+    async def empty(self, shopper: str, version: int | None = None) -> int:
         async with self._db.transaction() as connection:
             changed = update(carts).where(carts.c.shopper == shopper).values(version=carts.c.version + 1)
             if version is not None:
                 changed = changed.where(carts.c.version == version)
-            if (await connection.execute(changed)).rowcount:
-                await connection.execute(delete(cart_lines).where(cart_lines.c.shopper == shopper))
+            now = await connection.scalar(changed.returning(carts.c.version))
+            if now is None:
+                return 0
+            gone = await connection.execute(delete(cart_lines).where(cart_lines.c.shopper == shopper))
+            if not gone.rowcount:
+                return 0
+            await self._events.publish(CartEmptied(shopper=shopper, at=self._clock.now()))
+            return now
 
-    async def put_back(self, shopper: str, lines: tuple[CartLine, ...]) -> None:
+    async def put_back(self, shopper: str, version: int, lines: tuple[CartLine, ...]) -> None:
         async with self._db.transaction() as connection:
-            version = await _changed(connection, shopper)
-            held = {line.product_id: line.quantity for line in (await _contents(connection, shopper)).lines}
-            for line in lines:
-                quantity = min(held.get(line.product_id, 0) + line.quantity, QUANTITY_MAX)
-                await _put(connection, shopper, line.product_id, quantity, version)
+            found = await connection.execute(
+                update(carts)
+                .where(carts.c.shopper == shopper, carts.c.version == version)
+                .values(version=carts.c.version + 1)
+            )
+            if found.rowcount:
+                for line in lines:
+                    await _put(connection, shopper, line.product_id, line.quantity, version + 1)
+                await self._tell(connection, shopper)
+
+    async def _tell(self, connection: AsyncConnection, shopper: str) -> CartContents:
+        """Publish what the cart has become, and set the timer that finds it left alone."""
+        contents = await _contents(connection, shopper)
+        await self._events.publish(
+            CartUpdated(shopper=shopper, pieces=contents.pieces, version=contents.version, at=self._clock.now())
+        )
+        if contents.lines:
+            await self._events.publish(CartLeft(shopper=shopper, version=contents.version), delay_s=REMINDER_AFTER_S)
+        return contents
 
 
 async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:

@@ -1,4 +1,4 @@
-"""Checkout: from a cart to an order, at most once."""
+"""Checkout: from a cart to an order, whole or not at all."""
 
 # ruff: noqa: PIE790  # the dots tell a type checker that a method has no body here
 
@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
 
 from boutique.catalog import ProductNotFound
 from boutique.currency import CurrencyUnknown
+from boutique.inventory import OutOfStock
 from boutique.money import Money
 from boutique.payments import Card, CardBrand, CardDeclined, DeclineReason
 from boutique.people import Address
@@ -16,6 +19,8 @@ from boutique.shipping import CountryNotServed
 from seamline import Contract, Event, Fault, idempotent, readonly, timeout
 
 __all__ = [
+    "REVIEW_ABOVE",
+    "REVIEW_WITHIN_S",
     "CardDeclined",
     "CartChanged",
     "CartEmpty",
@@ -23,13 +28,26 @@ __all__ = [
     "CountryNotServed",
     "CurrencyUnknown",
     "DeclineReason",
+    "NotInReview",
     "Order",
     "OrderLine",
     "OrderNotFound",
+    "OrderPlaced",
+    "OrderRefused",
+    "OrderReview",
+    "OrderStatus",
+    "OrderUndone",
     "OrderUnfinished",
+    "OutOfStock",
     "ProductNotFound",
     "Purchase",
+    "Waiting",
 ]
+
+REVIEW_ABOVE = Money("EUR", Decimal(2000))
+"""An order worth more than this is looked at by a human before it is charged."""
+REVIEW_WITHIN_S = 3 * 24 * 3600
+"""An order that nobody has decided by then is not taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +70,19 @@ class OrderLine:
     price: Money
 
 
+class OrderStatus(StrEnum):
+    """``UNDER_WAY`` becomes ``IN_REVIEW`` above a sum, then ``PLACED`` or ``UNDONE``."""
+
+    UNDER_WAY = "under way"
+    IN_REVIEW = "in review"
+    PLACED = "placed"
+    UNDONE = "undone"
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
+    """``reason`` is why it was undone, in words for the shopper."""
+
     id: str
     lines: tuple[OrderLine, ...]
     shipping: Money
@@ -63,6 +92,18 @@ class Order:
     tracking_id: str = ""
     card_brand: CardBrand | None = None
     card_last_four: str = ""
+    status: OrderStatus = OrderStatus.UNDER_WAY
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An order that waits for a human; ``worth`` is its total in euros."""
+
+    order: Order
+    shopper: str
+    worth: Money
+    since: datetime
 
 
 class OrderPlaced(Event, key="order_id"):
@@ -77,7 +118,7 @@ class OrderPlaced(Event, key="order_id"):
 
 
 class OrderUndone(Event, key="order_id"):
-    """An order that was begun is not to be; all that was done for it is undone. ``reason`` is for the shopper."""
+    """An order that was begun is not to be; what was done for it is taken back. ``reason`` is for the shopper."""
 
     order_id: str
     shopper: str
@@ -96,8 +137,14 @@ class CartChanged(Fault):
     version: int
 
 
+class OrderRefused(Fault):
+    """We looked at the order and did not take it."""
+
+    order_id: str
+
+
 class OrderUnfinished(Fault):
-    """A part of the shop did not answer. The same key finishes the order; nothing is charged twice."""
+    """A part of the shop does not answer. The order goes on by itself, or is undone; the same key tells which."""
 
     order_id: str
 
@@ -108,18 +155,41 @@ class OrderNotFound(Fault):
     order_id: str
 
 
+class NotInReview(Fault):
+    """The order waits for nobody: it was decided, or never asked for."""
+
+    order_id: str
+
+
 class Checkout(Contract):
     @timeout(15)
     @idempotent
     async def place(self, key: str, purchase: Purchase) -> Order:
         """Order what is in the cart. ``key`` names the attempt: the same key gives the same order, once.
 
-        Raises ``CartEmpty``, ``CartChanged``, ``CardDeclined``, ``CountryNotServed``, ``CurrencyUnknown``,
-        ``OrderUnfinished``.
+        An order above ``REVIEW_ABOVE`` comes back in review, with its pieces put aside and nothing charged. After a
+        fault nothing of the order is left, and the same key begins anew.
+
+        Raises ``CartEmpty``, ``CartChanged``, ``ProductNotFound``, ``OutOfStock``, ``CardDeclined``,
+        ``CountryNotServed``, ``CurrencyUnknown``, ``OrderUnfinished``.
         """
         ...
 
     @readonly
     async def order(self, order_id: str) -> Order:
-        """An order that was placed. Raises ``OrderNotFound``."""
+        """An order, whatever became of it. Raises ``OrderNotFound``."""
+        ...
+
+
+class OrderReview(Contract):
+    """For the staff: orders that wait for a human."""
+
+    @readonly
+    async def waiting(self) -> tuple[Waiting, ...]:
+        """The orders in review, the oldest first."""
+        ...
+
+    @idempotent
+    async def decide(self, order_id: str, approved: bool, by: str, comment: str) -> None:  # a form's field
+        """Let an order go on, or not. Raises ``NotInReview``."""
         ...

@@ -5,9 +5,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 
-from boutique.checkout import Order
-from seamline import Contract, Fault, idempotent, readonly
+from seamline import Contract, Event, Fault, readonly
+
+
+class LetterKind(StrEnum):
+    CONFIRMATION = "confirmation"
+    REFUSAL = "refusal"
+    REMINDER = "reminder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +30,23 @@ class LetterNotFound(Fault):
     order_id: str
 
 
+class LetterWritten(Event, key="about"):
+    """A letter is in the outbox. ``about`` is an order's id, or the shopper who is reminded of a cart."""
+
+    about: str
+    kind: LetterKind
+    at: datetime
+
+
 class Emails(Contract):
-    @idempotent
-    async def confirm_order(self, order: Order) -> None:
-        """Write the confirmation of an order into the outbox, once."""
-        ...
+    """Letters are written when others tell what happened; here they are shown."""
 
     @readonly
     async def letter(self, order_id: str) -> Letter:
-        """The confirmation of an order. Raises ``LetterNotFound``."""
+        """What we wrote about an order. Raises ``LetterNotFound``."""
+        ...
+
+    @readonly
+    async def reminder(self, shopper: str, version: int) -> Letter | None:
+        """The reminder of a cart that was left alone with this version, if there is one."""
         ...

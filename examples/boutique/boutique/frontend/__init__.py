@@ -1,10 +1,12 @@
-"""The frontend: the pages of the shop. It has no contract; shoppers speak HTTP."""
+"""The frontend: the pages of the shop. Shoppers speak HTTP; the contract is for its own pages."""
+
+# ruff: noqa: PIE790  # the dots tell a type checker that a method has no body here
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from seamline import Event
+from seamline import Contract, Event
 
 
 class ProductViewed(Event, key="session"):
@@ -13,3 +15,9 @@ class ProductViewed(Event, key="session"):
     session: str
     product_id: str
     at: datetime
+
+
+class Views(Contract):
+    async def viewed(self, session: str, product_id: str) -> None:
+        """Note that a product was looked at; it is told within moments."""
+        ...

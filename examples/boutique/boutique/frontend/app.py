@@ -18,6 +18,7 @@ app = Starlette(
         Route("/cart", shopping.add_to_cart, methods=["POST"]),
         Route("/cart/change", shopping.change_cart, methods=["POST"]),
         Route("/cart/empty", shopping.empty_cart, methods=["POST"]),
+        Route("/cart/letter", till.reminder),
         Route("/checkout", till.checkout),
         Route("/checkout", till.place_order, methods=["POST"]),
         Route("/order/{order_id}", till.order),

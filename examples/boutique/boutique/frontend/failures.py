@@ -25,7 +25,7 @@ async def _missing(request: Request, error: Exception) -> Response:
     texts: dict[type[Exception], str] = {
         ProductNotFound: "We do not have this, and perhaps never had.",
         OrderNotFound: "There is no such order. Orders are found only by the link that you were given.",
-        LetterNotFound: "No letter was written for this order.",
+        LetterNotFound: "No letter was written for this order, or not yet.",
     }
     what = texts.get(type(error), "This page is not on the shelf.")
     return _failure(request, 404, "Nothing here", what, "round-sunglasses.svg")

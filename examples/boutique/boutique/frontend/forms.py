@@ -31,6 +31,7 @@ _DECLINED = {
     DeclineReason.BRAND: ("card_number", "We take Visa and Mastercard only."),
     DeclineReason.EXPIRED: ("card_year", "This card has expired."),
     DeclineReason.SECURITY_CODE: ("card_code", "Three digits, from the back of the card."),
+    DeclineReason.ISSUER: ("card_number", "Your bank does not let us charge this card."),
 }
 
 

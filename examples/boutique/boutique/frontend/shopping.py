@@ -13,6 +13,8 @@ from boutique.ads import Ads
 from boutique.cart import QUANTITY_MAX, Cart, CartContents, QuantityRefused
 from boutique.catalog import Catalog, Product, ProductNotFound
 from boutique.currency import Currency
+from boutique.emails import Emails
+from boutique.frontend import Views
 from boutique.frontend.render import page, stock_note
 from boutique.frontend.together import each
 from boutique.frontend.visit import (
@@ -38,6 +40,7 @@ T = TypeVar("T")
 KINDS = ("kitchen", "table", "home", "light", "garden", "desk", "wear", "travel")
 
 _ads, _cart, _catalog, _currency = use(Ads), use(Cart), use(Catalog), use(Currency)
+_emails, _views = use(Emails), use(Views)
 _inventory, _recommendations, _shipping = use(Inventory), use(Recommendations), use(Shipping)
 
 
@@ -56,6 +59,9 @@ async def product(request: Request) -> Response:
     around = await head(request)
     price = await (await _currency()).convert(found.price, around.currency)
     left = (await stock_of((found.id,))).get(found.id)
+    shopper = shopper_of(request)
+    if shopper is not None:
+        await extra((await _views()).viewed(shopper, found.id))
     return page(
         "product.html",
         around,
@@ -96,6 +102,7 @@ async def cart(request: Request) -> Response:
         destinations=bag.destinations,
         days=f"Between {bag.quote.days_min} and {bag.quote.days_max} working days.",
         quantity_max=QUANTITY_MAX,
+        reminded=await was_reminded(request, bag.contents),
         notice=_NOTICES.get(request.query_params.get("notice", ""), ""),
         others=await goes_with(tuple(item.product.id for item in bag.items)),
     )
@@ -207,6 +214,13 @@ async def goes_with(product_ids: tuple[str, ...]) -> list[Product]:
     """Recommended products; none, rather than no page, if that part of the shop does not answer."""
     ids = await extra((await _recommendations()).others(product_ids))
     return await each((await _catalog()).product, ids or ())
+
+
+async def was_reminded(request: Request, contents: CartContents) -> bool:
+    shopper = shopper_of(request)
+    if shopper is None or not contents.lines:
+        return False
+    return await extra((await _emails()).reminder(shopper, contents.version)) is not None
 
 
 async def stock_of(product_ids: tuple[str, ...]) -> dict[str, int]:

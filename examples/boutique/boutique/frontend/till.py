@@ -14,14 +14,16 @@ from boutique.checkout import (
     CountryNotServed,
     CurrencyUnknown,
     Order,
+    OrderStatus,
     OrderUnfinished,
+    OutOfStock,
     ProductNotFound,
 )
 from boutique.emails import Emails
 from boutique.frontend.forms import EXAMPLE, CheckoutForm
 from boutique.frontend.render import page
 from boutique.frontend.shopping import goes_with, view_of
-from boutique.frontend.visit import form, head, redirect, shopper_of
+from boutique.frontend.visit import cart_of, form, head, redirect, shopper_of
 from boutique.money import Money
 from boutique.shipping import Shipping
 from seamline import DeadlineExceeded, Overloaded, Unavailable, use
@@ -47,6 +49,8 @@ async def place_order(request: Request) -> Response:
     except CardDeclined as declined:
         typed.declined(declined.reason)
         return await _till(request, typed, 422)
+    except OutOfStock:
+        return redirect(request, "/cart?notice=stock")
     except (CartChanged, CartEmpty, ProductNotFound):
         return redirect(request, "/cart?notice=changed")
     except (CountryNotServed, CurrencyUnknown) as fault:
@@ -63,6 +67,8 @@ async def place_order(request: Request) -> Response:
 
 async def order(request: Request) -> Response:
     placed = await (await _checkout()).order(request.path_params["order_id"])
+    if placed.status is not OrderStatus.PLACED:
+        return await _waiting_or_undone(request, placed)
     shipping = await _shipping()
     stops = [stop async for stop in shipping.route(placed.address.country)]
     return page(
@@ -75,10 +81,32 @@ async def order(request: Request) -> Response:
     )
 
 
+async def _waiting_or_undone(request: Request, order: Order) -> Response:
+    return page(
+        "waiting.html",
+        await head(request),
+        order=order,
+        rows=_rows(order),
+        undone=order.status is OrderStatus.UNDONE,
+        in_review=order.status is OrderStatus.IN_REVIEW,
+    )
+
+
 async def letter(request: Request) -> Response:
     order_id = request.path_params["order_id"]
     written = await (await _emails()).letter(order_id)
-    return page("letter.html", await head(request), letter=written, order_id=order_id)
+    return page(
+        "letter.html", await head(request), letter=written, back=f"/order/{order_id}", back_to="Back to the order"
+    )
+
+
+async def reminder(request: Request) -> Response:
+    shopper = shopper_of(request)
+    contents = await cart_of(request)
+    written = await (await _emails()).reminder(shopper, contents.version) if shopper else None
+    if written is None:
+        return redirect(request, "/cart")
+    return page("letter.html", await head(request, contents), letter=written, back="/cart", back_to="Back to the bag")
 
 
 async def _till(request: Request, typed: CheckoutForm, status: int = 200) -> Response:

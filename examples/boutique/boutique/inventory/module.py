@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import Update, bindparam, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from boutique.checkout import OrderPlaced
 from boutique.inventory import (
+    LOW,
     Inventory,
     OutOfStock,
     Pieces,
     ReservationClosed,
     StockLevel,
+    StockLow,
     TooFewToWriteOff,
 )
 from boutique.inventory.tables import deliveries, metadata, reservations, reserved_lines, stock
-from seamline import Clock, Database, Module
+from seamline import Clock, Database, Events, Module
 
 module = Module("inventory", provides=Inventory, tables=metadata)
 
-_HELD, _RELEASED = "held", "released"
+_HELD, _RELEASED, _SOLD = "held", "released", "sold"
 
 # These read the same in SQLite and PostgreSQL. The first also locks the order, so that what is asked of one order
 # at the same moment is done in turn.
@@ -38,8 +43,9 @@ _DELIVERED = text(
 
 @module.service
 class InventoryService(Inventory):
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, events: Events, clock: Clock) -> None:
         self._db = db
+        self._events = events
         self._clock = clock
 
     async def levels(self, product_ids: tuple[str, ...]) -> tuple[StockLevel, ...]:
@@ -59,7 +65,9 @@ class InventoryService(Inventory):
                     raise ReservationClosed(order_id=order_id)
                 return
             for line in _gathered(lines):
-                await _put_aside(connection, line)
+                left = await _put_aside(connection, line)
+                if left < LOW <= left + line.quantity:
+                    await self._events.publish(StockLow(product_id=line.product_id, left=left, at=self._clock.now()))
                 await connection.execute(
                     insert(reserved_lines).values(order_id=order_id, product_id=line.product_id, quantity=line.quantity)
                 )
@@ -68,7 +76,7 @@ class InventoryService(Inventory):
         async with self._db.transaction() as connection:
             if await self._opened(connection, order_id, _RELEASED):
                 return
-            if await self._close(connection, order_id, _RELEASED):
+            if await _closed(connection, order_id, _RELEASED, self._clock.now()):
                 for line in await _lines(connection, order_id):
                     await connection.execute(_moved(line, free=line.quantity))
 
@@ -95,14 +103,14 @@ class InventoryService(Inventory):
         order = {"order_id": order_id, "status": status, "changed_at": self._clock.now()}
         return bool((await connection.execute(_OPENED, order)).rowcount)
 
-    async def _close(self, connection: AsyncConnection, order_id: str, status: str) -> bool:
-        """Whether the order's pieces were put aside until now."""
-        closed = await connection.execute(
-            update(reservations)
-            .where(reservations.c.order_id == order_id, reservations.c.status == _HELD)
-            .values(status=status, changed_at=self._clock.now())
-        )
-        return bool(closed.rowcount)
+
+@module.on(OrderPlaced)
+async def sold(event: OrderPlaced, db: Database) -> None:
+    """What was put aside for a placed order has left the house."""
+    async with db.transaction() as connection:
+        if await _closed(connection, event.order_id, _SOLD, event.placed_at):
+            for line in await _lines(connection, event.order_id):
+                await connection.execute(_moved(line, sold=line.quantity))
 
 
 def _gathered(lines: tuple[Pieces, ...]) -> list[Pieces]:
@@ -113,14 +121,27 @@ def _gathered(lines: tuple[Pieces, ...]) -> list[Pieces]:
     return [Pieces(product_id, quantities[product_id]) for product_id in sorted(quantities)]
 
 
-async def _put_aside(connection: AsyncConnection, line: Pieces) -> None:
-    taken = await connection.execute(
+async def _put_aside(connection: AsyncConnection, line: Pieces) -> int:
+    """How many are left. Raises ``OutOfStock``."""
+    left = await connection.scalar(
         update(stock)
         .where(stock.c.product_id == line.product_id, stock.c.free >= line.quantity)
         .values(free=stock.c.free - line.quantity, reserved=stock.c.reserved + line.quantity)
+        .returning(stock.c.free)
     )
-    if not taken.rowcount:
+    if left is None:
         raise OutOfStock(product_id=line.product_id, left=await _free(connection, line.product_id))
+    return left
+
+
+async def _closed(connection: AsyncConnection, order_id: str, status: str, at: datetime) -> bool:
+    """Whether the order's pieces were put aside until now."""
+    closed = await connection.execute(
+        update(reservations)
+        .where(reservations.c.order_id == order_id, reservations.c.status == _HELD)
+        .values(status=status, changed_at=at)
+    )
+    return bool(closed.rowcount)
 
 
 def _moved(line: Pieces, *, free: int = 0, sold: int = 0) -> Update:

@@ -10,10 +10,19 @@ from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from boutique.money import Money
-from boutique.payments import Card, CardBrand, CardToken, Charge, ChargeNotFound, Payments
+from boutique.payments import (
+    Card,
+    CardBrand,
+    CardToken,
+    Charge,
+    ChargeNotFound,
+    PaymentCaptured,
+    PaymentRefunded,
+    Payments,
+)
 from boutique.payments.cards import authorise, tokenise
 from boutique.payments.tables import charges, metadata
-from seamline import Clock, Database, Module
+from seamline import Clock, Database, Events, Module
 
 module = Module("payments", provides=Payments, tables=metadata)
 
@@ -23,8 +32,9 @@ _CHARGES = UUID("5b6d6b1e-6f0e-4c52-9a36-0f0a0d9e6a11")
 
 @module.service
 class PaymentService(Payments):
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, events: Events, clock: Clock) -> None:
         self._db = db
+        self._events = events
         self._clock = clock
 
     async def tokenise(self, card: Card) -> CardToken:
@@ -55,6 +65,9 @@ class PaymentService(Payments):
         try:
             async with self._db.transaction() as connection:
                 await connection.execute(insert(charges).values(row))
+                await self._events.publish(
+                    PaymentCaptured(order_id=order_id, charge_id=charge.id, amount=amount, at=now)
+                )
         except IntegrityError:  # the same order, charged at the same moment: the first one counts
             first = await self._charge_of(order_id)
             if first is None:
@@ -64,14 +77,20 @@ class PaymentService(Payments):
 
     async def refund(self, charge_id: str) -> None:
         async with self._db.transaction() as connection:
-            known = await connection.scalar(select(charges.c.id).where(charges.c.id == charge_id))
-            if known is None:
+            row = (await connection.execute(select(charges).where(charges.c.id == charge_id))).mappings().first()
+            if row is None:
                 raise ChargeNotFound(charge_id=charge_id)
-            await connection.execute(
+            now = self._clock.now()
+            refunded = await connection.execute(
                 update(charges)
                 .where(charges.c.id == charge_id, charges.c.refunded_at.is_(None))
-                .values(refunded_at=self._clock.now())
+                .values(refunded_at=now)
             )
+            if refunded.rowcount:
+                charge = _charge(row)
+                await self._events.publish(
+                    PaymentRefunded(order_id=charge.order_id, charge_id=charge.id, amount=charge.amount, at=now)
+                )
 
     async def _charge_of(self, order_id: str) -> Charge | None:
         async with self._db.read() as connection:
