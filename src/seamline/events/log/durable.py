@@ -94,7 +94,7 @@ class DurableLog:
         try:
             await self._store.write_with(connection, entry)
         except Exception as error:
-            raise self._explained(error) from error
+            raise self._explained(error, entry) from error
         due_ms = min((due_ms for due_ms, _ in entry.delayed), default=0)
         self._database.after_commit(connection, lambda: self._arrived(due_ms))
 
@@ -122,7 +122,7 @@ class DurableLog:
         except Exception as error:
             if len(entries) > 1 and self._store.spoilt_by_one(error):
                 return [each for entry in entries for each in await self._write([entry])]
-            return [self._explained(error)] * len(entries)
+            return [self._explained(error, entry) for entry in entries]
         self._appended += sum(len(entry.rows) + len(entry.delayed) for entry in entries)
         self._groups += 1
         self._arrived(min((due_ms for entry in entries for due_ms, _ in entry.delayed), default=0))
@@ -136,10 +136,10 @@ class DurableLog:
         self._store.written()
         self._announce()
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def _explained(self, error: BaseException, entry: Entry) -> BaseException:
         if not self._store.no_room(error):
             return error
-        self._refused += 1
+        self._refused += len(entry.rows) + len(entry.delayed)
         full = LogFullError(
             f"there is no room for events ({getattr(error, 'orig', None) or error}); nothing was accepted",
             "Make room on the disk, or lower [events] retention_bytes; events are accepted again as soon as there is",

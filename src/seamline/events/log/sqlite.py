@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -79,9 +78,9 @@ class SqliteStore:
 
     def no_room(self, error: BaseException) -> bool:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, OSError):
-            return cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        code = getattr(cause, "sqlite_errorcode", 0)
+        # A quota, or a limit on the size of files, is a failed write to SQLite.
+        return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
 
     def spoilt_by_one(self, error: BaseException) -> bool:
         return isinstance(error, (sqlite3.DataError, OverflowError))
