@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from seamline.events.errors import BrokerError
+from seamline.events.errors import BrokerError, EventTooLargeError
 from seamline.events.record import Record
 from seamline.events.transport import Delivery, Lag, Promises
 from seamline.module.module import Start
@@ -18,6 +18,7 @@ class Broker:
         self.topics: dict[str, list[Record]] = {}
         self.positions: dict[tuple[str, str], int] = {}
         self.down = False
+        self.bytes_max = 1_000_000
         self.batches: list[int] = []
         self.lose_answers = 0
         """So many batches are stored, and the publisher is told that they failed."""
@@ -41,6 +42,8 @@ class BrokerTransport:
         broker = self._broker
         if broker.down:
             raise BrokerError("the broker is down", "Wait")
+        if any(len(record.data) > broker.bytes_max for record in records):
+            raise EventTooLargeError("an event is larger than the broker takes", "Send less")
         await asyncio.sleep(0)
         broker.topics.setdefault(topic, []).extend(records)
         broker.batches.append(len(records))

@@ -95,6 +95,18 @@ async def test_one_process_relays_at_a_time_and_another_takes_over(tmp_path: Pat
                 await process.stop()
 
 
+async def test_what_the_broker_never_takes_goes_aside_and_holds_up_nothing(tmp_path: Path):
+    """The dead letter is the publishing module's."""
+    broker = Broker()
+    broker.bytes_max = 200
+    async with running(tmp_path, shop(), transport=BrokerTransport(broker)) as process:
+        await process.events.publish_all([*sold(0, 5), Sold(sku="x" * 300, number=5), *sold(6, 9)])
+        await until(lambda: numbers(broker) == [0, 1, 2, 3, 4, 6, 7, 8])
+        (letter,) = await process.runtime.admin("dead list", {"module": "shop"})
+        assert (letter["group"], letter["type"]) == ("relay/shop", "Sold")
+        assert letter["reason"].startswith("SL7211")
+
+
 async def test_a_group_behind_a_broker_is_replayed_too(tmp_path: Path):
     """Its inbox forgets, so that the effects happen again."""
     broker = Broker()

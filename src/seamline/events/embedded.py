@@ -58,8 +58,8 @@ class EmbeddedTransport:
         durable_when="it is on disk in the publishing module's database (SQLite: WAL, synchronous FULL; PostgreSQL: "
         "its synchronous_commit)",
         order="per key, over all event types of a module",
-        redelivery="after a crash, and when a partition moves; the inbox takes it out",
-        replay="from any event that the log keeps, by offset or time",
+        redelivery="after a crash and when a partition moves, at once and in order",
+        replay="earliest, latest, offset or time, for as long as events are retained",
         limits="readers reach the publishing module over the mesh; it must run for new events to arrive",
     )
     relayed = False

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
 
-from seamline.events.errors import EventsError, LostLeaseError
+from seamline.events.errors import EventsError, EventTooLargeError, LostLeaseError
+from seamline.events.inbox import HandledElsewhereError
 from seamline.events.leases import check
 from seamline.events.tables import relays
+from seamline.events.transport import Delivery
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import StoreError
 
 if TYPE_CHECKING:
+    from seamline.events.dead_letters import DeadLetters
+    from seamline.events.inbox import Inbox
     from seamline.events.leases import Leases, Share
     from seamline.events.log import Log
+    from seamline.events.record import Record
     from seamline.events.transport import Fence, Transport
     from seamline.kernel.store import Database
 
@@ -30,12 +35,18 @@ class Relay:
     """Of one module. After a crash it goes on where the last acknowledged batch ended; a batch that was under way is
     published twice at the worst, and the consumers' inboxes take that out."""
 
-    def __init__(self, topic: str, log: Log, database: Database, leases: Leases, transport: Transport) -> None:
+    def __init__(
+        self, topic: str, log: Log, database: Database, leases: Leases, inbox: Inbox, dead_letters: DeadLetters,
+        transport: Transport,
+    ) -> None:  # fmt: skip
         self.topic = topic
+        self.name = f"relay/{topic}"
         self.relayed = 0
         self._log = log
         self._database = database
         self._leases = leases
+        self._inbox = inbox
+        self._dead_letters = dead_letters
         self._transport = transport
         self._owner = TaskOwner(f"relay of {topic}")
         self._main: asyncio.Task[None] | None = None
@@ -54,7 +65,7 @@ class Relay:
             await share.close()
 
     async def _run(self) -> None:
-        self._share = share = await self._leases.join(f"relay/{self.topic}", 1)
+        self._share = share = await self._leases.join(self.name, 1)
         pause_s, trouble = PAUSE_S, ""
         while True:
             fence = share.fence(0)
@@ -83,13 +94,35 @@ class Relay:
             seen = self._log.generation
             page = await self._log.read(position, limit=RELAYED_MAX)
             if page:
-                await self._transport.publish(self.topic, [stored.record for stored in page])
-                self.relayed += len(page)
+                await self._publish([stored.record for stored in page], fence)
             if page.through > position:
                 position = page.through
                 await self._remember(position, fence)
             if not page:
                 await self._wait(seen, share)
+
+    async def _publish(self, records: list[Record], fence: Fence) -> None:
+        try:
+            await self._transport.publish(self.topic, records)
+        except EventTooLargeError as error:
+            if len(records) > 1:  # none of them was published
+                for record in records:
+                    await self._publish([record], fence)
+            else:
+                await self._put_aside(records[0], fence, error)
+        else:
+            self.relayed += len(records)
+
+    async def _put_aside(self, record: Record, fence: Fence, error: EventTooLargeError) -> None:
+        """What the broker never takes must not hold up what it would."""
+        delivery = Delivery(record, self.topic, 0, record.id, fence)
+        try:
+            async with self._database.transaction() as connection:
+                await self._inbox.settle(connection, self.name, [delivery])
+                await self._dead_letters.add(connection, self.name, delivery, error, attempts=1, first_ms=0)
+        except HandledElsewhereError:
+            return  # before a crash
+        _log.error("an event of %s is with the dead letters: %s", self.topic, error)
 
     async def _wait(self, seen: int, share: Share) -> None:
         """Until the log has grown or the lease may have gone."""

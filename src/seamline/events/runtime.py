@@ -200,8 +200,9 @@ class EventsRuntime:
             consumer.begin()
         if self.transport.relayed:
             for topic, log in self.logs.items():
-                home = self._seats[topic].home
-                self._relays[topic] = Relay(topic, log, home.database, home.leases, self.transport)
+                seat = self._seats[topic]
+                database, leases, inbox = seat.home
+                self._relays[topic] = Relay(topic, log, database, leases, inbox, seat.dead_letters, self.transport)
                 self._relays[topic].begin()
         self._tasks.spawn(self._keep(), name="upkeep")
         self._started = True

@@ -1,0 +1,102 @@
+"""The page on events is true: its modules run in every topology, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seamline.events import errors
+from seamline.events.brokers.kafka.transport import PROMISES as KAFKA
+from seamline.events.brokers.partitioned import ORDER, REDELIVERY, REPLAY
+from seamline.events.consumer import HELD_BYTES_MAX, HELD_MAX
+from seamline.events.embedded import EmbeddedTransport
+from seamline.events.events import EVENT_BYTES_MAX
+from seamline.module.module import EventHandler
+
+PAGE = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
+FILE = re.compile(r"^`(?P<name>[\w./]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The files of the page."""
+    for found in FILE.finditer(PAGE):
+        file = tmp_path / found["name"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(found["text"], encoding="utf-8")
+    (tmp_path / "shop" / "__init__.py").touch()
+    assert len(list(tmp_path.rglob("*.py"))) == 5
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=120, check=False,  # noqa: TID251  # handed on to the command
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_the_modules_pass_the_checks_and_one_that_may_not_read_is_named(shop: Path):
+    """With the line that is missing."""
+    assert "nothing found" in run(shop, "seamline.cli", "check")
+    permit = (shop / "policy" / "shop.cedar").read_text()
+    (shop / "policy" / "shop.cedar").write_text("")
+    assert permit.strip() in run(shop, "seamline.cli", "check")
+
+
+def test_the_test_of_the_page_passes_in_one_process_and_in_many(shop: Path):
+    """As it stands."""
+    found = re.search(r"^## In a test\n.*?^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    (shop / "test_shop.py").write_text(found[1], encoding="utf-8")
+    (shop / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
+    said = run(shop, "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
+    assert "3 passed" in said, said
+
+
+def test_the_table_of_brokers_says_what_their_transports_promise():
+    """Word for word."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", PAGE.split("## Brokers")[1], re.MULTILINE)
+    embedded = EmbeddedTransport.promises
+    assert rows == [
+        ("none: embedded", embedded.order, embedded.redelivery, embedded.replay),
+        *((name, ORDER, REDELIVERY, REPLAY) for name in ("PostgreSQL", "NATS JetStream", "Redis Streams")),
+        (KAFKA.name, KAFKA.order, KAFKA.redelivery, KAFKA.replay),
+    ]
+
+
+def test_the_arguments_of_a_handler_have_the_defaults_of_the_page():
+    """Each of them is there."""
+    table = PAGE.split("## Handling")[1].split("## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*\| ([^|]+) \|", table, re.MULTILINE))
+    fields = {each.name: each.default for each in dataclasses.fields(EventHandler)}
+    assert set(rows) == set(fields) - {"event", "function", "batch_wait_s"}
+    assert rows["concurrency"] == str(fields["concurrency"])
+    assert rows["batch"] == f"{fields['batch']}, {fields['batch_wait_s']}"
+    assert rows["start"] == f'`"{fields["start"]}"`'
+    assert rows["attempts"] == str(fields["attempts"])
+    assert (rows["backoff_s"], rows["timeout_s"]) == (str(fields["backoff_s"]), f"{fields['timeout_s']:g}")
+    assert (rows["where"], rows["outside"], rows["group"]) == ("all", "no", "the function's name")
+    assert (fields["where"], fields["outside"]) == (None, False)
+
+
+def test_the_limits_are_those_of_the_page():
+    """What waits in memory, and how large an event may be."""
+    assert f"more than {HELD_MAX:,} events (or {HELD_BYTES_MAX // 2**20} MiB)" in PAGE
+    assert "at most a mebibyte of data" in PAGE
+    assert EVENT_BYTES_MAX == 2**20
+
+
+def test_every_error_of_the_room_is_on_the_page():
+    """By its code."""
+    codes = {
+        each.code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.EventsError)
+    }
+    assert set(re.findall(r"^\| (SL7\d{3}) ", PAGE, re.MULTILINE)) == codes - {"SL7200"}
