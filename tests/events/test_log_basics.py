@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from tests.events.log_rig import START_MS, Place, eventually, everything, place, record
 
+from seamline.events.errors import EventsError
 from seamline.events.log import Log, Stored
 from seamline.events.record import partition_of
 from seamline.kernel.clock import ManualClock
@@ -398,3 +399,27 @@ async def test_what_is_said_in_a_unit_is_heard_at_its_end(place: Place):
                 elsewhere = group.create_task(everything(other))
             assert elsewhere.result() == []
         assert len(await everything(log)) == len(await everything(other)) == 1
+
+
+async def test_the_number_of_partitions_stays_what_it_was(place: Place):
+    """A log that was begun with 16 is not opened with 8: events of one key would lose their order."""
+    async with place.open() as (_, log):
+        await log.append([record(1, key="a")])
+    with pytest.raises(EventsError, match="partitions = 16"):
+        async with place.open(settings=EventsSettings(partitions=8)):
+            pass
+
+
+async def test_retention_by_size_knows_what_another_process_compacted_and_trimmed(place: Place):
+    """An outline that is out of date makes it drop nothing that fits."""
+    async with place.open() as (_, log), place.open() as (_, other):
+        await log.append([record(n, key=f"k{n % 5}", size=1_000) for n in range(5_000)])
+        assert await log.trim(bytes_max=10_000_000) == 0  # it has looked
+        assert await other.compact("Placed") == 4_995
+        await log.append([record(n, size=1_000) for n in range(5_000, 5_200)])
+        assert await log.trim(bytes_max=1_000_000) == 0
+        assert await other.trim(bytes_max=100_000) > 100
+        left = len(await everything(log))
+        await log.append([record(n, size=1_000) for n in range(5_200, 5_210)])
+        assert await log.trim(bytes_max=200_000) == 0
+        assert len(await everything(log)) == left + 10

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.errors import DamagedLogError, LogFullError
+from seamline.events.log.facts import keep_partitions
 from seamline.events.log.interface import Damage, Ends, LogStats, Page, Stored
 from seamline.events.log.rows import Kept, Row, record_of, to_row
 from seamline.events.log.store import Entry, Store
@@ -48,7 +49,7 @@ class DurableLog:
         self._announce = announce
         self._waking = Waking()
         self._front = Combiner(self._write, items_max=ROWS_AT_ONCE)
-        self._upkeep = Upkeep(store, clock)
+        self._upkeep = Upkeep(store, database)
         self._owner = TaskOwner(f"log of {database.module}")
         self._on_its_way = 0
         self._failed: BaseException | None = None
@@ -56,8 +57,13 @@ class DurableLog:
         self._appended = self._groups = self._refused = 0
 
     async def start(self) -> None:
-        await self._store.start(self.poke)
-        self._due_ms = (await self._store.delayed())[1]
+        try:
+            await self._store.start(self.poke)
+            await keep_partitions(self._database, self._partitions)
+            self._due_ms = (await self._store.delayed())[1]
+        except BaseException:
+            await self._store.close()
+            raise
         self._owner.spawn(self._look(), name="look for news")
 
     async def close(self) -> None:

@@ -186,6 +186,15 @@ class PostgresqlStore:
         return count, due_ms or 0
 
     async def _rows(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        try:
+            return await self._rows_once(sql, *parameters)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # The server was gone for a moment, and with it every connection of the pool.
+            return await self._rows_once(sql, *parameters)
+
+    async def _rows_once(self, sql: str, *parameters: Any) -> Sequence[Any]:
         async with self._database.read() as connection:
             return (await connection.exec_driver_sql(sql, parameters)).fetchall()
 

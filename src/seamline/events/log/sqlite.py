@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import chain
@@ -19,8 +21,11 @@ from seamline.events.log.tables import metadata
 from seamline.kernel.store import Database
 from seamline.kernel.store.sqlite_file import connect
 
-DELETED_AT_ONCE: Final = 500
-"""About a millisecond, for which appenders wait."""
+STEP_S: Final = 0.001
+"""For so long appenders wait while old records are dropped."""
+
+STEP_ROWS: Final = 32
+RELEASED_AT_ONCE: Final = 256
 
 _INSERT: Final = "INSERT INTO seamline_log (partition, time_ms, checksum, body) VALUES (?, ?, ?, ?)"
 _INSERT_DELAYED: Final = (
@@ -111,22 +116,28 @@ class SqliteStore:
         return Ends(last + 1 if first is None else first, last)
 
     async def delete(self, positions: Sequence[int]) -> int:
-        count = 0
-        for at in range(0, len(positions), DELETED_AT_ONCE):
-            some = [(position,) for position in positions[at : at + DELETED_AT_ONCE]]
-            count += await self._change("DELETE FROM seamline_log WHERE position = ?", some)
-        return count
+        return await self._step_by_step("DELETE FROM seamline_log WHERE position = ?", [(each,) for each in positions])
 
     async def delete_older(self, first: int, last: int, time_ms: int) -> int:
-        count = 0
-        for at in range(first, last + 1, DELETED_AT_ONCE):
-            some = (at, min(last, at + DELETED_AT_ONCE - 1), time_ms)
-            sql = "DELETE FROM seamline_log WHERE position BETWEEN ? AND ? AND time_ms < ?"
-            count += await self._change(sql, [some])
-        return count
+        steps = [(at, min(last, at + STEP_ROWS - 1), time_ms) for at in range(first, last + 1, STEP_ROWS)]
+        return await self._step_by_step(
+            "DELETE FROM seamline_log WHERE position BETWEEN ? AND ? AND time_ms < ?", steps
+        )
 
-    async def _change(self, sql: str, parameters: Sequence[Sequence[Any]]) -> int:
-        return await self._database.raw(lambda connection: connection.executemany(sql, parameters).rowcount)
+    async def _step_by_step(self, sql: str, steps: Sequence[Sequence[Any]]) -> int:
+        """Let others write after about a millisecond: a large row is many pages."""
+        rest = deque(steps)
+
+        def work(connection: sqlite3.Connection) -> int:
+            count, until_s = 0, time.perf_counter() + STEP_S
+            while rest and time.perf_counter() < until_s:
+                count += connection.execute(sql, rest.popleft()).rowcount
+            return count
+
+        count = 0
+        while rest:
+            count += await self._database.raw(work)
+        return count
 
     async def delayed(self) -> tuple[int, int]:
         count, due_ms = (await self._rows("SELECT count(*), min(due_ms) FROM seamline_log_delayed"))[0]
@@ -137,7 +148,7 @@ class SqliteStore:
             due = connection.execute(
                 "SELECT number, partition, time_ms, checksum, body FROM seamline_log_delayed WHERE due_ms <= ? "
                 "ORDER BY due_ms, number LIMIT ?",
-                (now_ms, DELETED_AT_ONCE),
+                (now_ms, RELEASED_AT_ONCE),
             ).fetchall()
             connection.executemany(_INSERT, [row[1:] for row in due])
             connection.executemany("DELETE FROM seamline_log_delayed WHERE number = ?", [row[:1] for row in due])

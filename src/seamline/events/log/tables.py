@@ -49,3 +49,11 @@ damaged: Final = Table(
     Column("body", LargeBinary),
 )
 """What was set aside."""
+
+facts: Final = Table(
+    "seamline_log_facts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""``partitions``, which may not change, and how often the log was compacted (``compactions``)."""

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from seamline.events.log.facts import compactions, count_compaction
 from seamline.events.log.interface import Damage
 from seamline.events.log.rows import Outline, record_of
 from seamline.events.log.store import Store
-from seamline.kernel.clock import Clock
+from seamline.kernel.store import Database
 from seamline.kernel.store.errors import DamagedFileError
 
 SEGMENT_ROWS: Final = 2_048
@@ -39,23 +40,45 @@ class Upkeep:
     Clocks jump, so the times of records need not grow with their offsets; a segment knows its extremes.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, database: Database) -> None:
         self._store = store
-        self._clock = clock
+        self._database = database
         self._segments: deque[Segment] = deque()
+        self._compactions = 0
         self._lock = asyncio.Lock()
 
     async def _survey(self) -> None:
         """Bring the outline up to date."""
+        done = await compactions(self._database)
+        if done != self._compactions:
+            self._compactions = done
+            self._segments.clear()
         first, _ = await self._store.ends()
         while self._segments and self._segments[0].last < first:
             self._segments.popleft()
+        if self._segments and self._segments[0].first < first:
+            await self._look_again(self._segments[0])
         while True:
             after = self._segments[-1].last if self._segments else 0
             rows = await self._store.outlines(after, SEGMENT_ROWS)
             self._add(rows)
             if len(rows) < SEGMENT_ROWS:
                 return
+
+    async def _look_again(self, segment: Segment) -> None:
+        """After some of its rows have gone."""
+        after, sizes, times = segment.first - 1, 0, [segment.newest_ms]
+        segment.first = segment.last
+        while rows := await self._store.outlines(after, ROWS_AT_ONCE):
+            here = [row for row in rows if row.position <= segment.last]
+            if here:
+                segment.first = min(segment.first, here[0].position)
+            sizes += sum(row.size for row in here)
+            times += [row.time_ms for row in here]
+            after = rows[-1].position
+            if len(here) < len(rows) or after >= segment.last:
+                break
+        segment.size, segment.oldest_ms = sizes, min(times)
 
     def _add(self, rows: Sequence[Outline]) -> None:
         if not rows:
@@ -102,7 +125,7 @@ class Upkeep:
             if segment.newest_ms < before_ms:
                 self._segments.remove(segment)
             else:
-                segment.oldest_ms = before_ms
+                await self._look_again(segment)
         return count
 
     async def _trim_size(self, bytes_max: int) -> int:
@@ -120,7 +143,7 @@ class Upkeep:
                 segment.size -= row.size
             count += await self._store.delete(gone)
             if not gone or gone[-1] >= segment.last:
-                too_much -= segment.size if not gone else 0
+                too_much -= segment.size  # what was set aside, or trimmed by another process
                 self._segments.popleft()
             else:
                 segment.first = gone[-1] + 1
@@ -142,6 +165,8 @@ class Upkeep:
                 count += await self._store.delete(superseded)
         finally:
             seen.close()
+            if count:
+                await count_compaction(self._database)
         return count
 
     async def verify(self) -> list[Damage]:
