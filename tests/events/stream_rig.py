@@ -1,5 +1,7 @@
 """What the tests of streams share: an event, and a view on a database of its own with a clock that tests move."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import contextlib
@@ -84,6 +86,7 @@ class Rig:
     async def view(
         self, name: str, definition: Definition[Any], *, version: int = 1, on_close: Any = None, **options: Any
     ) -> View:
+        options = {"idle_s": 5, **options}
         view = materialise(Module("shop"), name, definition, version=version, on_close=on_close, **options)
         await view.prepare(self.db, self.clock)
         self.views.append(view)

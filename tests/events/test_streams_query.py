@@ -182,8 +182,9 @@ async def test_queries_run_beside_each_other_and_beside_writers(rig: Rig, servic
 async def test_the_machinery_is_the_same_on_both_stores(rig: Rig):
     """Sessions that become one, members, a swap of versions, late events: as on SQLite."""
     definition = stream(Sold, at=lambda e: e.at).window(session(30), late_s=60)
-    aggregates: dict[str, Any] = {"shoppers": distinct(lambda e: e.shopper), "best": top_k(1, lambda e: e.shopper)}
-    await rig.view("visits", definition.aggregate(**aggregates))
+    await rig.view(
+        "visits", definition.aggregate(shoppers=distinct(lambda e: e.shopper), best=top_k(1, lambda e: e.shopper))
+    )
     await rig.take(sold(0), sold(50, shopper="bob"), sold(51, shopper="bob"))
     await rig.take(sold(25, shopper="eve"))
     assert await rig.rows("visits", "end_ms - start_ms, shoppers, best") == [(81_000, 3, '[["bob",2]]')]

@@ -191,8 +191,8 @@ async def test_an_event_from_the_future_does_not_make_the_others_late(rig: Rig):
 
 async def test_an_event_that_a_function_fails_on_stops_nobody(rig: Rig):
     """It is put aside whole: no aggregate has counted it."""
-    aggregates = {"orders": count(), "cents": sum_(lambda e: 100 // e.cents)}
-    await rig.view("v", sales.window(tumbling(60)).aggregate(**aggregates))
+    definition = sales.window(tumbling(60)).aggregate(orders=count(), cents=sum_(lambda e: 100 // e.cents))
+    await rig.view("v", definition)
     await rig.take(sold(1, 10), sold(2, 0), sold(3, 50))
     assert await rig.rows("v", "orders, cents") == [(2, 12)]
     assert await rig.rows("stream_status", "failed") == [(1,)]
@@ -287,12 +287,12 @@ async def test_a_batch_asks_the_same_number_of_statements_whatever_came_before(r
         (lambda: sales.window(tumbling(1)).aggregate(), "no aggregates"),
         (lambda: sales.window(tumbling(1)).aggregate(currency=count()), "names of other columns"),
         (lambda: sales.window(tumbling(1)).aggregate(closed=count()), "names of other columns"),
-        (lambda: sales.by(**{"a; DROP TABLE x": lambda e: e.currency}), "cannot be the name"),
+        (lambda: sales.by(**{"a; DROP TABLE x": str}), "cannot be the name"),
         (lambda: sales.window(session(1)).aggregate(x=fold(int, lambda s, e: s, state=int, show=int)), "merge"),
         (lambda: sales.merge(stream(Sold, at=lambda e: e.at)), "same keys"),
         (lambda: sales.join(sales, within_s=0), "within_s"),
         (lambda: sales.join(sales, within_s=1, before_s=1, latest=True), "forward only"),
-        (lambda: top_k(0, lambda e: "x"), "at least 1"),
+        (lambda: top_k(0, str).kind, "at least 1"),
         (lambda: stream(Sold, at=lambda e: e.at, out_of_order_s=-1), "at least 0"),
     ],
 )

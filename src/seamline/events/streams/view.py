@@ -321,7 +321,7 @@ def materialise(
     version: int = 1,
     keep_s: float = 604_800.0,
     on_close: OnClose | None = None,
-    idle_s: float = 5.0,
+    idle_s: float = 15.0,
     ahead_s: float = 60.0,
     batch: int = 500,
 ) -> View:
@@ -337,7 +337,7 @@ def materialise(
         keep_s: a row leaves the view so long after its window's end, in event time; 0 keeps all.
         on_close: makes an event of this module of each window that is closed; None for no event.
         idle_s: a partition from which nothing comes for so long no longer holds the watermark; when nothing comes
-            at all, event time goes on with the clock.
+            at all, event time goes on with the clock. Longer than events may be on their way.
         ahead_s: an event whose time lies further ahead of the clock is put aside: it would make all others late.
         batch: how many events commit as one.
     """

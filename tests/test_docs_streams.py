@@ -1,0 +1,77 @@
+"""The page on streams is true: its application is written down, checked, and tested as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seamline.events.streams import errors, service, tables, view
+from seamline.events.streams.aggregates import Aggregate
+
+PAGE = (Path(__file__).parent.parent / "docs" / "streams.md").read_text(encoding="utf-8")
+FILE = re.compile(r"^`(?P<name>[\w./]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The files of the page."""
+    for found in FILE.finditer(PAGE):
+        file = tmp_path / found["name"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(found["text"], encoding="utf-8")
+    (tmp_path / "shop" / "__init__.py").touch()
+    assert len(list(tmp_path.rglob("*.py"))) == 7
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_application_passes_the_checks(shop: Path):
+    """``seamline check`` finds nothing."""
+    assert "nothing found" in run(shop, "seamline.cli", "check")
+
+
+def test_the_test_of_the_page_passes(shop: Path):
+    """In one process and in three."""
+    (code,) = re.findall(r"^```python\n(import asyncio\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (shop / "test_shop.py").write_text(code, encoding="utf-8")
+    (shop / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        "pythonpath = .\nfilterwarnings = error\n"
+    )
+    said = run(shop, "pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
+    assert "2 passed" in said, said
+
+
+def test_the_limits_are_those_of_the_page():
+    """Rows, bytes and seconds of a query, what is kept aside, and every error by its code."""
+    assert f"at most {service.TIME_MAX_S:g} seconds" in PAGE
+    assert f"{service.ROWS_MAX:,} rows and {service.BYTES_MAX // 2**20} MB" in PAGE
+    assert f"newest {tables.PUT_ASIDE_KEPT:,} of each view" in PAGE
+    assert (tables.STATUS, tables.aside.name) == ("stream_status", "seamline_stream_aside")
+    codes = {each.code for each in vars(errors).values() if getattr(each, "code", "").startswith("SL74")}
+    assert set(re.findall(r"^\| (SL74\d{2}) ", PAGE, re.MULTILINE)) == codes - {"SL7400"}
+    defaults = view.materialise.__kwdefaults__ or {}
+    assert (defaults["idle_s"], defaults["ahead_s"], defaults["keep_s"]) == (15, 60, 7 * 86_400)
+
+
+def test_every_aggregate_is_on_the_page():
+    from seamline.events import streams
+
+    made = {
+        name
+        for name in streams.__all__
+        if name in {"avg", "count", "distinct", "fold", "max_", "min_", "sum_", "top_k"}
+    }
+    assert len(made) == 8
+    assert all(f"`{name}" in PAGE for name in made)
+    assert issubclass(streams.Aggregate, Aggregate)
