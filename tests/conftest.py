@@ -36,21 +36,21 @@ class PostgresqlServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Generator[PostgresqlServer]:
     """PostgreSQL with a database cluster of its own, thrown away at the end. Mark the test ``needs_server``."""
-    binaries = _postgresql_binaries()
+    binaries = postgresql_binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(mkdtemp(prefix="seamline-pg-"))
     server: subprocess.Popen[bytes] | None = None
     try:
-        _own(folder)
+        own(folder)
         password = folder / "password"
         password.write_text("tests-only", encoding="utf-8")
-        _own(password)
-        _run(
+        own(password)
+        run(
             binaries / "initdb", "--pgdata", folder / "data", "--username=admin", "--pwfile", password,
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
-        port = _free_port()
+        port = free_port()
         server = _start(binaries, folder, port)
 
         def restart() -> None:
@@ -70,7 +70,7 @@ def postgres_server() -> Generator[PostgresqlServer]:
 def _start(binaries: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(
-            _as_postgres(
+            as_postgres(
                 binaries / "postgres", "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder,
                 "-c", "fsync=off", "-c", "max_connections=200",
             ),
@@ -80,7 +80,7 @@ def _start(binaries: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def _postgresql_binaries() -> Path | None:
+def postgresql_binaries() -> Path | None:
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: float(p.parent.parent.name))
     if places:
         return places[-1].parent
@@ -88,23 +88,23 @@ def _postgresql_binaries() -> Path | None:
     return Path(found).parent if found else None
 
 
-def _as_postgres(*command: object) -> list[str]:
+def as_postgres(*command: object) -> list[str]:
     """PostgreSQL refuses to run as root."""
     words = [str(word) for word in command]
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *words] if os.getuid() == 0 else words
 
 
-def _own(path: Path) -> None:
+def own(path: Path) -> None:
     if os.getuid() == 0:
         shutil.chown(path, "postgres", "postgres")
 
 
-def _run(*command: object) -> None:
-    done = subprocess.run(_as_postgres(*command), capture_output=True, timeout=START_TIMEOUT_S, check=False)
+def run(*command: object) -> None:
+    done = subprocess.run(as_postgres(*command), capture_output=True, timeout=START_TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,6 +1,6 @@
 """What every transport has to keep, and where a transport enters itself to be asked.
 
-A :class:`Contender` says how its broker is started; :data:`CONTENDERS` is what ``test_conformance.py`` runs against.
+A :class:`Contender` says how its broker is started; those in ``contenders.py`` are what the suite runs against.
 An :class:`Arena` gives a test transports as different processes would have them: each with leases of its own.
 """
 
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import Protocol
+from typing import Protocol, Self
 from uuid import uuid4
 
 import msgspec
@@ -71,13 +71,6 @@ class Contender:
     seeks: bool = True
 
 
-CONTENDERS: dict[str, Contender] = {}
-
-
-def enter(contender: Contender) -> None:
-    CONTENDERS[contender.name] = contender
-
-
 def record(
     number: int, key: str = "k", *, type_: str = TYPE, due_ms: int = 0, expires_ms: int = 0, data: bytes | None = None
 ) -> Record:
@@ -109,7 +102,7 @@ class Arena:
         self.database = Database(f"sqlite:///{folder}/emails.sqlite3", "emails")
         self._members: list[tuple[Transport, dict[str, Leases]]] = []
 
-    async def __aenter__(self) -> Arena:
+    async def __aenter__(self) -> Self:
         await self.database.start()
         return self
 

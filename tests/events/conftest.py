@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
-from tests.events import contenders  # noqa: F401  # they enter themselves
-from tests.events.conformance import CONTENDERS, Arena, Broker
+from tests.events.conformance import Arena, Broker
+from tests.events.contenders import CONTENDERS
 
 
 def pytest_configure(config: pytest.Config) -> None:

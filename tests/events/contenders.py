@@ -1,22 +1,23 @@
-"""The transports that the conformance suite and the history checker run against. Add one by :func:`enter`."""
+"""The transports that the conformance suite and the history checker run against."""
 
 from __future__ import annotations
 
-from tests.events.conformance import Contender, enter
+from tests.events.conformance import Contender
 from tests.events.kafka_mock import prepare_kafka, real_servers, serve_kafka
 from tests.events.servers import Nats, Postgresql, Redis
 
-enter(Contender("nats", Nats, Nats.installed, Nats.program))
-enter(Contender("redis", Redis, Redis.installed, Redis.program))
-enter(Contender("postgresql", Postgresql, Postgresql.installed, Postgresql.program))
-enter(
+_KNOWN = [
+    Contender("nats", Nats, Nats.installed, Nats.program),
+    Contender("redis", Redis, Redis.installed, Redis.program),
+    Contender("postgresql", Postgresql, Postgresql.installed, Postgresql.program),
     Contender(
         "kafka" if real_servers() else "kafka-mock",
         serve_kafka,
-        prepare=prepare_kafka,
         restarts=not real_servers(),
+        prepare=prepare_kafka,
         passwords=False,
         leased=False,
         seeks=bool(real_servers()),  # the mock finds no offsets by time
-    )
-)
+    ),
+]
+CONTENDERS = {contender.name: contender for contender in _KNOWN}

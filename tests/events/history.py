@@ -84,6 +84,6 @@ def _swapped(history: History) -> Iterable[str]:
             continue
         before = latest.get(effect.key)
         if before is not None and places[effect.id] < places[before]:
-            yield f"swapped: {effect.id} took effect after {before}, which was published later with the key {effect.key!r}"
+            yield f"swapped: {effect.id} took effect after {before}, which was published later (key {effect.key!r})"
         else:
             latest[effect.key] = effect.id

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from tests.events.conformance import GROUP, TOPIC, TYPES
 
 from seamline.events.brokers import open_transport
 from seamline.events.errors import EventsError, LostLeaseError
@@ -23,8 +25,8 @@ from seamline.kernel.clock import SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import EventsSettings
 from seamline.kernel.store import Database, StoreError
-from tests.events.conformance import GROUP, TOPIC, TYPES
 
+T = TypeVar("T")
 metadata = MetaData()
 effects = Table(
     "seamline_test_effects",
@@ -61,23 +63,16 @@ async def consume(task: Task) -> None:
         await _handle(transport, database, Path(task.deliveries))
 
 
-async def _again(work: object) -> None:
+async def _again(work: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
-            await work()  # type: ignore[operator]
+            return await work()
         except EventsError:
             await asyncio.sleep(0.05)
-        else:
-            return
 
 
 async def _handle(transport: Transport, database: Database, seen: Path) -> None:
-    while True:
-        try:
-            subscription = await transport.subscribe(TOPIC, GROUP, TYPES, "earliest")
-            break
-        except EventsError:
-            await asyncio.sleep(0.05)
+    subscription = await _again(lambda: transport.subscribe(TOPIC, GROUP, TYPES, "earliest"))
     with seen.open("a", encoding="utf-8") as out:
         while True:
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
 
-from tests.conftest import START_TIMEOUT_S, _as_postgres, _free_port, _own, _postgresql_binaries, _run
+from tests.conftest import START_TIMEOUT_S, as_postgres, free_port, own, postgresql_binaries, run
 
 PASSWORD = "tests-only"
 
@@ -26,7 +26,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self.folder = Path(mkdtemp(prefix=f"seamline-{type(self).__name__.lower()}-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -39,7 +39,7 @@ class Server(ABC):
     @abstractmethod
     def url(self, password: str = PASSWORD) -> str: ...
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  # most need nothing
         """Make what the first start needs."""
 
     def ready(self) -> bool:
@@ -100,7 +100,6 @@ class Server(ABC):
 
 class Nats(Server):
     program = "nats-server (apt-get install nats-server)"
-    scheme = "nats"
 
     @classmethod
     def installed(cls) -> bool:
@@ -158,26 +157,26 @@ class Postgresql(Server):
 
     @classmethod
     def installed(cls) -> bool:
-        return _postgresql_binaries() is not None
+        return postgresql_binaries() is not None
 
     @property
     def _binaries(self) -> Path:
-        found = _postgresql_binaries()
+        found = postgresql_binaries()
         assert found is not None
         return found
 
     def prepare(self) -> None:
-        _own(self.folder)
+        own(self.folder)
         password = self.folder / "password"
         password.write_text(PASSWORD, encoding="utf-8")
-        _own(password)
-        _run(
+        own(password)
+        run(
             self._binaries / "initdb", "--pgdata", self.folder / "data", "--username=admin", "--pwfile", password,
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
 
     def command(self) -> list[str]:
-        return _as_postgres(
+        return as_postgres(
             self._binaries / "postgres", "-D", self.folder / "data", "-p", self.port, "-h", "127.0.0.1",
             "-k", self.folder, "-c", "max_connections=200", "-c", "shared_buffers=32MB",
         )  # fmt: skip

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from time import time
 from typing import Any
 
 import msgspec
 import pytest
-
-from seamline.events.brokers import open_transport
-from seamline.events.errors import BrokerError, BrokerUrlError, EventTooLargeError, LostLeaseError, UnknownGroupError
-from seamline.events.leases import check
-from seamline.events.transport import Delivery, Subscription
 from tests.events.conformance import (
     GROUP,
     PATIENCE_S,
@@ -30,6 +25,13 @@ from tests.events.conformance import (
     record,
     take,
 )
+
+from seamline.events.brokers import open_transport
+from seamline.events.errors import BrokerError, BrokerUrlError, EventTooLargeError, LostLeaseError, UnknownGroupError
+from seamline.events.leases import Leases, check
+from seamline.events.transport import Delivery, Subscription
+from seamline.kernel.clock import SystemClock
+from seamline.kernel.settings import EventsSettings
 
 pytestmark = pytest.mark.needs_server
 restarts = pytest.mark.wants("restarts")
@@ -88,7 +90,7 @@ async def test_concurrent_publishers_lose_nothing(arena: Arena):
     async def publish(place: int) -> None:
         for begin in range(0, 200, 20):
             batch = [record(number, f"p{place}") for number in range(begin, begin + 20)]
-            await persistently(lambda: transports[place].publish(TOPIC, batch))
+            await persistently(partial(transports[place].publish, TOPIC, batch))
 
     async with asyncio.TaskGroup() as group:
         for place in (0, 1):
@@ -138,17 +140,18 @@ async def test_a_big_event_arrives_or_is_refused_plainly(arena: Arena):
     """An event of 1 MB arrives whole, or is refused by an error that names sizes and remedy; later ones still pass."""
     transport = await arena.join()
     big = record(1, data=b'"' + b"x" * 1024 * 1024 + b'"')
-    refused = False
+    refusal = None
     try:
         await transport.publish(TOPIC, [big])
     except EventTooLargeError as error:
-        refused = True
-        assert str(len(big.data))[:3] in error.fact
-        assert error.remedy
+        refusal = error
     await transport.publish(TOPIC, [small := record(2)])
     async with arena.subscribed(transport) as subscription:
-        got = await take(subscription, 1 if refused else 2)
-    assert [delivery.record for delivery in got] == ([small] if refused else [big, small])
+        got = await take(subscription, 1 if refusal else 2)
+    assert [delivery.record for delivery in got] == ([small] if refusal else [big, small])
+    if refusal is not None:
+        assert "bytes" in refusal.fact
+        assert refusal.remedy
 
 
 async def test_an_event_is_handed_out_at_once_to_one_who_waits(arena: Arena):
@@ -354,6 +357,7 @@ async def test_a_group_may_begin_at_an_offset(arena: Arena):
     await subscription.close()
 
 
+@seeks
 async def test_a_group_can_be_moved_back_and_forth(arena: Arena):
     """Replay from the earliest, and a jump to the latest."""
     transport = await arena.join()
@@ -362,7 +366,9 @@ async def test_a_group_can_be_moved_back_and_forth(arena: Arena):
         await take(subscription, 12)
     await transport.seek(TOPIC, GROUP, "earliest")
     async with arena.subscribed(transport) as subscription:
-        assert sorted(number_of(delivery) for delivery in await take(subscription, 6)) == sorted(range(12))[:0] or True
+        assert by_key(await take(subscription, 12)) == {f"k{key}": list(range(key, 12, 3)) for key in range(3)}
+        await nothing_more(subscription)
+    await transport.seek(TOPIC, GROUP, "earliest")
     await transport.seek(TOPIC, GROUP, "latest")
     async with arena.subscribed(transport) as subscription:
         await nothing_more(subscription)
@@ -379,7 +385,7 @@ async def test_a_group_that_does_not_exist_cannot_be_moved(arena: Arena):
 async def _lag(subscription: Subscription, events: int) -> float:
     """Wait until the group is so far behind; the age of the oldest."""
     async with asyncio.timeout(PATIENCE_S):
-        while (found := await subscription.lag()).events != events:
+        while (found := await subscription.lag()).events != events:  # noqa: ASYNC110  # a broker has no event to wait for
             await asyncio.sleep(0.05)
     return found.oldest_s
 
@@ -478,8 +484,10 @@ async def test_nothing_is_lost_when_the_broker_is_killed_during_consumption(aren
     await transport.publish(TOPIC, [record(number, f"k{number % 5}") for number in range(300)])
     async with arena.subscribed(transport) as subscription:
         got = await take(subscription, 100)
-        for _ in range(2):
+        for number in (300, 330):
+            await transport.publish(TOPIC, [record(number + each, f"k{each % 5}") for each in range(30)])
             held = await take(subscription, 30, acknowledge=False)
+            got += held
             arena.broker.kill()
             with pytest.raises(BrokerError):
                 async with asyncio.timeout(PATIENCE_S):
@@ -487,12 +495,11 @@ async def test_nothing_is_lost_when_the_broker_is_killed_during_consumption(aren
                         await subscription.acknowledge(held)
                         got += await subscription.fetch(1, 0.5)
             arena.broker.start()
-            await persistently(lambda: subscription.acknowledge(held))  # noqa: B023
-            got += held
+            await persistently(partial(subscription.acknowledge, held))
         async with asyncio.timeout(PATIENCE_S):
-            while len(set(ids(got))) < 300:
+            while len(set(ids(got))) < 360:
                 got += await take(subscription, 1)
-    assert by_key(got) == {f"k{key}": list(range(key, 300, 5)) for key in range(5)}
+    assert by_key(got) == {f"k{key}": list(range(key, 360, 5)) for key in range(5)}
 
 
 @restarts
@@ -554,14 +561,13 @@ async def test_the_promises_say_what_an_acknowledgement_means(arena: Arena):
     assert transport.relayed
 
 
-def test_a_broker_that_nobody_knows_is_refused(tmp_path: Any):
+def test_a_broker_that_nobody_knows_is_refused():
     """The error names the schemes that there are."""
-    from seamline.kernel.clock import SystemClock
-    from seamline.kernel.settings import EventsSettings
-
-    with pytest.raises(BrokerUrlError, match="names no broker") as refused, suppress(KeyError):
+    leases: dict[str, Leases] = {}
+    settings, clock = EventsSettings(), SystemClock()
+    with pytest.raises(BrokerUrlError, match="names no broker") as refused:
         open_transport(
-            "amqp://guest:s3cret@host", app="shop", settings=EventsSettings(), leases={}.__getitem__, clock=SystemClock()
+            "amqp://guest:s3cret@host", app="shop", settings=settings, leases=leases.__getitem__, clock=clock
         )
     assert "s3cret" not in str(refused.value)
     assert "nats://" in refused.value.remedy

@@ -7,8 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import inspect, select
+from tests.events.conformance import TOPIC, Arena, persistently, record
+from tests.events.history import Attempt, History, Seen, violations
+from tests.events.history_consumer import Task, effects
 
 from seamline.events.record import Record
 from seamline.events.transport import Transport
 from seamline.kernel.store import Database
-from tests.events.conformance import CONTENDERS, TOPIC, Arena, Contender, persistently, record
-from tests.events.history import Attempt, History, Seen, violations
-from tests.events.history_consumer import Task, effects
 
 KEYS = 12
 STALE_S = 2.5
@@ -62,7 +62,7 @@ def test_a_swapped_pair_is_found():
     history = _sound()
     history.effects[2], history.effects[4] = history.effects[4], history.effects[2]
     (found,) = violations(history)
-    assert found == "swapped: e2 took effect after e4, which was published later with the key 'k0'"
+    assert found == "swapped: e2 took effect after e4, which was published later (key 'k0')"
 
 
 def test_a_doubled_effect_is_found():
@@ -166,7 +166,7 @@ class Trial:
                 self._count += 1
                 batch.append(record(self._count, f"p{producer}-{self.lots.randrange(KEYS)}"))
             self.history.attempts += (Attempt(each.id, each.key) for each in batch)
-            await persistently(lambda: transport.publish(TOPIC, batch))  # noqa: B023
+            await persistently(partial(transport.publish, TOPIC, batch))
             self.history.acknowledged |= {each.id for each in batch}
 
     async def trouble(self, kinds: str, every: int, until: int) -> None:
@@ -216,7 +216,9 @@ class Trial:
             await self.look()
         lines = self._seen.read_text(encoding="utf-8").splitlines()
         # A process that was killed may have left half a line.
-        self.history.deliveries = [Seen(*line.split(" ")) for line in lines if line.count(" ") == 1 and line[-1].isdigit()]
+        self.history.deliveries = [
+            Seen(*line.split(" ")) for line in lines if line.count(" ") == 1 and line[-1].isdigit()
+        ]
 
 
 async def _trial(arena: Arena, folder: Path, *, kinds: str, events: int, seed: int) -> History:

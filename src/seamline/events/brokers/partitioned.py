@@ -52,7 +52,7 @@ class Position(msgspec.Struct):
 class Behind(NamedTuple):
     """How many entries there are after an offset, and when the first of them was published."""
 
-    count: int
+    events: int
     oldest_ms: int
 
 
@@ -100,7 +100,7 @@ class PartitionedLog(Protocol):
         """Write places; give those partitions that somebody else has claimed."""
         ...
 
-    async def pick(self, topic: str, partition: int, offsets: Sequence[str]) -> Sequence[Entry]:
+    async def pick(self, topic: str, partition: int, offsets: Sequence[str], /) -> Sequence[Entry]:
         """Single entries, in the order asked for; those that are no longer kept are left out."""
         ...
 
@@ -120,5 +120,5 @@ def decoded(topic: str, offset: str, headers: Mapping[str, str], data: bytes) ->
     try:
         return Entry(offset, cloudevents.from_headers(headers, data))
     except EventsError as error:
-        _log.error("topic %s: the entry at %s is not an event and is passed over: %s", topic, offset, error)  # noqa: TRY400
+        _log.error("topic %s: the entry at %s is not an event and is passed over: %s", topic, offset, error)
         return Entry(offset, Record(id=offset, source=topic, type="", data=b"", time_ms=0))

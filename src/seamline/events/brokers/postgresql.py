@@ -44,6 +44,7 @@ BYTES_MAX: Final = 64 * 1024 * 1024
 SCHEMA: Final = "seamline_events"
 
 # A connection that breaks under a statement is an internal error of the client now and then.
+_client: Final[Any] = asyncpg  # which has types for a part of itself only
 _AWAY: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 _TABLES: Final = """
@@ -183,7 +184,7 @@ class PostgresqlLog:
         )
 
     async def _made_pool(self, server_settings: dict[str, str]) -> Any:
-        return await asyncpg.create_pool(
+        return await _client.create_pool(
             self._url,
             min_size=0,
             max_size=POOL_MAX,
@@ -203,7 +204,8 @@ class PostgresqlLog:
     async def _policy(self, connection: Any) -> str:
         """What the server does before it acknowledges, in words; a warning where that is less than fsync."""
         fsync, commit, pages = await connection.fetchrow(
-            "SELECT current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes')"
+            "SELECT current_setting('fsync'), current_setting('synchronous_commit'), "
+            "current_setting('full_page_writes')"
         )
         durable = fsync == "on" and commit != "off" and pages == "on"
         settings = f"fsync {fsync}, synchronous_commit {commit}, full_page_writes {pages}"
@@ -246,7 +248,7 @@ class PostgresqlLog:
             if self._listening is not None and not self._listening.is_closed():
                 return
             async with self.reachable():
-                self._listening = await asyncpg.connect(self._url, timeout=TIMEOUT_S)
+                self._listening = await _client.connect(self._url, timeout=TIMEOUT_S)
                 self._listening.add_termination_listener(self._silenced)
                 await self._listening.add_listener(self._channel(), self._heard)
 
@@ -265,7 +267,7 @@ class PostgresqlLog:
         for _, record in records:
             if len(record.data) > BYTES_MAX:
                 raise EventTooLargeError(
-                    f"the event {record.type} {record.id} has {len(record.data)} bytes, and at most {BYTES_MAX} are kept",
+                    f"the event {record.type} {record.id} has {len(record.data)} bytes; at most {BYTES_MAX} are kept",
                     "Put what is large elsewhere, and its name in the event",
                 )
         numbers = [partition for partition, _ in records]
@@ -280,8 +282,9 @@ class PostgresqlLog:
     async def _trim(self, topic: str) -> None:
         retention = float(self._settings.retention_s), self._settings.retention_bytes
         async with self._connection(placing=True) as connection:
-            while await connection.execute(self._sql(_TRIM), topic, *retention, TRIM_MAX) == f"DELETE {TRIM_MAX}":
-                await asyncio.sleep(0)
+            deleted = ""
+            while deleted in {"", f"DELETE {TRIM_MAX}"}:
+                deleted = await connection.execute(self._sql(_TRIM), topic, *retention, TRIM_MAX)
 
     # Where groups are
 
@@ -316,9 +319,7 @@ class PostgresqlLog:
 
     async def save(self, topic: str, group: str, holder: str, places: Mapping[int, bytes]) -> Iterable[int]:
         async with self._connection(placing=True) as connection:
-            rows = await connection.fetch(
-                self._sql(_SAVE), topic, group, holder, [*places], [*places.values()]
-            )
+            rows = await connection.fetch(self._sql(_SAVE), topic, group, holder, [*places], [*places.values()])
         return places.keys() - {number for (number,) in rows}
 
     # Reading
@@ -336,9 +337,7 @@ class PostgresqlLog:
     async def behind(self, topic: str, after: Mapping[int, str]) -> Mapping[int, Behind]:
         async with self._connection() as connection:
             rows = await connection.fetch(self._sql(_BEHIND), topic, [*after], [int(each) for each in after.values()])
-        return {
-            number: Behind(count, _entry(topic, 0, headers, b"").record.time_ms) for number, count, headers in rows
-        }
+        return {number: Behind(count, _entry(topic, 0, headers, b"").record.time_ms) for number, count, headers in rows}
 
     async def read(self, topic: str, after: Mapping[int, str], limit: int) -> Sequence[tuple[int, Entry]]:
         async with self._connection() as connection:

@@ -6,7 +6,6 @@ the count of what lies between two entries can be read off their ids.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -19,8 +18,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
-    RedisError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 
@@ -104,8 +103,8 @@ class RedisLog:
         self._settings = settings
         self._partitions = settings.partitions
         try:
-            self._redis: client.Redis = self._client(url)
-            self._waiting: client.Redis = self._client(url, socket_timeout=3 * BLOCK_S, health_check_interval=0)
+            self._redis = self._client(url)
+            self._waiting = self._client(url, socket_timeout=3 * BLOCK_S, health_check_interval=0)
         except (ValueError, TypeError) as error:
             raise BrokerUrlError(
                 f"the url {self._shown!r} cannot be read ({error})",
@@ -116,14 +115,14 @@ class RedisLog:
         self._appended: dict[str, int] = {}
 
     @staticmethod
-    def _client(url: str, **options: Any) -> client.Redis:
+    def _client(url: str, **options: Any) -> Any:
         usual: dict[str, Any] = {
             "socket_timeout": BLOCK_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
-        made = client.Redis.from_url(url, **(usual | options))
+        made: Any = client.Redis.from_url(url, **(usual | options))  # pyright: ignore[reportUnknownMemberType]
         # Answers as they came: what the client makes of them costs more than reading them, and changes with versions.
         made.response_callbacks.clear()
         return made
@@ -245,7 +244,7 @@ class RedisLog:
 
     async def _each(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
         """Several commands in one round trip."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline: Any = self._redis.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         return list(await pipeline.execute())
@@ -349,7 +348,7 @@ class RedisLog:
 class RedisReader:
     """See :class:`seamline.events.brokers.partitioned.Reader`. While it waits it has a connection of its own."""
 
-    def __init__(self, log: RedisLog, waiting: client.Redis, topic: str, partitions: int) -> None:
+    def __init__(self, log: RedisLog, waiting: Any, topic: str, partitions: int) -> None:
         self._log = log
         self._redis = waiting
         self._topic = topic

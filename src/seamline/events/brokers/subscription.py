@@ -35,6 +35,7 @@ PAUSE_LONGEST_S: Final = 2.0
 SAVE_EVERY_S: Final = 1.0
 """How long a place that moved without an acknowledgement may stay unwritten, while events come."""
 RIPEN_EVERY_S: Final = 1.0
+AGAIN_S: Final = 0.2
 
 
 class Held:
@@ -98,6 +99,7 @@ class GroupSubscription:
         self._owner = TaskOwner(f"{group} of {topic}")
         self._saving: Combiner[set[int], None] = Combiner(self._save)
         self._saved_at = 0.0
+        self._following: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -110,8 +112,8 @@ class GroupSubscription:
         self._turn = 0
 
     def begin(self) -> None:
-        self._owner.spawn(self._guarded(self._follow()), name="follows its share")
-        self._owner.spawn(self._guarded(self._ripen()), name="waits for what is due")
+        self._following = self._owner.spawn(self._guarded(self._follow), name="follows its share")
+        self._owner.spawn(self._guarded(self._ripen), name="waits for what is due")
 
     # What a consumer asks for
 
@@ -151,14 +153,14 @@ class GroupSubscription:
         read = {number: msgspec.json.decode(place, type=Position) for number, place in places.items()}
         read |= {number: self._position(held) for number, held in self._held.items()}
         ahead = await self._log.behind(self._topic, {number: each.after for number, each in read.items()})
-        oldest = [each.oldest_ms for each in ahead.values() if each.count]
+        oldest = [each.oldest_ms for each in ahead.values() if each.events]
         for number, each in read.items():
             held = self._held.get(number)
             if held is not None:
                 oldest.append(held.oldest_ms())
             elif each.open:
                 oldest += [e.record.time_ms for e in await self._log.pick(self._topic, number, each.open[:1])]
-        events = sum(each.count for each in ahead.values()) + sum(len(each.open) for each in read.values())
+        events = sum(each.events for each in ahead.values()) + sum(len(each.open) for each in read.values())
         since_ms = min((time_ms for time_ms in oldest if time_ms), default=0)
         return Lag(events, max(0.0, (self._now_ms() - since_ms) / 1000) if since_ms else 0.0)
 
@@ -168,6 +170,8 @@ class GroupSubscription:
         self._ended = True
         self._closed(self)
         try:
+            await _stopped(self._following)
+            await _stopped(self._reading)
             await self._owner.stop()
         finally:
             with contextlib.suppress(EventsError):  # what is not written is handed out again
@@ -232,12 +236,11 @@ class GroupSubscription:
         new = [number for number in ours if number not in self._held or number in gone]
         if not gone and not new:
             return
-        await self._stop_reading()
+        await _stopped(self._reading)
         for number in gone:
             self._leaving[number] = self._held.pop(number)
         try:
-            places = await self._log.claim(self._topic, self._group, new, self._holder) if new else {}
-            for number, place in places.items():
+            for number, place in (await self._claimed(new)).items():
                 position = msgspec.json.decode(place, type=Position)
                 held = Held(number, Fence(f"{self._lease}/{number}", ours[number]), position)
                 if position.open:
@@ -246,15 +249,12 @@ class GroupSubscription:
                 self._leaving.pop(number, None)
         finally:
             if not self._ended:
-                self._reading = self._owner.spawn(self._guarded(self._read()), name="reads")
+                self._reading = self._owner.spawn(self._guarded(self._read), name="reads")
         self._sown.set()
         self._news.set()
 
-    async def _stop_reading(self) -> None:
-        task, self._reading = self._reading, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+    async def _claimed(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
+        return await self._log.claim(self._topic, self._group, numbers, self._holder) if numbers else {}
 
     # Reading
 
@@ -304,9 +304,9 @@ class GroupSubscription:
         self._failure, self._told = error, False
         self._news.set()
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             self._fail(error)
             raise
@@ -384,3 +384,11 @@ class GroupSubscription:
             self._leaving.pop(number, None)
             if self._held.pop(number, None) is not None:
                 self._share.changed.set()
+
+
+async def _stopped(task: asyncio.Task[None] | None) -> None:
+    """Cancel and wait; again while it goes on, since `asyncio.wait_for`
+    of Python 3.11, which clients use, may lose a cancellation."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=AGAIN_S)
