@@ -78,6 +78,7 @@ class Process:
         sample: float = 0.0,
         identity: WorkloadIdentity | None = None,
         transport: Transport | None = None,
+        app: str = "test",
         **settings: Any,
     ) -> None:
         set_scope_source(current)
@@ -91,7 +92,7 @@ class Process:
             self.mesh.know(log_contract(topic), topic)
         self.announced: list[str] = []
         self.runtime = EventsRuntime(
-            "test", EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
+            app, EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
             process_owner("test"),
         )  # fmt: skip
         if transport is not None:

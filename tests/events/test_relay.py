@@ -107,6 +107,22 @@ async def test_what_the_broker_never_takes_goes_aside_and_holds_up_nothing(tmp_p
         assert letter["reason"].startswith("SL7211")
 
 
+async def test_moving_to_a_broker_and_back_repeats_no_effect(tmp_path: Path):
+    """The log is relayed from its beginning, of which the group has handled a part; and new events get through."""
+    broker = Broker()
+    async with running(tmp_path, shop(), books()) as process:
+        await process.events.publish_all(sold(0, 20))
+        await until(lambda: process.count_is(20))
+    async with running(tmp_path, shop(), books(), transport=BrokerTransport(broker)) as process:
+        await process.events.publish_all(sold(20, 30))
+        await until(lambda: numbers(broker) == list(range(30)))
+        await until(lambda: process.count_is(30))
+    async with running(tmp_path, shop(), books()) as process:
+        await process.events.publish_all(sold(30, 40))
+        await until(lambda: process.count_is(40))
+        assert await process.rows() == [("mug", n) for n in range(40)]
+
+
 async def test_a_group_behind_a_broker_is_replayed_too(tmp_path: Path):
     """Its inbox forgets, so that the effects happen again."""
     broker = Broker()

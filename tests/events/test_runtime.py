@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.events.conformance import Arena
+from tests.events.shop import Process, Sold, running, shop, until, write
 
 from seamline.events.errors import BrokerUrlError
 from seamline.events.tables import inbox
 from seamline.kernel.store import Database
 from seamline.module import Module
-from tests.events.shop import Process, Sold, running, shop, until, write
 
 
 def books(broken: list[int]) -> Module:
@@ -69,6 +70,29 @@ async def test_on_postgresql_it_is_the_same(tmp_path: Path, postgres_url: Callab
         await first.runtime.admin("replay", {"module": "books", "group": "enter", "start": "latest"})
         await second.events.publish(Sold(sku="mug", number=200))
         await until(lambda: first.count_is(201))
+
+
+@pytest.mark.needs_server
+async def test_through_a_broker_it_is_the_same(tmp_path: Path, arena: Arena):
+    """Outbox, relay, broker, two processes of a group: order per key, each effect once, poison put aside."""
+    broken = [7]
+    url = arena.broker.url()
+    if arena.contender.prepare is not None:
+        arena.contender.prepare(url, arena.app, "shop")
+    options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
+    async with (
+        running(tmp_path, shop(), books(broken), **options) as first,
+        running(tmp_path, shop(), books(broken), **options) as second,
+    ):
+        for begin in range(0, 400, 100):
+            await second.events.publish_all([Sold(sku=f"sku{n % 8}", number=n) for n in range(begin, begin + 100)])
+        await until(lambda: first.count_is(399), turns=8000)
+        rows = await first.rows()
+        for key in range(8):
+            numbers = [number for sku, number in rows if sku == f"sku{key}"]
+            assert numbers == [n for n in range(key, 400, 8) if n != 7]
+        (letter,) = await first.runtime.admin("dead list", {"module": "books"})
+        assert letter["topic"] == "shop"
 
 
 async def test_an_idle_process_does_next_to_nothing(tmp_path: Path):

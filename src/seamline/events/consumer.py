@@ -16,6 +16,7 @@ from seamline.events.handling import Handling, Settle
 from seamline.events.inbox import HandledElsewhereError, Inbox
 from seamline.events.lanes import Lane, Lanes, Parcel
 from seamline.events.positions import Positions
+from seamline.events.record import LOG_OFFSET, Record, partition_of
 from seamline.events.transport import Delivery, Lag, Subscription, Transport
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import Database, StoreError
@@ -49,7 +50,9 @@ class Consumer:
         inbox: Inbox,
         dead_letters: DeadLetters,
         clock: Clock,
+        partitions: int,
     ) -> None:
+        self._partitions = partitions
         self.topic = topic
         self.group = handlings[0].group
         self.handlings: Mapping[str, Handling] = {each.handler.event.__name__: each for each in handlings}
@@ -80,8 +83,10 @@ class Consumer:
                 subscription = await self._transport.subscribe(
                     self.topic, self.group, frozenset(self.handlings), self._start
                 )
-                replayed_ms = await Positions(self.database, self.group, self.topic, 0).replayed_ms()
-                session = self._session = _Session(self, subscription, replayed_ms)
+                positions = Positions(self.database, self.group, self.topic, self._partitions)
+                session = self._session = _Session(self, subscription, await positions.replayed_ms())
+                if self._transport.relayed and not session.replayed_ms:
+                    session.handled_before = await positions.all()
                 try:
                     pause_s, trouble = PAUSE_S, ""
                     await session.run()
@@ -161,7 +166,9 @@ class _Session:
         self._consumer = consumer
         self._owner = TaskOwner(consumer.group)
         self._workers = 0
-        self._replayed_ms = replayed_ms
+        self.replayed_ms = replayed_ms
+        self.handled_before: list[int] = []
+        """How far the group was when it read the log itself, before there was a broker."""
         self._taking = True
         self._changed = asyncio.Event()
         self._batch_timer: asyncio.TimerHandle | None = None
@@ -190,12 +197,17 @@ class _Session:
         known: list[Delivery] = []
         for delivery in deliveries:
             record = delivery.record
-            if (record.source, record.id) in seen or record.type not in consumer.handlings:
+            if (record.source, record.id) in seen or record.type not in consumer.handlings or self._is_old(record):
                 known.append(delivery)
             else:
                 self.lanes.add(consumer.parcel(delivery))
         if known:
             await self.subscription.acknowledge(known)
+
+    def _is_old(self, record: Record) -> bool:
+        """Whether it was handled before there was a broker."""
+        before, offset = self.handled_before, record.headers.get(LOG_OFFSET)
+        return bool(before) and offset is not None and int(offset) <= before[partition_of(record, len(before))]
 
     async def finish(self, timeout_s: float) -> bool:
         self._taking = False
@@ -278,7 +290,7 @@ class _Session:
         try:
             if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
                 return None
-            replayed_ms = max(self._replayed_ms, getattr(self.subscription, "replayed_ms", 0))
+            replayed_ms = max(self.replayed_ms, getattr(self.subscription, "replayed_ms", 0))
             await consumer.handle(parcels, settle, replayed_ms)
         except HandledElsewhereError:
             return None

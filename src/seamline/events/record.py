@@ -37,6 +37,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents extension attributes."""
 
 
+LOG_OFFSET = "seamlineoffset"
+"""The header with a record's offset in its module's own log, on its way through a broker."""
+
+
 def partition_of(record: Record, partitions: int) -> int:
     """Which of so many partitions a record belongs to: by its key, or by its id where it has none."""
     return zlib.crc32((record.key or record.id).encode()) % partitions

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
 from sqlalchemy import insert, select, update
 
 from seamline.events.errors import EventsError, EventTooLargeError, LostLeaseError
 from seamline.events.inbox import HandledElsewhereError
 from seamline.events.leases import check
+from seamline.events.record import LOG_OFFSET, Record
 from seamline.events.tables import relays
 from seamline.events.transport import Delivery
 from seamline.kernel.lifetime import TaskOwner
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from seamline.events.dead_letters import DeadLetters
     from seamline.events.inbox import Inbox
     from seamline.events.leases import Leases, Share
-    from seamline.events.log import Log
-    from seamline.events.record import Record
+    from seamline.events.log import Log, Stored
     from seamline.events.transport import Fence, Transport
     from seamline.kernel.store import Database
 
@@ -29,6 +30,12 @@ _log = logging.getLogger("seamline.events")
 
 RELAYED_MAX = 512
 PAUSE_S, PAUSE_S_MAX = 0.1, 5.0
+
+
+def _with_offset(stored: Stored) -> Record:
+    """Who has handled it when it was read from the log itself, can tell by its offset."""
+    headers = {**stored.record.headers, LOG_OFFSET: str(stored.offset)}
+    return msgspec.structs.replace(stored.record, headers=headers)
 
 
 class Relay:
@@ -94,7 +101,7 @@ class Relay:
             seen = self._log.generation
             page = await self._log.read(position, limit=RELAYED_MAX)
             if page:
-                await self._publish([stored.record for stored in page], fence)
+                await self._publish([_with_offset(stored) for stored in page], fence)
             if page.through > position:
                 position = page.through
                 await self._remember(position, fence)

@@ -210,8 +210,9 @@ class EventsRuntime:
     def _consumer(self, topic: str, handlings: list[Handling]) -> Consumer:
         seat = self._seats[handlings[0].group.partition(".")[0]]
         return Consumer(
-            topic, handlings, self.transport, seat.database, seat.home.inbox, seat.dead_letters, self._clock
-        )
+            topic, handlings, self.transport, seat.database, seat.home.inbox, seat.dead_letters, self._clock,
+            self.settings.partitions,
+        )  # fmt: skip
 
     def wake(self, topic: str) -> None:
         """Another process has written to the log of the module ``topic``."""
