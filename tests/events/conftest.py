@@ -16,7 +16,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "contender" in metafunc.fixturenames:
+    named = any("contender" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "contender" in metafunc.fixturenames and not named:
         wanted = [mark.args[0] for mark in metafunc.definition.iter_markers("wants")]
         fit = [name for name, each in CONTENDERS.items() if all(getattr(each, quality) for quality in wanted)]
         metafunc.parametrize("contender", fit)

@@ -14,6 +14,7 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import nats.errors
@@ -107,7 +108,7 @@ class NatsLink:
                 await client.close()
             raise
         inside: Any = client
-        inside._reading_task.add_done_callback(lambda ended: self._read_out(inside, ended))  # noqa: SLF001
+        inside._reading_task.add_done_callback(partial(self._read_out, inside))  # noqa: SLF001
         return client
 
     async def stream(self) -> JetStreamContext:
