@@ -52,6 +52,8 @@ class Contender:
         installed: whether the broker can be started here; its tests are skipped with ``missing`` if not.
         missing: what to install.
         prepare: called with url, application and topic before a transport uses them.
+        open: makes a transport that is not a broker's.
+        served: there is a server, at a url.
         restarts: its broker can be killed, and started again on its data.
         passwords: its broker refuses a wrong password.
         leased: deliveries carry a fence.
@@ -64,6 +66,8 @@ class Contender:
     installed: Callable[[], bool] = lambda: True
     missing: str = ""
     prepare: Callable[[str, str, str], None] | None = None
+    open: Callable[[Arena, Callable[[str], Leases]], Transport] | None = None
+    served: bool = True
     restarts: bool = True
     passwords: bool = True
     leased: bool = True
@@ -98,6 +102,7 @@ class Arena:
         self.broker = broker
         self.app = f"a{uuid4().hex[:10]}"
         self.clock = SystemClock()
+        self.folder = folder
         self.settings = EventsSettings(partitions=partitions)
         self.database = Database(f"sqlite:///{folder}/emails.sqlite3", "emails")
         self._members: list[tuple[Transport, dict[str, Leases]]] = []
@@ -123,7 +128,11 @@ class Arena:
         url = url or self.broker.url()
         if self.contender.prepare is not None:
             self.contender.prepare(url, self.app, TOPIC)
-        transport = open_transport(url, app=self.app, settings=self.settings, leases=leases, clock=self.clock)
+        transport = (
+            self.contender.open(self, leases)
+            if self.contender.open is not None
+            else open_transport(url, app=self.app, settings=self.settings, leases=leases, clock=self.clock)
+        )
         self._members.append((transport, members))
         return transport
 

@@ -12,13 +12,15 @@ from tests.events.contenders import CONTENDERS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "wants(quality): of contenders for the conformance suite, only those with it")
+    config.addinivalue_line(
+        "markers", "wants(*qualities): of contenders for the conformance suite, only those with them"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     named = any("contender" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "contender" in metafunc.fixturenames and not named:
-        wanted = [mark.args[0] for mark in metafunc.definition.iter_markers("wants")]
+        wanted = [quality for mark in metafunc.definition.iter_markers("wants") for quality in mark.args]
         fit = [name for name, each in CONTENDERS.items() if all(getattr(each, quality) for quality in wanted)]
         metafunc.parametrize("contender", fit)
 

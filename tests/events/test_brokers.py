@@ -22,7 +22,7 @@ from seamline.events.leases import Leases
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings import EventsSettings
 
-OURS = pytest.mark.wants("leased")
+OURS = pytest.mark.wants("served", "leased")
 
 
 class Forgetful(Redis):
@@ -117,7 +117,7 @@ async def test_what_is_not_an_event_is_passed_over(arena: Arena, caplog: pytest.
 async def test_a_lost_notification_is_made_up_for(arena: Arena, monkeypatch: pytest.MonkeyPatch):
     """Where NOTIFY does not arrive, as behind a connection pooler, a reader finds new events by looking."""
     monkeypatch.setattr("seamline.events.brokers.postgresql.POLL_S", 0.2)
-    monkeypatch.setattr("seamline.events.brokers.postgresql.PostgresqlLog._heard", lambda *_: None)
+    monkeypatch.setattr("seamline.events.brokers.postgresql.PostgresqlLog._heard", print)
     transport = await arena.join()
     async with arena.subscribed(transport) as subscription:
         assert await subscription.fetch(1, 0.1) == []
@@ -191,5 +191,5 @@ def test_what_a_url_may_not_say_is_refused(url: str):
 
 
 def test_every_contender_is_known():
-    """The suite is run against all brokers that there is an adapter for."""
-    assert {name.removesuffix("-mock") for name in CONTENDERS} == {"nats", "redis", "postgresql", "kafka"}
+    """The suite is run against all ways that there are."""
+    assert {name.removesuffix("-mock") for name in CONTENDERS} == {"embedded", "nats", "redis", "postgresql", "kafka"}
