@@ -12,9 +12,7 @@ from tests.events.contenders import CONTENDERS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "wants(*qualities): of contenders for the conformance suite, only those with them"
-    )
+    config.addinivalue_line("markers", "wants(*qualities): of the ways that events can take, only those with them")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -17,7 +17,7 @@ from tests.events.contenders import CONTENDERS
 from tests.events.servers import Redis
 
 from seamline.events.brokers import open_transport
-from seamline.events.errors import BrokerUrlError
+from seamline.events.errors import BrokerUrlError, EventsError
 from seamline.events.leases import Leases
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings import EventsSettings
@@ -137,6 +137,19 @@ async def test_a_place_that_somebody_else_wrote_is_read_again(arena: Arena):
         await subscription.acknowledge(got)  # is not written
         seen = {number_of(each) for each in await take(subscription, 10)}
         assert seen == set(range(10))
+
+
+@pytest.mark.needs_server
+@OURS
+async def test_fewer_partitions_than_there_were_are_refused(arena: Arena):
+    """What is in the partitions that nobody would read is not left behind silently."""
+    transport = await arena.join()
+    async with arena.subscribed(transport):
+        pass
+    arena.settings = EventsSettings(partitions=3)
+    fewer = await arena.join()
+    with pytest.raises(EventsError, match="in more than the 3 partitions"):
+        await fewer.subscribe(TOPIC, GROUP, TYPES, "earliest")
 
 
 @pytest.mark.needs_server

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seamline.events.brokers.partitioned import ORDER, REDELIVERY, REPLAY, PartitionedLog, Position
 from seamline.events.brokers.subscription import GroupSubscription
-from seamline.events.errors import UnknownGroupError
+from seamline.events.errors import EventsError, UnknownGroupError
 from seamline.events.record import Record, partition_of
 from seamline.events.transport import Promises
 from seamline.kernel.clock import Clock
@@ -49,6 +49,11 @@ class PartitionedTransport:
 
     async def subscribe(self, topic: str, group: str, types: frozenset[str], start: Start) -> GroupSubscription:
         known = await self._log.places(topic, group)
+        if any(number >= self._partitions for number in known):
+            raise EventsError(
+                f"{group!r} has read {topic!r} in more than the {self._partitions} partitions that there are to be",
+                "Set [events] partitions to what it was: what is in the others would never be read",
+            )
         if len(known) < self._partitions:
             places = await self._resolved(topic, start)
             await self._log.begin(topic, group, places, over=False)

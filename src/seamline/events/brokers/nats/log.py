@@ -248,7 +248,7 @@ class NatsLog:
         async with self.link.reachable():
             bucket = await self._places()
             found = await asyncio.gather(
-                *(self._place(bucket, self._key(topic, group, number)) for number in range(self._partitions))
+                *(self._place(bucket, self._key(topic, group, number)) for number in range(self._partitions + 1))
             )
         return {number: entry.value for number, entry in enumerate(found) if entry is not None and entry.value}
 
