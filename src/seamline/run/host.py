@@ -20,7 +20,7 @@ from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.audit import Audit
 from seamline.mesh.mesh import Mesh
-from seamline.module.context import CURRENT
+from seamline.module.context import CURRENT, current
 from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
@@ -257,8 +257,9 @@ class Host:
         return Views(self.settings.modules, stub)
 
     def _database(self, module: Module) -> Database:
-        from seamline.kernel.store import Database, sqlite_url
+        from seamline.kernel.store import Database, set_scope_source, sqlite_url
 
+        set_scope_source(current)
         database = self._databases.get(module.name)
         if database is None:
             url = self.settings.data.url_of(module.name) or sqlite_url(self.data, module.name)
