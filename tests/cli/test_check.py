@@ -26,6 +26,10 @@ HEARS_STRANGER = HEARS.replace(
     "from shopcheck.cart import Added", "from seamline import Event\nclass Added(Event): ..."
 )
 TOML = '[app]\nname = "shopcheck"\nmodules = ["shopcheck.web", "shopcheck.cart"]\n'
+WEBHOOK = (
+    "[[events.webhooks]]\nname = 'partner'\nmodule = 'cart'\nevents = ['Aded']\n"
+    "url = 'https://x.example'\nsecret = 'X'\n"
+)
 POLICY = 'permit (principal == Module::"web", action in Action::"Carts", resource == Module::"cart");\n'
 
 
@@ -83,6 +87,7 @@ def test_a_sound_application_passes(folder: Path) -> None:
             "SL1003",
             "[mesh.methods.Carts.ad]",
         ),
+        ("seamline.toml", TOML + WEBHOOK, "SL1005", "declares no event 'Aded'"),
         ("policy/app.cedar", POLICY.replace("permit", "permti"), "SL4501", ""),
         ("policy/app.cedar", POLICY.replace('Module::"web"', 'Module::"wbe"'), "SL4502", "wbe"),
     ],

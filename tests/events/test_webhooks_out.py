@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 from tests.events.shop import Returned, Sold, running, shop, until
 
@@ -38,8 +44,8 @@ class Receiver:
         self.url = ""
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncGenerator[Receiver]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Receiver]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks?for=us"
         try:
             yield self
@@ -199,6 +205,50 @@ async def test_a_name_is_looked_up_again_and_cannot_turn_inside():
         clock.advance(31)
         with pytest.raises(WebhookAddressError):
             await sender.connected()
+
+
+def certified(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS with a certificate for ``name``, and the file that it is trusted by."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = SystemClock().now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = folder / f"{name}.pem", folder / f"{name}.key"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.write_bytes(key.private_bytes(*plain))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, private)
+    return server, chain
+
+
+@pytest.mark.parametrize("certificate_for", ["partner.example", "other.example"])
+async def test_the_receiver_proves_its_name_though_its_address_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate_for: str
+):
+    server, chain = certified(tmp_path, certificate_for)
+    trusting = ssl.create_default_context(cafile=str(chain))
+    monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+    async with Receiver().listening(server) as receiver:
+        port = receiver.url.split(":")[2].split("/")[0]
+        async with sending(f"https://partner.example:{port}/hooks") as sender:
+            if certificate_for == "partner.example":
+                await sender.deliver(RECORD)
+                assert receiver.got[0][1]["host"] == f"partner.example:{port}"
+            else:
+                assert "did not answer" in str(await failing(sender))
+                assert receiver.got == []
 
 
 async def test_a_name_that_leads_nowhere_is_tried_again():

@@ -56,7 +56,20 @@ def findings(folder: Path) -> tuple[list[SeamlineError], list[str]]:
     except SeamlineError as error:
         return all_of(error), []
     found = [each for error in application.findings() for each in all_of(error)]
-    return [*found, *broken_promises(application)], list(application.modules)
+    return [*found, *unknown_events(application), *broken_promises(application)], list(application.modules)
+
+
+def unknown_events(application: Application) -> list[SeamlineError]:
+    """Webhooks that would send what their module does not publish."""
+    found: list[SeamlineError] = []
+    for webhook in application.settings.events.webhooks:
+        from seamline.events.webhooks.egress import chosen_events
+
+        try:
+            chosen_events(webhook, application.events)
+        except SeamlineError as error:
+            found.append(error)
+    return found
 
 
 def broken_promises(application: Application) -> list[SeamlineError]:

@@ -133,13 +133,8 @@ def open_senders(
     ]
 
 
-def webhook_handlers(sender: WebhookSender, owners: Mapping[type[Event], str]) -> list[EventHandler]:
-    """What the events runtime hears with in the module's name: ``runtime.listen(module, handler)`` for each.
-
-    Raises:
-        BadValueError: the module declares no such event.
-    """
-    webhook = sender.webhook
+def chosen_events(webhook: WebhookSettings, owners: Mapping[type[Event], str]) -> list[type[Event]]:
+    """The events that a webhook sends. Raises BadValueError if its module declares no such event."""
     declared = {event.__name__: event for event, module in owners.items() if module == webhook.module}
     for name in webhook.events:
         if name not in declared:
@@ -148,9 +143,15 @@ def webhook_handlers(sender: WebhookSender, owners: Mapping[type[Event], str]) -
                 choices(name, declared),
                 place=f"{FILE_NAME} [events.webhooks] {webhook.name}",
             )
+    return [declared[name] for name in webhook.events]
+
+
+def webhook_handlers(sender: WebhookSender, owners: Mapping[type[Event], str]) -> list[EventHandler]:
+    """What the events runtime hears with in the module's name. Raises BadValueError as :func:`chosen_events` does."""
+    webhook = sender.webhook
     return [
         EventHandler(
-            event=declared[name],
+            event=event,
             function=_sending(sender),
             group=f"webhook-{webhook.name}",
             concurrency=webhook.concurrency,
@@ -159,7 +160,7 @@ def webhook_handlers(sender: WebhookSender, owners: Mapping[type[Event], str]) -
             timeout_s=webhook.timeout_s + 15,
             outside=True,
         )
-        for name in webhook.events
+        for event in chosen_events(webhook, owners)
     ]
 
 
