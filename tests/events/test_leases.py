@@ -26,6 +26,17 @@ __all__ = ["place"]  # fixture
 ELSEWHERE = "process@another-machine/0/0:17:99"
 
 
+@pytest.fixture(autouse=True)
+def heartbeats_by_hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where a test says so do members of this process act by themselves."""
+
+    async def wait(_: Leases) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    if "by_themselves" not in request.node.name:
+        monkeypatch.setattr(Leases, "_keep", wait)
+
+
 @asynccontextmanager
 async def member(place: Place, clock: ManualClock, owner: str = "") -> AsyncGenerator[tuple[Database, Leases]]:
     """A process as others see it; it is not asked whether it lives if it says that it is of another machine."""

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -111,9 +112,10 @@ async def test_events_that_were_accepted_and_not_stored_are_told_of(tmp_path: Pa
     async with place.open(settings=EventsSettings(durability="relaxed")) as (database, log):
         await database.raw(lambda connection: connection.execute("PRAGMA max_page_count = 40").fetchall())
         with pytest.raises(LogFullError):
-            for n in range(1_000):
-                await log.append([record(n, size=4_000)])
-                await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                for n in count():
+                    await log.append([record(n, size=4_000)])
+                    await asyncio.sleep(0)
 
 
 LIMITED = """

@@ -159,13 +159,14 @@ class PostgresqlStore:
     async def after(self, position: int, limit: int) -> list[Kept]:
         sql = _KEPT + "WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3"
         rows: list[Kept] = []
-        if position < self._last:
-            rows = [Kept(*row) for row in await self._rows(sql, position, self._last, limit)]
+        final = self._last  # another task may find out meanwhile that more is final
+        if position < final:
+            rows = [Kept(*row) for row in await self._rows(sql, position, final, limit)]
         if len(rows) < limit:
-            begin = max(position, self._last)
-            await self.ends()
-            if begin < self._last:
-                rest = await self._rows(sql, begin, self._last, limit - len(rows))
+            begin = max(position, final)
+            final = (await self.ends()).last
+            if begin < final:
+                rest = await self._rows(sql, begin, final, limit - len(rows))
                 rows += [Kept(*row) for row in rest]
         return rows
 
