@@ -7,9 +7,9 @@ transaction, the acknowledgement after it. It ends when it is killed.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,13 +82,21 @@ async def _handle(transport: Transport, database: Database, seen: Path) -> None:
                 continue
             out.writelines(f"{each.record.id} {each.record.key}\n" for each in deliveries)
             out.flush()
-            for _, part in groupby(deliveries, lambda each: each.partition):
-                if not await _take_effect(database, batch := list(part)):
+            for batch in _by_key(deliveries):
+                if not await _take_effect(database, batch):
                     continue
                 try:
                     await subscription.acknowledge(batch)
                 except EventsError:
                     await asyncio.sleep(0.05)  # the broker will hear of it later, or hands it out again
+
+
+def _by_key(deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
+    """Those of each key in order, the keys in any: what is acknowledged first may stand last in its partition."""
+    batches: dict[str, list[Delivery]] = {}
+    for each in deliveries:
+        batches.setdefault(each.record.key, []).append(each)
+    return random.sample(list(batches.values()), len(batches))
 
 
 async def _take_effect(database: Database, deliveries: Sequence[Delivery]) -> bool:

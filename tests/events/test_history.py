@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from seamline.kernel.store import Database
 KEYS = 12
 STALE_S = 2.5
 """Longer than the leases of the consumers live."""
+_LINE = re.compile(r"\d+-[0-9a-f]{8} p\d-\d+")
 PATIENCE_S = 60.0
 
 
@@ -200,35 +202,32 @@ class Trial:
             rows = await connection.execute(select(effects.c.id, effects.c.key).order_by(effects.c.place))
             self.history.effects = [Seen(*row) for row in rows]
 
-    async def run(self, kinds: str, events: int) -> None:
+    async def run(self, kinds: str, events: int) -> History:
         async with self._database:
-            transports = [await self._arena.join() for _ in range(3)]
-            async with asyncio.TaskGroup() as group:
-                for number, transport in enumerate(transports):
-                    group.create_task(self.produce(transport, number, events))
-                group.create_task(self.trouble(kinds, events // (len(kinds) + 2), events))
-            async with asyncio.timeout(PATIENCE_S):
-                while self.history.missing():
-                    await asyncio.sleep(0.1)
-                    await self.look()
+            # Where something was lost, waiting for it ends: the history tells what.
+            with suppress(TimeoutError):
+                await self._work(kinds, events)
             for consumer in self._consumers:
                 consumer.kill()
             await self.look()
         lines = self._seen.read_text(encoding="utf-8").splitlines()
         # A process that was killed may have left half a line.
-        self.history.deliveries = [
-            Seen(*line.split(" ")) for line in lines if line.count(" ") == 1 and line[-1].isdigit()
-        ]
+        self.history.deliveries = [Seen(*line.split(" ")) for line in lines if _LINE.fullmatch(line)]
+        return self.history
+
+    async def _work(self, kinds: str, events: int) -> None:
+        transports = [await self._arena.join() for _ in range(3)]
+        producers = (self.produce(transport, number, events) for number, transport in enumerate(transports))
+        await asyncio.gather(*producers, self.trouble(kinds, events // (len(kinds) + 2), events))
+        async with asyncio.timeout(PATIENCE_S):
+            while self.history.missing():  # another process writes what is waited for
+                await asyncio.sleep(0.1)
+                await self.look()
 
 
 async def _trial(arena: Arena, folder: Path, *, kinds: str, events: int, seed: int) -> History:
     with ExitStack() as stack:
-        trial = Trial(arena, folder, stack, seed)
-        try:
-            await trial.run(kinds, events)
-        except TimeoutError:
-            await trial.look()
-    return trial.history
+        return await Trial(arena, folder, stack, seed).run(kinds, events)
 
 
 @pytest.mark.needs_server
