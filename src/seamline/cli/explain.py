@@ -33,6 +33,10 @@ ROOM_OF_RANGE = {
     "SL5": "starting, placing, switching, stopping",
     "SL6": "the gateway",
     "SL7": "data and migrations",
+    "SL72": "events",
+    "SL73": "sagas",
+    "SL74": "streams and views",
+    "SL75": "webhooks",
     "SL8": "the testing kit",
     "SL9": "the command line",
 }
@@ -119,11 +123,15 @@ def explain(
         return
     for meaning in found:
         typer.echo(manual.strong(f"{meaning.code}  {meaning.name}"))
-        typer.echo(f"about {ROOM_OF_RANGE.get(meaning.code[:3], 'the application')}; raised as {meaning.module}")
+        typer.echo(f"about {_room_of(meaning.code)}; raised as {meaning.module}")
         typer.echo(f"exit status {output.status_of(meaning.code)}\n")
         typer.echo(manual.paragraphs(f"{meaning.summary or 'It has no explanation yet'}."))
         if manual.summary(meaning.text) != meaning.summary:
             typer.echo("\n" + manual.paragraphs(meaning.text))
+
+
+def _room_of(code: str) -> str:
+    return ROOM_OF_RANGE.get(code[:4]) or ROOM_OF_RANGE.get(code[:3]) or "the application"
 
 
 def list_all(known: list[Meaning], *, as_json: bool) -> None:

@@ -15,7 +15,14 @@ from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of, overloaded
 from seamline.module.context import NO_DEADLINE, CallContext
 from seamline.module.contract import MethodSpec
-from seamline.module.errors import CallError, InternalError, InvalidArgument, Unauthenticated, Unavailable
+from seamline.module.errors import (
+    CallError,
+    InternalError,
+    InvalidArgument,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
 from seamline.module.values import Fault
 
 TICK_S, TICK_S_MAX = 0.005, 0.1
@@ -139,7 +146,9 @@ class ClientConnection(asyncio.Protocol):
             call = self._calls.pop(stream, None)
             if call is None:
                 return
-            if call.outgoing is not None:
+            if call.incoming is not None:
+                call.fail(self._other_kind(call, "one result", "a stream"))
+            elif call.outgoing is not None:
                 call.outgoing.close()
             if call.future is not None and not call.future.done():
                 call.future.set_result(payload)
@@ -174,10 +183,20 @@ class ClientConnection(asyncio.Protocol):
         elif kind == frames.FAULT:
             del self._calls[stream]
             call.fail(RemoteFailure(frames.read_error(payload)))
-        else:
+        elif kind in (frames.ITEM, frames.END):
+            del self._calls[stream]
+            call.fail(self._other_kind(call, "a stream", "one result"))
+            self._send(frames.frame(frames.CANCEL, stream))
+        elif kind != frames.CREDIT:
             raise FrameError(f"a frame of type {kind} does not belong to call {call.name}")
         if self.draining:
             self._close_if_idle()
+
+    def _other_kind(self, call: _Call, theirs: str, ours: str) -> Unimplemented:
+        return Unimplemented(
+            f"{self.peer} answers {call.name} with {theirs}, and the contract here says {ours}",
+            "Bring both modules to one version of the contract.",
+        )
 
     def _oversize(self, kind: int, stream: int, length: int) -> None:
         call = self._calls.pop(stream, None)
