@@ -8,6 +8,7 @@ committed offsets, and faults by request. It does not
 - end a fetch that waits when something comes, so that consumers wait ``fetch.wait.max.ms`` (here 20);
 - make topics by the admin protocol (``CreateTopics``): tests make them by :meth:`KafkaMock.topic`;
 - find offsets by time: it answers every such question with "nothing that young";
+- check a producer's sequence numbers: it drops no repeats, and takes what follows a request that it refused;
 - hide what a transaction has not committed, or check that it is whole;
 - forget a group, so that one that had members takes offsets from members only;
 - end a rebalance when all members are back: it waits for a session timeout less a second, so that sessions are short;

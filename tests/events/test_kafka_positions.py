@@ -49,7 +49,7 @@ def test_no_open_record_is_passed_and_no_done_one_comes_again(
                     }
                 assert len(note) <= characters_max + 4
                 assert all(offset in done or offset >= committed for offset in log)
-                held, handed = Positions(committed, note), set()
+                held, handed = Positions(committed, note), set[int]()
         while following := [offset for offset in log if offset >= held.position]:
             if held.read(following[0], 1) is Seen.DONE:
                 assert following[0] in done
