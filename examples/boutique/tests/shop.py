@@ -51,6 +51,9 @@ class Shop:
         self._topology = topology
         self._settings = {"RUN_CRASH_LOOP_CRASHES": 100_000, **settings}
         self._orders = 0
+        self.request_timeout_s = 20.0
+        self.failed: list[str] = []
+        """Requests that were not answered, or with an error of the shop's own."""
         self._process: subprocess.Popen[bytes] | None = None
         self._address: tuple[str, int] = ("", 0)
 
@@ -137,7 +140,17 @@ class Shop:
 
     def once(self, method: str, path: str, form: Mapping[str, object] | None = None, shopper: str = "") -> Page:
         """One request. Raises OSError or HTTPException when nobody answers."""
-        connection = http.client.HTTPConnection(*self._address, timeout=20)
+        try:
+            page = self._once(method, path, form, shopper)
+        except (OSError, http.client.HTTPException) as error:
+            self.failed.append(f"{method} {path}: {error!r}")
+            raise
+        if page.status >= 500:
+            self.failed.append(f"{method} {path}: {page.status}")
+        return page
+
+    def _once(self, method: str, path: str, form: Mapping[str, object] | None, shopper: str) -> Page:
+        connection = http.client.HTTPConnection(*self._address, timeout=self.request_timeout_s)
         try:
             headers = {"cookie": f"shopper={shopper}", "connection": "close"}
             body = None
@@ -164,6 +177,14 @@ class Shop:
                 last = (page.status, page.location, page.text[:2000])
             time.sleep(0.05)
         raise AssertionError(f"{method} {path} was never answered with {wanted}, last with {last}\n{self.log()}")
+
+    def shows(self, mark: str, path: str, shopper: str = "") -> Page:
+        """The page once it shows ``mark``: an order goes on by itself."""
+        end = time.monotonic() + _PATIENCE_S
+        while mark not in (page := self.until(200, "GET", path, shopper=shopper)).text:
+            assert time.monotonic() < end, f"{path} never shows {mark!r}: {page.text}\n{self.log()}"
+            time.sleep(0.02)
+        return page
 
     def fill(self, shopper: str, product: str = "wool-throw", quantity: int = 2) -> int:
         """Put something into an empty bag; its version. A repeated form would put it in twice, so it looks first."""

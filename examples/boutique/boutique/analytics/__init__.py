@@ -47,7 +47,10 @@ class Baskets:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``since`` to ``until``; ``visits`` are pauses of half an hour apart, ``bought`` of them ended with an order."""
+    """``since`` to ``until``; ``visits`` are pauses of half an hour apart, ``bought`` of them ended with an order.
+
+    ``counted`` is how many events the views have taken in since they were made, ``late`` how many came too late.
+    """
 
     since: datetime
     until: datetime
@@ -57,6 +60,7 @@ class Report:
     bought: int
     sellers: tuple[Seller, ...]
     baskets: tuple[Baskets, ...]
+    counted: int
     late: int
 
 

@@ -39,6 +39,7 @@ class AnalyticsService(Analytics):
             "FROM visits WHERE end_ms > :since",
             first,
         )
+        status = await self._ask("SELECT sum(events) AS events, sum(late) AS late FROM stream_status", None)
         return Report(
             since=first,
             until=until,
@@ -48,7 +49,8 @@ class AnalyticsService(Analytics):
             bought=_int(visits[0]["bought"]),
             sellers=await self._sellers(until),
             baskets=await self._baskets(first, until),
-            late=_int((await self._ask("SELECT coalesce(sum(late), 0) AS late FROM stream_status", None))[0]["late"]),
+            counted=_int(status[0]["events"]),
+            late=_int(status[0]["late"]),
         )
 
     async def _minutes(self, sales: Rows, first: datetime, until: datetime) -> tuple[Minute, ...]:

@@ -14,6 +14,7 @@ from boutique.checkout import (
     CountryNotServed,
     CurrencyUnknown,
     Order,
+    OrderNotFound,
     OrderStatus,
     OrderUnfinished,
     OutOfStock,
@@ -26,7 +27,7 @@ from boutique.frontend.shopping import goes_with, view_of
 from boutique.frontend.visit import cart_of, form, head, redirect, shopper_of
 from boutique.money import Money
 from boutique.shipping import Shipping
-from seamline import DeadlineExceeded, Overloaded, Unavailable, use
+from seamline import CallError, DeadlineExceeded, Overloaded, Unavailable, use
 
 _cart, _checkout, _emails, _shipping = use(Cart), use(Checkout), use(Emails), use(Shipping)
 
@@ -56,13 +57,30 @@ async def place_order(request: Request) -> Response:
     except (CountryNotServed, CurrencyUnknown) as fault:
         typed.refused(fault.message, "Please choose again in your bag.")
         return await _till(request, typed, 422)
-    except (OrderUnfinished, Unavailable, Overloaded, DeadlineExceeded):
-        typed.refused(
-            "The till did not answer in time.",
-            "Send the form once more: the same bag is never charged twice.",
-        )
-        return await _till(request, typed, 503)
+    except OrderUnfinished as unfinished:
+        if await _begun(unfinished.order_id):
+            return redirect(request, f"/order/{unfinished.order_id}")
+        return await _silence(request, typed)
+    except (Unavailable, Overloaded, DeadlineExceeded):
+        return await _silence(request, typed)
     return redirect(request, f"/order/{placed.id}")
+
+
+async def _begun(order_id: str) -> bool:
+    """Whether there is an order to look at, which goes on by itself."""
+    try:
+        await (await _checkout()).order(order_id)
+    except (OrderNotFound, CallError):
+        return False
+    return True
+
+
+async def _silence(request: Request, typed: CheckoutForm) -> Response:
+    typed.refused(
+        "The till did not answer in time.",
+        "Send the form once more: the same bag is never charged twice.",
+    )
+    return await _till(request, typed, 503)
 
 
 async def order(request: Request) -> Response:
