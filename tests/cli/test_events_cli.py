@@ -93,6 +93,7 @@ class Asked:
         return json.loads(self.text(*words, "--json", status=status))
 
     def until(self, condition: Callable[[Any], bool], *words: str) -> Any:
+        found: Any = None
         for _ in range(200):
             found = self.json(*words)
             if condition(found):

@@ -128,6 +128,8 @@ class _Partition:
         self.out.append(offset)
 
     def handled(self, offset: int, event: tuple[str, str]) -> None:
+        if offset <= self.position:
+            return  # it was handed out twice, because we had been taken for dead
         self.done[offset] = event
         while self.out and self.out[0] in self.done:
             self.position = self.out.popleft()
