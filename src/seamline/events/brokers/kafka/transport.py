@@ -130,6 +130,8 @@ class KafkaTransport:
 
     async def _ensure(self, topic: str) -> str:
         name = f"{self._app}.{topic}"
+        if name in self._known:
+            return name
         async with self._topics.setdefault(name, asyncio.Lock()):
             if name not in self._known:
                 retention_ms = int(self._settings.retention_s * 1000) or -1
