@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from seamline.kernel.store import Database, sqlite_url
+from tests.sagas.rig import STARTED
 
 _numbers = itertools.count()
 
@@ -37,3 +38,5 @@ async def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGene
 async def db(store_url: str) -> AsyncGenerator[Database]:
     async with Database(store_url, "shop") as database:
         yield database
+        for host in list(STARTED):
+            await host.stop()

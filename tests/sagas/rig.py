@@ -21,6 +21,10 @@ from seamline.sagas.runtime import SagasRuntime
 FAST = SagasSettings(step_attempts=3, step_backoff_s=0.001, idle_s=0.05)
 
 
+STARTED: list[Host] = []
+"""Those that a failing test left behind."""
+
+
 class Host:
     """One process's share in the sagas of a module, as far as sagas can tell."""
 
@@ -61,15 +65,19 @@ class Host:
         return self.runtime.engine(self.module.name)
 
     async def start(self) -> Host:
+        STARTED.append(self)
         await self.runtime.start()
         return self
 
     async def stop(self) -> None:
+        if self in STARTED:
+            STARTED.remove(self)
         await self.runtime.drain(5)
         await self.runtime.stop()
 
     async def crash(self) -> None:
         """End without a word to anybody: the registration stays, and what ran is cut off where it stands."""
+        STARTED.remove(self)
         engine = self.engine
         engine.draining = True
         for course in list(engine.running.values()):

@@ -120,7 +120,8 @@ def callee_of(call: Callable[..., Any]) -> Callee:
     code = getattr(function, "__code__", None)
     if code is None:
         return _callee(function, bound=False, partial=partial)
-    owner: type[Any] = type(getattr(call, "__self__", None))
+    bound_to: Any = getattr(call, "__self__", None)
+    owner = cast("type[Any]", type(bound_to))
     key = (code, owner, partial)
     found = _KNOWN.get(key)
     if found is None:

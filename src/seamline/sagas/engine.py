@@ -22,6 +22,7 @@ from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.store import Database
 from seamline.module.context import CURRENT
+from seamline.sagas import hearing
 from seamline.sagas.course import Course
 from seamline.sagas.errors import LostSagasError, NewerJournalError, SagaBusyError, SagaTimedOut, UnknownSagaError
 from seamline.sagas.journal import open_journal
@@ -29,6 +30,7 @@ from seamline.sagas.journal.journal import check_input
 from seamline.sagas.journal.records import Head, Trouble, checksum, read_entry, read_work
 from seamline.sagas.journal.statements import Statement, Write
 from seamline.sagas.kinds import Kind
+from seamline.sagas.life import live, set_aside
 from seamline.sagas.watch import Watch
 from seamline.sagas.workers import Workers
 
@@ -85,6 +87,8 @@ class Engine:
         self.draining = False
         self.counts = {"started": 0, "ended": 0, "taken_up": 0, "stuck": 0}
         self.loop: asyncio.AbstractEventLoop
+        self.heard: set[str] = set()
+        """The events that are heard of for sagas that wait for them."""
         self.publish: Callable[..., Any] | None = None
         self._announce = announce
         self._runners = Runners()
@@ -224,7 +228,12 @@ class Engine:
         if self.workers.trouble is not None:
             raise SagaBusyError(f"the journal of {self.module!r} cannot be written: {self.workers.trouble}",
                                 "See the disk and the database; sagas that run go on when it can be")  # fmt: skip
-        owned = self._started and not self.draining and len(self.running) < self.settings.running_max
+        owned = (
+            self._started
+            and not self.draining
+            and not self.workers.lost
+            and len(self.running) < self.settings.running_max
+        )
         saga, now_ms, trace, row = self.start_row(kind, data, key, parent, owned=owned)
         outcome: asyncio.Future[str] = self.loop.create_future()
         write = Write(self.owner if owned else "", [("start", row)], (kind.name, key) if key else None)
@@ -238,7 +247,9 @@ class Engine:
                 self.running.pop(saga, None)
                 if isinstance(error, LostSagasError):
                     self.lose()
-                if not outcome.done():
+                    again = self.launch(kind, data, key, parent)  # this time for whoever takes it up
+                    again.add_done_callback(lambda one: _hand_on(one, outcome))
+                elif not outcome.done():
                     outcome.set_exception(self._refusal(error))
                 return
             other = done.result()
@@ -269,7 +280,7 @@ class Engine:
     def _run(self, course: Course) -> None:
         if course.kind.timeout_ms:
             self.tasks.spawn(self._time_out(course), name="saga timeout")
-        self._runners.start(course.live())
+        self._runners.start(live(course))
 
     async def _time_out(self, course: Course) -> None:
         due_ms = course.created_ms + course.kind.timeout_ms
@@ -358,15 +369,16 @@ class Engine:
 
     async def end(self, course: Course, status: str, result: str) -> None:
         """The saga has ended: the last of its journal and its result."""
-        if course.writing is not None:
-            await asyncio.shield(course.writing)
+        await course.pen.settle()
         now_ms = self.now_ms()
         work = course.work() if course.notes else ""
-        course.dirty = False
-        statements = course.written()
+        course.pen.dirty = False
+        statements = course.pen.statements()
         statements.append(("end", (status, result, now_ms, now_ms, work, course.id)))
         if course.seen:
             statements.append(("clear", (course.id,)))
+        if course.listened:
+            statements.append(("unwait", (course.id,)))
         post = None
         if course.parent:
             parent, _, name = course.parent.partition(" ")
@@ -387,7 +399,7 @@ class Engine:
         """Begin again with new input and an empty journal, under the same id."""
         now_ms = self.now_ms()
         run = course.run + 1
-        took = [("take", (course.id, number)) for number in course.taken]
+        took = [("take", (course.id, number)) for number in course.pen.taken]
         renewed: list[Statement] = [("renew", (run, now_ms, now_ms, data.decode(), checksum(data), course.id))]
         await self.keep(course, [*took, *renewed, ("drop", (course.id,))])
         again = Course(self, course.kind, course.id, course.key, run, course.created_ms, now_ms, data, course.trace,
@@ -411,8 +423,10 @@ class Engine:
                 for course in list(self.running.values()):
                     course.consider_rest()
                 forget_s += TICK_S
-                if forget_s >= FORGET_S and self.settings.retention_s:
+                if forget_s >= FORGET_S:
                     forget_s = 0.0
+                    await hearing.forget(self)
+                if forget_s == 0.0 and self.settings.retention_s:
                     await self.journal.forget(self.now_ms() - int(self.settings.retention_s * 1000))
             except NewerJournalError as error:
                 _log.error("%s", error)  # the sentence says it all
@@ -470,14 +484,15 @@ class Engine:
             )  # fmt: skip
             self.running[head.id] = course
             self.counts["taken_up"] += 1
-            course.seen, course.before = head.messages, head.work
+            course.seen = head.messages
             try:
                 check_input(head)
                 read = [(seq, read_entry(head.id, seq, text, crc)) for seq, text, crc in entries[head.id]]
                 course.remember(read, messages[head.id], head.messages, read_work(head.work))
             except SeamlineError as error:
                 course.halt(error)
-                self._runners.start(course.rest_halted())
+                course.shown = head.work
+                self._runners.start(set_aside(course))
                 continue
             self._run(course)
 
@@ -504,6 +519,7 @@ class Engine:
 
     def lose(self) -> None:
         """This worker lost its place: everything it runs is somebody else's now."""
+        self.workers.lost = True
         courses = list(self.running.values())
         self.running.clear()
         for course in courses:
@@ -546,3 +562,13 @@ class Engine:
                 await self.launch(kind, data, f"cron {due.isoformat(timespec='minutes')}")
             except Exception as error:
                 _log.error("saga %s was not started by the clock: %s", kind.name, error)
+
+
+def _hand_on(done: asyncio.Future[str], outcome: asyncio.Future[str]) -> None:
+    error = done.exception()
+    if outcome.done():
+        return
+    if error is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(done.result())

@@ -11,7 +11,6 @@ from seamline.kernel.codec import Codec, UnsupportedTypeError, codec
 from seamline.module.contract import Parameter
 from seamline.module.errors import ModuleError, SagaError
 from seamline.module.module import SagaType
-from seamline.module.values import Event
 from seamline.module.wiring import Wiring, place_of
 from seamline.sagas.calls import Values
 from seamline.sagas.cron import Cron
@@ -78,20 +77,6 @@ def check_saga(saga: SagaType, wiring: Wiring) -> list[ModuleError]:
     except ModuleError as error:
         return [error]
     return []
-
-
-def awaited_events(function: Callable[..., Any]) -> set[type[Event]]:
-    """The events that a saga's code names: it may wait for them."""
-    found: set[type[Event]] = set()
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [each for each in code.co_consts if inspect.iscode(each)]
-        for name in code.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, type) and issubclass(value, Event) and value is not Event:
-                found.add(value)
-    return found
 
 
 def _result(function: Callable[..., Any], name: str, place: str) -> Codec[Any]:

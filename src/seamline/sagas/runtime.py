@@ -13,6 +13,7 @@ from seamline.kernel.store import Database
 from seamline.module.module import Module
 from seamline.module.wiring import Wiring
 from seamline.sagas.engine import Engine
+from seamline.sagas.hearing import listen
 from seamline.sagas.kinds import compile_sagas
 from seamline.sagas.sagas import Sagas
 
@@ -68,6 +69,7 @@ class SagasRuntime:
         )
         if self._events is not None:
             engine.publish = self._events.events_of(module.name).publish
+            listen(engine, self._events)
         self._wirings[module.name] = wiring
 
     def sagas_of(self, module: Module) -> Sagas:

@@ -13,7 +13,7 @@ import msgspec
 
 from seamline.kernel.codec import codec
 from seamline.module.values import Event
-from seamline.sagas import waiting
+from seamline.sagas import hearing, waiting
 from seamline.sagas.calls import Callee, callee_of
 from seamline.sagas.errors import SagaUseError
 from seamline.sagas.journal.records import NULL
@@ -32,6 +32,14 @@ class Approval:
     approved: bool
     by: str = ""
     comment: str = ""
+
+
+class Renewed(BaseException):
+    """Leaves the saga's function when it continues as new."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.arguments = arguments
 
 
 class Step(Generic[T]):
@@ -228,7 +236,9 @@ class Saga:
 
     def wait_event(self, event: type[E], key: str, timeout_s: float | None = None) -> Awaitable[E]:
         """An event with this key that came after the saga began. Raises WaitExpired after ``timeout_s`` seconds."""
-        return self._wait("event", f"{event.__name__}/{key}", timeout_s, _reader(event))
+        wait = self._wait("event", hearing.name_of(event, key), timeout_s, hearing.reader_of(event))
+        wait.begin = lambda: hearing.begin(self._course, wait)
+        return wait
 
     def approval(self, name: str, timeout_s: float | None = None, **shown: Any) -> Awaitable[Approval]:
         """Wait for a person, who sees ``shown`` (values that JSON has). Raises ApprovalExpired after ``timeout_s``."""
@@ -281,7 +291,7 @@ class Saga:
 
         What was done is kept and not undone later.
         """
-        return self._course.renew(arguments)
+        raise Renewed(arguments)
 
     def now(self) -> datetime:
         """The time, the same when the saga is replayed: that of the last thing that was journalled."""

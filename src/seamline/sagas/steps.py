@@ -145,9 +145,9 @@ async def _local(course: Course, step: Step[Any], entry: Entry) -> Any:
             entry.output = step.callee.encode_result(value)
             if unit.begun:
                 entry.at_ms = engine.now_ms()
-                row = course.row(entry)
+                row = course.pen.row(entry)
                 await engine.journal.store.write_with(await unit.connection(), Write(engine.owner, [("entry", row)]))
-                seq = course.seq
+                seq = course.pen.seq
     except Exception:
         # Where the answer to a commit was lost, the journal knows whether it happened.
         if not seq or not await engine.journal.has_entry(course.id, seq):
@@ -184,12 +184,12 @@ async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float |
     engine = course.engine
     if trouble.due_ms <= engine.now_ms():
         trouble.due_ms = engine.now_ms() + int(engine.pause_s(trouble.attempts, backoff_s) * 1000)
-    course.dirty = True
+    course.pen.dirty = True
     over = course.pausing(place, trouble.due_ms)
     timer = engine.at(trouble.due_ms, over, None)
     try:
         if trouble.attempts > 1:
-            await course.flush()
+            await course.pen.flush()
         course.busy -= 1
         try:
             course.consider_rest()

@@ -17,7 +17,7 @@ from seamline.module.values import Fault
 from seamline.sagas import steps
 from seamline.sagas.calls import REMOTE, THREAD, callee_of, run_thread
 from seamline.sagas.errors import LostSagasError
-from seamline.sagas.journal.records import Entry
+from seamline.sagas.journal.records import Entry, Trouble
 from seamline.sagas.journal.statements import Write
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Undo:
 
 async def compensate(course: Course, undos: list[Undo]) -> bool:
     """Undo all of these that are not undone yet. False when some are left; the course then says when to go on."""
-    left = [undo for undo in undos if undo.place not in course.undone]
+    left = [undo for undo in undos if undo.place not in course.past.undone]
     if course.kind.parallel:
         done = await asyncio.gather(*(_undo(course, undo) for undo in left))
     else:
@@ -53,33 +53,48 @@ async def compensate(course: Course, undos: list[Undo]) -> bool:
 
 async def _undo(course: Course, undo: Undo) -> bool:
     """One compensation, tried a few times. False when it is left for later."""
+    course.busy += 1
+    try:
+        return await _attempts(course, undo)
+    except LostSagasError:
+        course.engine.lose()
+        raise asyncio.CancelledError from None
+    finally:
+        course.leave_work()
+
+
+async def _attempts(course: Course, undo: Undo) -> bool:
     engine = course.engine
     place, name = f"undo {undo.place}", f"undo of {undo.name}"
     trouble = course.trouble.get(place)
-    began = trouble.attempts if trouble is not None else 0
+    before = trouble.attempts if trouble is not None else 0
     while True:
-        early = trouble is not None and trouble.due_ms > engine.now_ms()
-        if early and (trouble.given_up or not await steps.pause(course, place, trouble)):
+        if trouble is not None and not await _due(course, place, trouble):
             return False
-        course.busy += 1
         try:
             await _run(course, undo)
         except LostSagasError:
-            engine.lose()
-            raise asyncio.CancelledError from None
+            raise
         except Exception as error:
             trouble = steps.failed(course, place, name, error, unknown=False)
         else:
             course.trouble.pop(place, None)
             return True
-        finally:
-            course.leave_work()
-        if course.leaving:
-            raise asyncio.CancelledError
         trouble.due_ms = engine.now_ms() + int(engine.pause_s(trouble.attempts) * 1000)
-        if trouble.given_up or trouble.attempts - began >= engine.settings.step_attempts:
+        if trouble.given_up or trouble.attempts - before >= engine.settings.step_attempts:
             trouble.given_up = True
             return False
+
+
+async def _due(course: Course, place: str, trouble: Trouble) -> bool:
+    """Whether to try now, or after a moment; False when the saga had better leave memory meanwhile."""
+    engine = course.engine
+    if course.leaving:
+        raise asyncio.CancelledError
+    left_ms = trouble.due_ms - engine.now_ms()
+    if left_ms <= 0:
+        return True
+    return not trouble.given_up and left_ms <= engine.idle_ms and await steps.pause(course, place, trouble)
 
 
 async def _run(course: Course, undo: Undo) -> None:
@@ -106,7 +121,7 @@ async def _run(course: Course, undo: Undo) -> None:
                     await made
                 if unit.begun:
                     entry.at_ms = engine.now_ms()
-                    write = Write(engine.owner, [("entry", course.row(entry))])
+                    write = Write(engine.owner, [("entry", course.pen.row(entry))])
                     await engine.journal.store.write_with(await unit.connection(), write)
     finally:
         CURRENT.reset(token)
@@ -128,8 +143,8 @@ async def _settled(course: Course, undo: Undo) -> bool:
 
 
 async def _note(course: Course, entry: Entry) -> None:
-    course.undone[entry.place] = entry
+    course.past.undone[entry.place] = entry
     if not entry.at_ms:
         entry.at_ms = course.engine.now_ms()
-        course.put_down(entry)
-        await course.flush()
+        course.pen.put_down(entry)
+        await course.pen.flush()

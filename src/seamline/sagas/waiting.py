@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from seamline.kernel.errors import SeamlineError
+from seamline.sagas import hearing
 from seamline.sagas.errors import ApprovalExpired, StepFailed, WaitExpired
 from seamline.sagas.journal.records import OK, Entry, Message, error_from, outcome_of, read_outcome
 
@@ -21,18 +22,18 @@ EXPIRED: Final = Message(0, "expired", "", "null", 0)
 async def wait(course: Course, wanted: Wait[Any]) -> Any:
     """Wait for something that has its place in the journal. Raises what it ends with."""
     place = wanted.place
-    if course.past:
-        entry = await course.recall(place, wanted.kind, wanted.name)
+    if course.past.at:
+        entry = await course.past.recall(place, wanted.kind, wanted.name)
         if entry is not None:
             return _answer(course, wanted, entry)
-    await course.begins(place, wanted.name)
+    await course.past.begins(place, wanted.name)
     if course.stopping is not None and wanted.kind != "child":
         raise asyncio.CancelledError
     entry = _entry(course, wanted, await _message(course, wanted))
     course.now_ms = max(course.now_ms, entry.at_ms)
-    course.put_down(entry)
+    course.pen.put_down(entry)
     if course.busy or course.waits:
-        course.engine.loop.call_soon(course.flush_soon)
+        course.engine.loop.call_soon(course.pen.flush_soon)
     if course.stopping is not None:
         raise asyncio.CancelledError
     return _answer(course, wanted, entry)
@@ -46,11 +47,13 @@ def _entry(course: Course, wanted: Wait[Any], message: Message) -> Entry:
             entry.outcome, entry.error, entry.output = outcome_of(_expired(wanted))
         return entry
     if message.n:
-        course.taken.append(message.n)
+        course.pen.taken.append(message.n)
     if wanted.kind == "child":
         ended = read_outcome(course.id, message.body)
         entry.outcome, entry.error, entry.output = ended.outcome, ended.error, ended.output
         return entry
+    if wanted.kind == "event":
+        course.past.heard.add(hearing.heard_id(message.body))
     entry.output = msgspec.Raw(message.body.encode())
     try:
         wanted.read(bytes(entry.output))
@@ -84,9 +87,10 @@ async def _message(course: Course, wanted: Wait[Any]) -> Message:
     timer = None
     try:
         if wanted.kind != "sleep" or due_ms - engine.now_ms() > engine.idle_ms:
-            course.dirty = True  # people are to see what it waits for
-        if course.pending or course.dirty or course.writing is not None:
-            await course.flush()
+            course.pen.dirty = True  # people are to see what it waits for
+        if course.pen.dirty or not course.pen.idle:
+            await course.pen.flush()
+        course.listened = course.listened or wanted.kind == "event"
         if wanted.begin is not None:
             await wanted.begin()
         found = course.message_for(wanted)

@@ -28,12 +28,15 @@ class Workers:
         self._looked_s = 0.0
         self._silent: dict[str, tuple[int, float]] = {}
         self.owner = ""
+        self.lost = False
+        """Whether another took our place, and we have no new one yet."""
         self.trouble: str | None = None
         """Why the journal cannot be written, while it cannot."""
 
     async def register(self) -> None:
         self.owner = f"{self._process}#{uuid4().hex[:8]}"
         await self._journal.register(self.owner)
+        self.lost = False
 
     async def leave(self) -> None:
         """Give everything back at once."""

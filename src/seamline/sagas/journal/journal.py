@@ -171,15 +171,26 @@ class Journal:
         """Send a message; durable when it returns. Raises UnknownSagaError or SagaEndedError."""
         connection = await self.store.database.current()
         if connection is not None:
-            await self._post_with(connection, saga, kind, name, body, now_ms)
+            await self.post_with(connection, saga, kind, name, body, now_ms)
             return
         async with self.store.database.transaction() as own:
-            await self._post_with(own, saga, kind, name, body, now_ms)
+            await self.post_with(own, saga, kind, name, body, now_ms)
 
-    async def _post_with(
-        self, connection: AsyncConnection, saga: str, kind: str, name: str, body: str, now_ms: int
+    async def post_with(
+        self,
+        connection: AsyncConnection,
+        saga: str,
+        kind: str,
+        name: str,
+        body: str,
+        now_ms: int,
+        *,
+        must: bool = True,
     ) -> None:
+        """As :meth:`post`, in a transaction. Nothing happens to a saga that has ended unless it ``must`` be told."""
         found = (await connection.exec_driver_sql(self.store.sql(POST), (saga,))).first()
+        if found is None and not must:
+            return
         if found is None:
             sql = self.store.sql("SELECT status FROM seamline_sagas WHERE id = ?")
             row = (await connection.exec_driver_sql(sql, (saga,))).first()

@@ -15,7 +15,7 @@ COLUMNS: Final = (
     "crc, result, work, stuck, trace, parent"
 )
 
-ORDER: Final = ("start", "entry", "work", "rest", "free", "end", "clear", "renew", "take", "drop")
+ORDER: Final = ("start", "entry", "work", "rest", "free", "end", "clear", "renew", "take", "unwait", "drop")
 """The kinds of statements, in the order in which a transaction runs them."""
 
 STATEMENTS: Final[dict[str, str]] = {
@@ -41,6 +41,7 @@ STATEMENTS: Final[dict[str, str]] = {
         "UPDATE seamline_sagas SET run = ?, began_ms = ?, updated_ms = ?, input = ?, crc = ?, work = '' WHERE id = ?"
     ),
     "drop": "DELETE FROM seamline_saga_journal WHERE saga = ?",
+    "unwait": "DELETE FROM seamline_saga_waits WHERE saga = ?",
     "take": "DELETE FROM seamline_saga_messages WHERE saga = ? AND n = ?",
 }
 

@@ -69,15 +69,20 @@ workers = Table(
     Column("beat", BigInteger, nullable=False),
 )
 
-events = Table(
+heard = Table(
     "seamline_saga_events",
     TABLES,
-    Column("type", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("n", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("body", Text, nullable=False),
-    Column("time_ms", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False, index=True),
 )
-Index("seamline_saga_events_by_time", events.c.time_ms)
+
+waits = Table(
+    "seamline_saga_waits",
+    TABLES,
+    Column("name", Text, primary_key=True),
+    Column("saga", Text, primary_key=True, index=True),
+)
 
 meta = Table("seamline_saga_format", TABLES, Column("format", Integer, primary_key=True))

@@ -1,0 +1,82 @@
+"""What happened to a saga and is not on disk yet, and its way there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from seamline.sagas.journal.records import Entry, entry_row
+from seamline.sagas.journal.statements import Statement
+
+if TYPE_CHECKING:
+    from seamline.sagas.course import Course
+
+
+class Pen:
+    """Writes one saga's journal."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self.seq = 0
+        self.pending: list[Entry] = []
+        self.taken: list[int] = []
+        """Messages that what is pending has answered."""
+        self.dirty = False
+        """Whether what people see of the saga has changed."""
+        self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether all is on disk; what people see apart."""
+        return not self.pending and self._writing is None
+
+    def put_down(self, entry: Entry) -> None:
+        """To be written with the next that is."""
+        self.pending.append(entry)
+
+    def row(self, entry: Entry) -> tuple[str, int, str, int]:
+        """An entry that is written by itself, with its number."""
+        self.seq += 1
+        return entry_row(self._course.id, self.seq, entry)
+
+    def statements(self) -> list[Statement]:
+        """What is pending, for the journal; it is then no longer pending."""
+        course = self._course
+        statements: list[Statement] = []
+        if self.pending:
+            pending, self.pending = self.pending, []
+            if course.underway:
+                pending[-1].then = [f"{place} {name}" for place, name in course.underway.items()]
+            statements = [("entry", self.row(entry)) for entry in pending]
+        if self.taken:
+            statements += [("take", (course.id, number)) for number in self.taken]
+            self.taken = []
+        if self.dirty:
+            self.dirty = False
+            now_ms = course.engine.now_ms()
+            statements.append(("work", (course.status, course.work(), course.stuck(), now_ms, course.id)))
+        return statements
+
+    async def flush(self) -> None:
+        """Write what is pending; return when it is on disk. Raises CancelledError when the saga was lost."""
+        statements = self.statements()
+        await self.settle()
+        if statements:
+            await self._course.engine.keep(self._course, statements)
+
+    def flush_soon(self) -> None:
+        """Write what is pending while the saga goes on elsewhere."""
+        if (self.pending or self.dirty) and not self._course.lost:
+            work = self._flush_after(self._writing, self.statements())
+            self._writing = self._course.engine.tasks.spawn(work, name=f"journal of {self._course.id}")
+
+    async def _flush_after(self, before: asyncio.Task[None] | None, statements: list[Statement]) -> None:
+        if before is not None:
+            await before
+        await self._course.engine.keep(self._course, statements)
+
+    async def settle(self) -> None:
+        """Wait for what is on its way to disk."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await asyncio.shield(writing)
