@@ -7,10 +7,17 @@ import inspect
 import seamline
 
 FROZEN = """
-CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None)
+Approval(approved, by='', comment='')
+    by
+    comment
+ApprovalExpired(fact, remedy='', *, place=None)
+    code
+    to_json()
+CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None)
     caller
     deadline
     idempotency_key
+    key_for_calls
     method
     module
     priority
@@ -25,21 +32,44 @@ Clock
     now()
     sleep(seconds)
 Contract
+    action
 Database(url, module, tables=None, *, wait_s=30.0)
+    after_commit(connection, callback)
     close()
+    current()
+    ensure(tables)
     path
+    raw(work)
+    raw_read(work)
     read()
     ready()
     run_sync(work)
     session()
     start()
     transaction()
+    unit()
 DeadlineExceeded(fact, remedy='', *, place=None)
     code
     connect
     started
     to_json()
 Event
+    event_key
+    event_upcasters
+    event_version
+    upcast(version)
+EventContext(*, id, source, key, time, attempt, headers, idempotency_key, replayed=False)
+    attempt
+    headers
+    id
+    idempotency_key
+    key
+    replayed
+    source
+    time
+Events(module, database, log, clock, owners, wrote)
+    publish(event, *, key=None, delay_s=0.0, ttl_s=0.0, headers=None)
+    publish_all(events)
 Fault
     codec()
     decode(data)
@@ -58,8 +88,9 @@ InvalidArgument(fact, remedy='', *, place=None)
 Module(name, *, provides=(), tables=None, owner='', version='')
     folder
     mount(app, *, at='/', host=None, wsgi=False)
-    on(event)
+    on(event, *, group='', concurrency=16, batch=0, batch_wait_s=0.05, where=None, start='earliest', attempts=8, backoff_s=0.1, timeout_s=30.0, outside=False)
     provide(factory)
+    saga(function=None, *, name='', version=1, timeout_s=0.0, compensate='reverse', cron='')
     service(cls)
     shutdown(function)
     startup(function)
@@ -78,7 +109,39 @@ Place(app='', topology='', workload='', replica=0)
     replica
     topology
     workload
+Saga(course)
+    approval(name, timeout_s=None, **shown)
+    child(function, *arguments, key='')
+    continue_as_new(*arguments)
+    gather(*steps)
+    id
+    key
+    note(**values)
+    now()
+    patched(name)
+    pivot()
+    publish(event)
+    random()
+    sleep(seconds)
+    step(call, *arguments, undo=None, name='', attempts=None, backoff_s=None, timeout_s=None)
+    uuid()
+    wait_event(event, key, timeout_s=None)
+    wait_signal(name, type_, timeout_s=None)
+SagaHandle(engine, saga, kind=None)
+    approve(name, *, by='', comment='', approved=True)
+    cancel(reason='')
+    query()
+    result(timeout_s=None)
+    signal(name, value=None)
+    status()
+Sagas(engine)
+    handle(saga_id)
+    run(saga, *arguments, key='', **keywords)
+    start(saga, *arguments, key='', **keywords)
 SeamlineError(fact, remedy='', *, place=None)
+    code
+    to_json()
+StepFailed(fact, remedy='', *, place=None)
     code
     to_json()
 Unauthenticated(fact, remedy='', *, place=None)
@@ -95,6 +158,9 @@ Unimplemented(fact, remedy='', *, place=None)
     code
     connect
     started
+    to_json()
+WaitExpired(fact, remedy='', *, place=None)
+    code
     to_json()
 current()
 idempotent(method)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from seamline.events.context import EventContext
     from seamline.events.events import Events
     from seamline.kernel.store import Database
-    from seamline.sagas.errors import ApprovalExpired, SagaFailed
+    from seamline.sagas.errors import ApprovalExpired, StepFailed, WaitExpired
     from seamline.sagas.saga import Approval, Saga
     from seamline.sagas.sagas import SagaHandle, Sagas
 
@@ -51,9 +51,10 @@ _LATER: Final = {
     "EventContext": "seamline.events.context",
     "Events": "seamline.events.events",
     "Saga": "seamline.sagas.saga",
-    "SagaFailed": "seamline.sagas.errors",
     "SagaHandle": "seamline.sagas.sagas",
     "Sagas": "seamline.sagas.sagas",
+    "StepFailed": "seamline.sagas.errors",
+    "WaitExpired": "seamline.sagas.errors",
 }
 
 __all__ = [
@@ -76,13 +77,14 @@ __all__ = [
     "PermissionDenied",
     "Place",
     "Saga",
-    "SagaFailed",
     "SagaHandle",
     "Sagas",
     "SeamlineError",
+    "StepFailed",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "WaitExpired",
     "current",
     "idempotent",
     "place",
