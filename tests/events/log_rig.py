@@ -80,5 +80,5 @@ async def everything(log: Log, after: int = 0, limit: int = 100) -> list[Record]
 
 async def eventually(what: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
-        while not await what():
-            await asyncio.sleep(0.01)  # nothing tells us
+        while not await what():  # noqa: ASYNC110  # nothing tells us
+            await asyncio.sleep(0.01)
