@@ -122,9 +122,9 @@ def sweep(shop: Shop, scenario: Scenario, stride: int) -> int:
 
 
 SOME = [
-    ("monolith", "sqlite", "bought", 11),
-    ("services", "sqlite", "declined", 9),
-    ("duo", "postgresql", "approved", 11),
+    ("monolith", "sqlite", "bought", 5),
+    ("services", "sqlite", "declined", 5),
+    ("duo", "postgresql", "approved", 7),
 ]
 ALL = [
     (topology, store, scenario, 1)

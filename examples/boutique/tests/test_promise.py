@@ -5,6 +5,7 @@ This runs what a user would type: ``seamline up --detach``, ``seamline load --sw
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from examples.boutique.tests import balance
 
 SHOP = Path(__file__).parent.parent
 
@@ -25,6 +27,7 @@ class Running:
     """The boutique, started from the command line."""
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         self.where = ["--app", str(SHOP), "--data", str(data)]
 
     def seamline(self, *arguments: str, status: int = 0, timeout_s: float = 280) -> str:
@@ -37,6 +40,10 @@ class Running:
 
     def json(self, *arguments: str) -> dict[str, Any]:
         return json.loads(self.seamline(*arguments, "--json"))
+
+    def unbalanced(self) -> list[str]:
+        """What does not balance once all is quiet."""
+        return asyncio.run(balance.settled(self.data, within_s=60))
 
     def worker(self, module: str) -> int:
         """The process that hosts a module."""
@@ -55,12 +62,14 @@ def shop(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_ten_switches_under_load_fail_no_request(shop: Running):
-    """Ten switches between one process and eleven while six shoppers shop: 0 failed, by the command's own count."""
+    """Ten switches between one process and one for each module while six shoppers shop: 0 failed, by the command's own
+    count; and every order that was under way is complete or undone."""
     report = shop.json("load", "--users", "6", "--switches", "10", "--between", "services,monolith")
     assert report["failed"] == 0, report
     assert len(report["switches"]) == 10
     assert all(switch["failed_meanwhile"] == 0 and switch["requests_meanwhile"] > 0 for switch in report["switches"])
     assert report["requests"] > 500
+    assert shop.unbalanced() == []
 
 
 def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
@@ -107,6 +116,7 @@ def test_a_sweep_of_kills_leaves_a_shop_that_serves(shop: Running):
     assert report["requests"] > 1000
     assert report["failed"] <= 20 * 4
     assert shop.json("load", "--requests", "200")["failed"] == 0
+    assert shop.unbalanced() == []
 
 
 @pytest.mark.torture
@@ -117,3 +127,4 @@ def test_forty_switches_between_three_topologies_fail_no_request(shop: Running):
             shop.seamline("load", "--users", "8", "--switches", "20", "--between", pair, "--json", timeout_s=900)
         )
         assert report["failed"] == 0, report
+    assert shop.unbalanced() == []

@@ -81,7 +81,7 @@ class Cart(Contract):
     async def empty(self, shopper: str, version: int | None = None) -> int:
         """Take everything out; with ``version``, only if nothing changed since.
 
-        Returns the version that the cart has then, or 0 if nothing was taken out.
+        Returns the version that the cart has then, the same if it is asked again; or 0 if nothing was taken out.
         """
         ...
 

@@ -85,7 +85,7 @@ class CartService(Cart):
                 changed = changed.where(carts.c.version == version)
             now = await connection.scalar(changed.returning(carts.c.version))
             if now is None:
-                return 0
+                return await _emptied_before(connection, shopper, version)
             gone = await connection.execute(delete(cart_lines).where(cart_lines.c.shopper == shopper))
             if not gone.rowcount:
                 return 0
@@ -121,6 +121,12 @@ async def _contents(connection: AsyncConnection, shopper: str) -> CartContents:
         return _NOTHING
     lines = tuple(CartLine(row.product_id, row.quantity) for row in rows if row.product_id is not None)
     return CartContents(rows[0].version, lines)
+
+
+async def _emptied_before(connection: AsyncConnection, shopper: str, version: int | None) -> int:
+    """The cart's version if it is what emptying ``version`` made of it, else 0."""
+    contents = await _contents(connection, shopper)
+    return contents.version if version is not None and contents == CartContents(version + 1, ()) else 0
 
 
 async def _changed(connection: AsyncConnection, shopper: str) -> int:

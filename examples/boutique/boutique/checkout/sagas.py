@@ -45,6 +45,7 @@ async def checkout(
     try:
         await _put_aside(s, order, inventory)
         if agreed.worth.amount > REVIEW_ABOVE.amount:
+            await _empty(s, agreed, cart)
 
             async def hand_over() -> None:
                 reviewing = await sagas.start(review, agreed, key=order.id)
@@ -72,11 +73,11 @@ async def review(
 ) -> Order:
     """From an order whose pieces are put aside, by way of a human, to one that is placed."""
     order = agreed.order
-    # Both are done; from here on it is for this saga to undo them.
+    # All three are done, and done again have no effect; from here on it is for this saga to undo them.
     await s.step(orders.begin, agreed, s.id, undo=lambda *_: orders.undo(order.id))
-    await _put_aside(s, order, inventory)
-    await _empty(s, agreed, cart)
     try:
+        await _put_aside(s, order, inventory)
+        await _empty(s, agreed, cart)
         await _approved(s, agreed)
         await s.step(orders.decided, order.id)
         placed = await _charge_and_ship(s, agreed, payments, shipping)
