@@ -99,6 +99,33 @@ async def test_two_that_retry_one_dead_letter_at_once_have_one_effect(tmp_path: 
         assert await process.rows() == [("mug", 1)]
 
 
+async def test_a_replay_that_fails_again_renews_its_dead_letter(tmp_path: Path):
+    """One letter, with the attempts of both times; what comes after it in its key is handled."""
+    async with running(tmp_path, shop(), picky([1])) as process:
+        await process.events.publish_all([Sold(sku="mug", number=n) for n in range(3)])
+        (first,) = await until_dead(process, 1)
+        await until(lambda: process.count_is(2))
+        await process.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: process.rows_are([("mug", 0), ("mug", 2)] * 2))
+        (again,) = await dead(process, "list")
+        assert again["attempts"] == first["attempts"] * 2
+        assert again["number"] == first["number"]
+        assert again["first_ms"] == first["first_ms"] <= again["last_ms"]
+
+
+async def test_a_replay_that_handles_it_ends_its_dead_letter(tmp_path: Path):
+    """So that a retry does not make the effect once more."""
+    broken = [1]
+    async with running(tmp_path, shop(), picky(broken)) as process:
+        await process.events.publish_all([Sold(sku="mug", number=n) for n in range(3)])
+        await until_dead(process, 1)
+        await until(lambda: process.count_is(2))
+        broken.clear()
+        await process.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: process.count_is(5))
+        assert await dead(process, "list") == []
+
+
 async def test_a_dropped_one_is_gone_and_has_no_effect(tmp_path: Path):
     """Nor does it come back when the group starts anew."""
     for _ in range(2):

@@ -286,11 +286,13 @@ class _Session:
 
         async def settle(connection: AsyncConnection) -> None:
             await consumer.inbox.settle(connection, consumer.group, [parcel.delivery for parcel in parcels])
+            if again := [record for record in records if record.time_ms <= replayed_ms]:
+                await consumer.dead_letters.forget(connection, consumer.group, again)
 
+        replayed_ms = max(self.replayed_ms, getattr(self.subscription, "replayed_ms", 0))
         try:
             if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
                 return None
-            replayed_ms = max(self.replayed_ms, getattr(self.subscription, "replayed_ms", 0))
             await consumer.handle(parcels, settle, replayed_ms)
         except HandledElsewhereError:
             return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.errors import EventsError, UnknownGroupError
@@ -45,10 +45,18 @@ class DeadLetters:
         attempts: int,
         first_ms: int,
     ) -> None:
-        """Keep what could not be handled, in the transaction that says that it was dealt with."""
+        """Keep what could not be handled, in the transaction that says that it was dealt with.
+
+        After a replay it may be here already, and has one more reason.
+        """
         record = delivery.record
         reason, detail = explained(error)
         now_ms = self._now_ms()
+        again = update(dead_letters).where(_is(group, record)).values(
+            reason=reason, detail=detail, attempts=dead_letters.c.attempts + attempts, last_ms=now_ms, claimed_ms=0
+        )  # fmt: skip
+        if (await connection.execute(again)).rowcount:
+            return
         await connection.execute(
             insert(dead_letters).values(
                 consumer_group=group,
@@ -148,9 +156,19 @@ class DeadLetters:
         """Take it away, in the transaction of what the retry did; False if it was gone."""
         return (await connection.execute(delete(dead_letters).where(dead_letters.c.id == number))).rowcount == 1
 
+    async def forget(self, connection: AsyncConnection, group: str, records: Sequence[Record]) -> None:
+        """These were handled after all, in a replay: a retry would make their effect once more."""
+        for record in records:
+            await connection.execute(delete(dead_letters).where(_is(group, record)))
+
     async def drop(self, number: int) -> bool:
         async with self._database.transaction() as connection:
             return await self.settle(connection, number)
+
+
+def _is(group: str, record: Record) -> ColumnElement[bool]:
+    c = dead_letters.c
+    return and_(c.consumer_group == group, c.source == record.source, c.event_id == record.id)
 
 
 def explained(error: BaseException) -> tuple[str, str]:
