@@ -129,6 +129,26 @@ def test_an_untyped_parameter_cannot_be_wired():
     refused(module, WiringError, "parameter 'thing' .* has no type")
 
 
+def test_a_type_that_only_a_function_knows_is_named():
+    """Annotations are read from the top of the file: one that stands for what a function imported means nothing."""
+    module = Module("m")
+
+    class Hidden: ...
+
+    @module.on(Happened)
+    async def hear(event: Happened, hidden: Hidden) -> None: ...
+
+    refused(module, WiringError, "hear asks for the type 'Hidden', which is no name at the top of its file")
+    other = Module("m")
+
+    @other.provide
+    def hidden() -> Hidden:
+        raise NotImplementedError
+
+    with pytest.raises(WiringError, match="hidden asks for the type 'Hidden'"):
+        Wiring(other, {}, platform())
+
+
 def test_event_handlers_are_wired_after_the_event():
     """What stands behind the event is checked as elsewhere."""
     module = Module("m")

@@ -24,7 +24,7 @@ def needs(function: Callable[..., Any], *, skip: int = 0) -> dict[str, tuple[Any
     target = function.__init__ if isinstance(function, type) else function  # pyright: ignore[reportGeneralTypeIssues]
     if target is object.__init__:
         return {}
-    hints = typing.get_type_hints(target)
+    hints = _hints(target, function)
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     found: dict[str, tuple[Any, bool]] = {}
     for parameter in parameters:
@@ -43,6 +43,18 @@ def needs(function: Callable[..., Any], *, skip: int = 0) -> dict[str, tuple[Any
     return found
 
 
+def _hints(annotated: Any, shown: Callable[..., Any]) -> dict[str, Any]:
+    """The types in the annotations of a function. Raises WiringError where one cannot be found from its file."""
+    try:
+        return typing.get_type_hints(annotated)
+    except NameError as error:
+        raise WiringError(
+            f"{_label(shown)} asks for the type {error.name!r}, which is no name at the top of its file",
+            "Wiring reads annotations there: import or define it at the top, not in a function or under TYPE_CHECKING.",
+            place=place_of(shown),
+        ) from None
+
+
 class Wiring:
     """The wiring of one module: checks it without running anything, then builds it."""
 
@@ -52,7 +64,7 @@ class Wiring:
         self._platform = platform
         self._factories: dict[Any, Callable[..., Any]] = {}
         for factory in module.factories:
-            made = typing.get_type_hints(factory).get("return")
+            made = _hints(factory, factory).get("return")
             if made is None:
                 raise WiringError(
                     f"the factory {_label(factory)} does not say what it makes",
