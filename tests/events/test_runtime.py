@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.events.conformance import Arena
 from tests.events.shop import Process, Sold, running, shop, until, write
 
+from seamline import Event
 from seamline.events.errors import BrokerUrlError
 from seamline.events.tables import inbox
 from seamline.kernel.store import Database
@@ -70,6 +71,35 @@ async def test_on_postgresql_it_is_the_same(tmp_path: Path, postgres_url: Callab
         await first.runtime.admin("replay", {"module": "books", "group": "enter", "start": "latest"})
         await second.events.publish(Sold(sku="mug", number=200))
         await until(lambda: first.count_is(201))
+
+
+class Priced(Event, key="sku", compacted=True):
+    """Of module ``shop``: what a thing costs now."""
+
+    sku: str
+    cents: int
+
+
+async def test_of_events_that_are_compacted_the_newest_of_each_key_is_kept(tmp_path: Path):
+    """All others are kept, and a handler that comes later hears of the newest."""
+    late = Module("books")
+
+    @late.on(Priced)
+    async def enter(event: Priced, db: Database) -> None:
+        await write(db, event.sku, event.cents)
+
+    owners: dict[type[Event], str] = {Priced: "shop", Sold: "shop"}
+    async with running(tmp_path, shop(), owners=owners) as process:
+        for cents in range(3):
+            await process.events.publish_all([Priced(sku=sku, cents=cents) for sku in ("mug", "lamp")])
+            await process.events.publish(Sold(sku="mug", number=cents))
+        await process.runtime.keep()
+        kept = (await process.runtime.admin("tail", {"module": "shop", "limit": 99}))["records"]
+        assert [each["type"] for each in kept] == ["Sold", "Sold", "Priced", "Priced", "Sold"]
+        await process.events.publish(Priced(sku="mug", cents=3))
+        await process.runtime.keep()
+    async with running(tmp_path, shop(), late, owners=owners) as process:
+        await until(lambda: process.rows_are([("lamp", 2), ("mug", 3)]))
 
 
 @pytest.mark.needs_server

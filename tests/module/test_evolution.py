@@ -140,6 +140,8 @@ CASES: list[tuple[str, str, str, str, str, set[str]]] = [
     ("event's choice narrower", event("a: Literal['x', 'y']"), event("a: Literal['x']"), "breaking", "a: is never 'y'", {OLD_EVENT}),
     ("event's key", event("a: int; b: int", "Moved(Event, key='a')"), event("a: int; b: int", "Moved(Event, key='b')"), "breaking", "key a → b", {OLD_EVENT}),
     ("event's first key", event("a: int"), event("a: int", "Moved(Event, key='a')"), "compatible", "key none → a", set()),
+    ("event compacted now", event("a: int", "Moved(Event, key='a')"), event("a: int", "Moved(Event, key='a', compacted=True)"), "care", "compacted now", set()),
+    ("event no longer compacted", event("a: int", "Moved(Event, key='a', compacted=True)"), event("a: int", "Moved(Event, key='a')"), "compatible", "no longer compacted", set()),
     ("bump without upcaster", event("a: int"), event("a: str", "Moved(Event, version=2)"), "breaking", "nothing brings version 1 to 2", {OLD_EVENT}),
     ("bump with upcaster", event("a: int"), event("a: str", "Moved(Event, version=2)", upcast=UPCAST), "care", "a: int → text", {NEW_EVENT}),
     ("bump that old readers fit", event("a: int"), event("a: int; b: int", "Moved(Event, version=2)", upcast=UPCAST), "compatible", "b: new, and required", set()),

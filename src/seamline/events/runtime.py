@@ -91,6 +91,8 @@ class EventsRuntime:
         self._relays: dict[str, Relay] = {}
         self._senders: list[WebhookSender] = []
         self._announcing: set[str] = set()
+        self._compacted: dict[str, int] = {}
+        """How far each log went when it was compacted last."""
         self._tasks = TaskOwner("events")
         self._started = False
         self.transport: Transport = self._make_transport()
@@ -263,11 +265,21 @@ class EventsRuntime:
 
     async def keep(self) -> None:
         """Drop what the settings say may go, now."""
-        for log in self.logs.values():
+        for topic, log in self.logs.items():
             await log.trim(older_than_s=self.settings.retention_s, bytes_max=self.settings.retention_bytes)
+            await self._compact(topic, log)
         for seat in self._seats.values():
             if self.settings.inbox_s:
                 await seat.home.inbox.prune(self.settings.inbox_s)
+
+    async def _compact(self, topic: str, log: Log) -> None:
+        kinds = [kind.__name__ for kind, owner in self._owners.items() if owner == topic and kind.event_compacted]
+        last = (await log.ends()).last if kinds else 0
+        if last == self._compacted.get(topic, 0):
+            return  # it reads the whole log, which is no use where nothing came
+        for kind in kinds:
+            await log.compact(kind)
+        self._compacted[topic] = last
 
     async def replay(self, group: str, start: Start) -> list[str]:
         """Hand a group its events again, from ``start`` on, and return the topics.

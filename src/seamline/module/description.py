@@ -59,6 +59,7 @@ def describe(contracts: Mapping[type[Contract], str], events: Mapping[type[Event
             "version": event.event_version,
             "upcasts": sorted(event.event_upcasters),
             "fields": types_.fields(event),
+            **({"compacted": True} if event.event_compacted else {}),
         }
     return {"format": FORMAT, "modules": _in_order(modules), "types": _in_order(types_.known)}
 

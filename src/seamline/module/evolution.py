@@ -233,6 +233,11 @@ def _event(
         fact = f"key {old['key'] or 'none'} → {new['key'] or 'none'}"
         remedy = "Events before and after are in no order to each other: publish another event beside it."
         yield change("breaking", fact, OLD_EVENT, remedy=remedy) if old["key"] else change("compatible", fact)
+    if new.get("compacted", False) != old.get("compacted", False):
+        if new.get("compacted"):
+            yield change("care", "compacted now", remedy="Handlers that are behind are given only the newest of a key.")
+        else:
+            yield change("compatible", "no longer compacted")
     upcast = now > was and not lost
     for difference in comparison.fields("", old["fields"], new["fields"]):
         breaks = [] if difference.new_reads_old or upcast else [OLD_EVENT]

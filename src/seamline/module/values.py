@@ -109,14 +109,16 @@ class Event:
 
     ``key`` names the field (a string, or what ``str`` makes of it) within whose values events keep their order;
     without one they have no order among each other. ``version`` counts changes that old readers or old events do
-    not fit; an upcaster brings an event of an old version to the next.
+    not fit; an upcaster brings an event of an old version to the next. ``compacted`` says that an event tells the
+    whole state of its key, so that the log may drop those that a newer one of their key has made superfluous.
     """
 
     event_key: ClassVar[str] = ""
     event_version: ClassVar[int] = 1
+    event_compacted: ClassVar[bool] = False
     event_upcasters: ClassVar[dict[int, Upcaster]] = {}
 
-    def __init_subclass__(cls, *, key: str = "", version: int = 1) -> None:
+    def __init_subclass__(cls, *, key: str = "", version: int = 1, compacted: bool = False) -> None:
         super().__init_subclass__()
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         if key and key not in {field.name for field in dataclasses.fields(cls)}:  # pyright: ignore[reportArgumentType]
@@ -125,7 +127,13 @@ class Event:
                 "Name a field whose value says what the event is about.",
                 place=cls.__module__,
             )
-        cls.event_key, cls.event_version, cls.event_upcasters = key, version, {}
+        if compacted and not key:
+            raise EventError(
+                f"the event {cls.__name__!r} is compacted and has no key",
+                "Name the field whose newest event is to be kept: `key=`.",
+                place=cls.__module__,
+            )
+        cls.event_key, cls.event_version, cls.event_compacted, cls.event_upcasters = key, version, compacted, {}
 
     @classmethod
     def upcast(cls, version: int) -> Callable[[Upcaster], Upcaster]:
