@@ -18,6 +18,7 @@ from seamline.events.lanes import Lane, Lanes, Parcel
 from seamline.events.positions import Positions
 from seamline.events.record import LOG_OFFSET, Record, partition_of
 from seamline.events.transport import Delivery, Lag, Subscription, Transport
+from seamline.kernel.clock import now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import Database, StoreError
 from seamline.module.errors import CallError
@@ -122,7 +123,7 @@ class Consumer:
         return self._session is not None
 
     def now_ms(self) -> int:
-        return int(self.clock.now().timestamp() * 1000)
+        return now_ms(self.clock)
 
     async def lag(self) -> Lag:
         """Raises CallError or EventsError where it cannot be known now."""
@@ -284,9 +285,14 @@ class _Session:
         consumer = self._consumer
         records = [parcel.delivery.record for parcel in parcels]
 
-        async def settle(connection: AsyncConnection) -> None:
+        async def settle(connection: AsyncConnection | None) -> None:
+            again = [record for record in records if record.time_ms <= replayed_ms]
+            if again and connection is None:
+                async with consumer.database.transaction() as own:
+                    await settle(own)
+                return
             await consumer.inbox.settle(connection, consumer.group, [parcel.delivery for parcel in parcels])
-            if again := [record for record in records if record.time_ms <= replayed_ms]:
+            if again and connection is not None:
                 await consumer.dead_letters.forget(connection, consumer.group, again)
 
         replayed_ms = max(self.replayed_ms, getattr(self.subscription, "replayed_ms", 0))

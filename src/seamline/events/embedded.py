@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from seamline.events.errors import LostLeaseError
 from seamline.events.inbox import Inbox
-from seamline.events.leases import Leases, Share, check, lease_of, revoke
+from seamline.events.leases import Leases, Share, check_all, lease_of, revoke
 from seamline.events.positions import Positions
 from seamline.events.reading import LogPage, LogReading, log_contract, written_start
 from seamline.events.record import Record
 from seamline.events.transport import Delivery, Fence, Lag, Promises
+from seamline.kernel.clock import now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import StoreError
 from seamline.module.errors import CallError, PermissionDenied
@@ -93,11 +94,12 @@ class EmbeddedTransport:
         module = group.partition(".")[0]
         home = self._home(module)
         position = await self._reader(topic, module).position(written_start(start))
-        now_ms = int(self._clock.now().timestamp() * 1000)
         async with home.database.transaction() as connection:
             # Whoever is at work on this group has lost it from here on.
             await revoke(connection, _lease(group, topic))
-            await Positions(home.database, group, topic, self._partitions).move(connection, position, now_ms)
+            await Positions(home.database, group, topic, self._partitions).move(
+                connection, position, now_ms(self._clock)
+            )
         await home.leases.beat()
 
     async def close(self) -> None:
@@ -309,8 +311,8 @@ class EmbeddedSubscription:
             held.forget = []
         try:
             async with self._home.database.transaction() as connection:
-                for number, held in moved.items():
-                    await check(connection, Fence(lease_of(self._lease, number), held.epoch))
+                fences = [Fence(lease_of(self._lease, number), held.epoch) for number, held in moved.items()]
+                await check_all(connection, fences)
                 await self._positions.write(connection, positions)
                 await self._home.inbox.forget(
                     connection, self._group, [event for events in forget.values() for event in events]

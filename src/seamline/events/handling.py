@@ -21,8 +21,8 @@ from seamline.module.errors import EventError
 from seamline.module.module import EventHandler, Module
 from seamline.module.wiring import Wiring, needs, place_of
 
-Settle = Callable[[AsyncConnection], Awaitable[None]]
-"""Says, in the transaction of the handler's effect, that it happened."""
+Settle = Callable[[AsyncConnection | None], Awaitable[None]]
+"""Says that the handler's effect happened: in its transaction, or by itself where it has none."""
 
 
 class Handling:
@@ -62,12 +62,15 @@ class Handling:
         try:
             if self.handler.outside:
                 await self._call(parcels, replayed)
-                async with self._database.transaction() as connection:
-                    await settle(connection)
+                await settle(None)
             else:
                 async with self._database.unit() as unit:
                     await self._call(parcels, replayed)
-                    await settle(await unit.connection())
+                    wrote = unit.begun
+                    if wrote:
+                        await settle(await unit.connection())
+                if not wrote:
+                    await settle(None)
             status = "ok"
         finally:
             CURRENT.reset(token)

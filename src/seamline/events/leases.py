@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sqlite3
 import uuid
 import zlib
 from collections import Counter
@@ -28,12 +29,13 @@ from seamline.events.transport import Fence
 from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.owner import is_gone
-from seamline.kernel.store import Database
+from seamline.kernel.store import Database, raw_in
 
 LOOK_S: Final = 0.2
 """How often to look for processes that have ended and partitions that became free."""
 
 NOBODY: Final = ""
+_EPOCH: Final = "SELECT epoch FROM seamline_leases WHERE lease = ?"
 
 metadata: Final = MetaData()
 members: Final = Table(
@@ -80,6 +82,25 @@ async def check(connection: AsyncConnection, fence: Fence) -> None:
             f"{fence.lease!r} was taken by another process (epoch {epoch}, ours was {fence.epoch})",
             "Nothing was kept of this attempt; who has the lease now does the work",
         )
+
+
+async def check_all(connection: AsyncConnection, fences: Sequence[Fence]) -> None:
+    """As :func:`check`, of several at once."""
+    if connection.dialect.name != "sqlite":
+        for fence in fences:
+            await check(connection, fence)
+        return
+    lost = await raw_in(connection, lambda sqlite: lost_of(sqlite, fences))
+    if lost is not None:
+        await check(connection, lost)  # which says so
+
+
+def lost_of(sqlite: sqlite3.Connection, fences: Iterable[Fence]) -> Fence | None:
+    """The first that does not hold any more, seen from within a transaction that writes."""
+    for fence in fences:
+        if sqlite.execute(_EPOCH, (fence.lease,)).fetchone() != (fence.epoch,):
+            return fence
+    return None
 
 
 async def revoke(connection: AsyncConnection, name: str) -> None:

@@ -182,8 +182,8 @@ class Operations:
         if not await letters.claim(number):
             return {"number": number, "done": False, "reason": "it is being retried now"}
 
-        async def settle(connection: AsyncConnection) -> None:
-            if not await letters.settle(connection, number):
+        async def settle(connection: AsyncConnection | None) -> None:
+            if not await (letters.drop(number) if connection is None else letters.settle(connection, number)):
                 raise HandledElsewhereError(number)
 
         try:

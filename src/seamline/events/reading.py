@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from seamline.events.log.interface import Stored
+from seamline.kernel.clock import now_ms
 from seamline.module.contract import Contract, readonly, timeout
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class LogService(LogReading):
                 for partition in partitions:
                     cursor[partition] = max(cursor[partition], reached)
                 yield LogPage(records, reached)
-            if not page:
+            if not page or (page.ended and len(records) == len(page)):
                 try:
                     async with asyncio.timeout(left):
                         await self._log.changed(seen)
@@ -106,8 +107,7 @@ class LogService(LogReading):
             oldest_ms = oldest_ms or page[0].record.time_ms
             count += len(page)
             cursor = [max(each, page.through) for each in cursor]
-        now_ms = int(self._clock.now().timestamp() * 1000)
-        return Behind(count, max(now_ms - oldest_ms, 0) if count else 0)
+        return Behind(count, max(now_ms(self._clock) - oldest_ms, 0) if count else 0)
 
 
 def _cut(records: list[Stored], through: int) -> tuple[list[Stored], int]:

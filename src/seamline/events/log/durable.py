@@ -191,7 +191,7 @@ class DurableLog:
                     if len(found) == limit:
                         return Page(found, position)
             if found or len(rows) < step:
-                break
+                return Page(found, position, ended=len(rows) < step)
         return Page(found, position)
 
     def _sound(self, row: Kept, before: int, found: Sequence[Stored]) -> Record | None:

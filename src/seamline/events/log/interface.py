@@ -23,8 +23,10 @@ class Stored(NamedTuple):
 class Page(list[Stored]):
     """Some records, in order of offset."""
 
-    def __init__(self, records: Iterable[Stored], through: int) -> None:
+    def __init__(self, records: Iterable[Stored], through: int, *, ended: bool = False) -> None:
         super().__init__(records)
+        self.ended = ended
+        """It is certain that the log's end was reached: who waits for its next change misses nothing."""
         self.through = through
         """Up to here, whatever was asked for is in the page: go on reading after it."""
 

@@ -22,7 +22,7 @@ from seamline.kernel.store import Database
 from seamline.kernel.store.sqlite_file import connect
 
 STEP_S: Final = 0.001
-"""For so long appenders wait while old records are dropped."""
+"""For so long appenders wait while old records are dropped, and the event loop while some are read."""
 
 STEP_ROWS: Final = 32
 RELEASED_AT_ONCE: Final = 256
@@ -102,7 +102,23 @@ class SqliteStore:
             return (await connection.exec_driver_sql(sql, parameters)).fetchall()
 
     async def after(self, position: int, limit: int) -> list[Kept]:
-        return [Kept(*row) for row in await self._rows(READ_AFTER, position, limit)]
+        until_s = time.perf_counter() + STEP_S
+
+        def work(connection: sqlite3.Connection) -> list[Kept] | None:
+            rows: list[Kept] = []
+            for row in connection.execute(READ_AFTER, (position, limit)):
+                rows.append(Kept._make(row))
+                if time.perf_counter() > until_s:
+                    return None
+            return rows
+
+        try:
+            rows = await self._database.raw_read(work)
+        except sqlite3.DatabaseError:
+            rows = None
+        if rows is None:  # large rows go to a thread, and damage is explained
+            rows = [Kept(*row) for row in await self._rows(READ_AFTER, position, limit)]
+        return rows
 
     async def before(self, position: int, limit: int) -> list[Kept]:
         return [Kept(*row) for row in await self._rows(_BEFORE, position, limit)]

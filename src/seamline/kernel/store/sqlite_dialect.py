@@ -164,6 +164,12 @@ class Seat:
             turn.check()
         return turn
 
+    def taken(self) -> Turn | None:
+        """The turn it has, if it has one."""
+        if self._turn is not None:
+            self._turn.check()
+        return self._turn
+
     def cursor(self, *, server_side: bool = False) -> Cursor:
         return StreamCursor(self) if server_side else Cursor(self)
 
@@ -185,6 +191,12 @@ class Seat:
 async def raw_in(connection: AsyncConnection, work: Callable[[sqlite3.Connection], T]) -> T:
     """Run ``work`` on SQLite's own connection as a part of the transaction of ``connection``; for the platform, where
     SQLAlchemy's price per statement shows. It runs on the event loop: a millisecond at most."""
+    begun = connection.sync_connection
+    if begun is not None and begun.in_transaction():
+        seat = begun.connection.dbapi_connection
+        turn = seat.taken() if isinstance(seat, Seat) else None
+        if turn is not None:
+            return work(turn.lane.connection)  # nothing to wait for, so nothing for a greenlet
 
     def run(plain: Connection) -> T:
         if not plain.in_transaction():
