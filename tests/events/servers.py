@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
 
+import psutil
 from tests.conftest import START_TIMEOUT_S, as_postgres, free_port, own, postgresql_binaries, run
 
 PASSWORD = "tests-only"
@@ -80,6 +81,7 @@ class Server(ABC):
         process, self._process = self._process, None
         if process is None:
             return
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
         try:
@@ -87,6 +89,11 @@ class Server(ABC):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(20)
+        # What PostgreSQL leaves behind when it is killed ends by itself; until then the data cannot be opened again.
+        _, left = psutil.wait_procs(children, timeout=5)
+        for child in left:
+            child.kill()
+        psutil.wait_procs(left, timeout=5)
 
     def __enter__(self) -> Self:
         self.prepare()

@@ -250,7 +250,7 @@ async def test_processes_share_a_topic_and_take_over_from_one_another(arena: Are
     one, other = await arena.join(), await arena.join()
     got: dict[str, list[Delivery]] = {"one": [], "other": []}
     first = await one.subscribe(TOPIC, GROUP, TYPES, "earliest")
-    await persistently(lambda: one.publish(TOPIC, [record(number, f"k{number % 16}") for number in range(160)]))
+    await one.publish(TOPIC, [record(number, f"k{number % 16}") for number in range(160)])
     got["one"] += await take(first, 160)
     second = await other.subscribe(TOPIC, GROUP, TYPES, "earliest")
     number = 160
@@ -468,9 +468,8 @@ async def test_nothing_is_lost_when_the_broker_is_killed_between_publishes(arena
     await transport.publish(TOPIC, [record(number, f"k{number % 5}") for number in range(100)])
     arena.broker.kill()
     arena.broker.start()
-    await persistently(
-        lambda: transport.publish(TOPIC, [record(number, f"k{number % 5}") for number in range(100, 200)])
-    )
+    batch = [record(number, f"k{number % 5}") for number in range(100, 200)]
+    await persistently(partial(transport.publish, TOPIC, batch))
     async with arena.subscribed(transport) as subscription:
         got: list[Delivery] = []
         while len(set(ids(got))) < 200:
@@ -519,7 +518,7 @@ async def test_a_broker_that_is_away_is_named_and_waited_for(arena: Arena):
                 while True:
                     await subscription.fetch(1, 0.2)
         arena.broker.start()
-        await persistently(lambda: transport.publish(TOPIC, [record(3)]))
+        await persistently(partial(transport.publish, TOPIC, [record(3)]))
         assert number_of((await take(subscription, 1))[0]) in {2, 3}
 
 

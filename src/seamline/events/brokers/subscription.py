@@ -233,12 +233,16 @@ class GroupSubscription:
 
     async def _adopt(self, ours: Mapping[int, int]) -> None:
         gone = [number for number, held in self._held.items() if ours.get(number) != held.fence.epoch]
-        new = [number for number in ours if number not in self._held or number in gone]
-        if not gone and not new:
+        # Ours again, and nobody else's in between: we know more of them than was written.
+        back = [number for number, held in self._leaving.items() if ours.get(number) == held.fence.epoch]
+        new = [number for number in ours if number not in back and (number not in self._held or number in gone)]
+        if not gone and not new and not back:
             return
         await _stopped(self._reading)
         for number in gone:
             self._leaving[number] = self._held.pop(number)
+        for number in back:
+            self._held[number] = self._leaving.pop(number)
         try:
             for number, place in (await self._claimed(new)).items():
                 position = msgspec.json.decode(place, type=Position)

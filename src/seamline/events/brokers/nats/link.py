@@ -29,6 +29,7 @@ from seamline.kernel.signal import log
 _log = log.get(__name__)
 
 TIMEOUT_S: Final = 5
+RESETS_MAX: Final = 3
 
 
 class NatsLink:
@@ -89,6 +90,16 @@ class NatsLink:
             return self._client
 
     async def _connected(self) -> Client:
+        for attempt in range(1, RESETS_MAX + 1):
+            try:
+                return await self._connected_once()
+            except (ConnectionResetError, nats.errors.UnexpectedEOF):
+                # A server that refuses us says why and hangs up, and its word may be lost in that.
+                if attempt == RESETS_MAX:
+                    raise
+        raise AssertionError
+
+    async def _connected_once(self) -> Client:
         client = Client()
         try:
             async with asyncio.timeout(2 * TIMEOUT_S):
