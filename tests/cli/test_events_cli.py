@@ -110,15 +110,16 @@ def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
 def test_topics_and_the_last_events_are_shown(ask: Asked) -> None:
     """As a table, as lines, as JSON."""
     (topic,) = ask.json("topics")
+    assert topic.pop("durable_when").startswith("it is on disk in the publishing module's database")
     assert topic == {
         "module": "stall", "events": ["Sold"], "first": 1, "last": 4, "delayed": 0, "transport": "embedded",
     }  # fmt: skip
     assert "stall    Sold" in ask.text("topics")
+    assert "\nembedded: an event is safe when it is on disk" in ask.text("topics")
     assert [each["data"] for each in ask.json("tail", "stall", "-n", "2")] == [
         '{"sku":"mug","number":2}',
         '{"sku":"mug","number":3}',
     ]
-    assert ask.json("tail", "stall", "--type", "Other") == []
     assert ask.text("tail", "stall", "-n", "1").split()[-3:] == ["Sold", "mug", '{"sku":"mug","number":3}']
     assert ask.text("verify") == "every record is as it was written\n"
     assert ask.text("repair", "stall") == "nothing was damaged\n"
@@ -152,11 +153,20 @@ def test_a_dead_letter_is_shown_retried_and_dropped(ask: Asked) -> None:
     ("words", "status", "said"),
     [
         (["tail", "books"], 9, "SL7208: module 'books' declares no events"),
+        (
+            ["tail", "stall", "--type", "Other"],
+            9,
+            "module 'stall' declares no event 'Other', and its log has none. Known",
+        ),
         (["dead", "show", "books", "77"], 9, "SL7208: module 'books' has no dead letter 77"),
         (["dead", "drop", "books"], 2, "SL9002: it is not clear which dead letters are meant"),
         (["replay", "books", "enter", "--from", "yesterday"], 2, "SL9002: 'yesterday' is no place in a log"),
+        (["replay", "books", "enter", "--from", "9" * 20], 2, "is no place in a log"),
         (["replay", "books", "other", "--from", "1"], 9, "SL7208: there is no consumer group 'books.other'"),
         (["lag", "nobody"], 7, "there is no module 'nobody'"),
+        (["dead", "drop", "books", "--group", "nobody"], 0, "no dead letters"),
+        (["dead", "show", "books"], 2, "usage: Missing argument 'NUMBER'. Read `seamline events dead show --help`."),
+        (["tail", "stall", "-n", "0"], 2, "greater than or equal to 1. Read `seamline events tail --help`."),
     ],
 )
 def test_what_is_not_there_is_said(ask: Asked, words: list[str], status: int, said: str) -> None:

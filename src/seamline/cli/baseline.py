@@ -39,7 +39,8 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
         known = found["format"] <= FORMAT and isinstance(found["modules"], dict) and isinstance(found["types"], dict)
     except (ValueError, KeyError, TypeError) as error:
         raise BaselineError(
-            f"{LOCK} cannot be read: {error}", "Take it from the repository again, or write it anew: contracts lock"
+            f"{LOCK} cannot be read: {error}",
+            "Take it from the repository again, or write it anew: `seamline contracts lock`.",
         ) from None
     if not known:
         raise BaselineError(f"{LOCK} was written by a newer Seamline", "Update Seamline.")
@@ -97,7 +98,7 @@ def _told(then: Path, tree: Path, top: Path, reference: str) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BaselineError(
             f"the application as it was at {reference!r} cannot be loaded: {last}",
-            "It is loaded with what is installed now. Name another commit, or keep a lock file: contracts lock",
+            "It is loaded with what is installed now. Name another commit, or use `seamline contracts lock`.",
         )
     return json.loads(answer.read_text("utf-8"))
 
@@ -130,7 +131,7 @@ def _git(folder: Path, *words: str) -> bytes:
             cwd=folder, capture_output=True, timeout=120, check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        raise BaselineError("there is no git", "Install it, or keep a lock file: contracts lock") from None
+        raise BaselineError("there is no git", "Install it, or keep a lock file: `seamline contracts lock`.") from None
     if done.returncode == 0:
         return done.stdout
     said = done.stderr.decode(errors="replace").strip().splitlines()

@@ -247,7 +247,12 @@ SIGNS = {"breaking": "✗", "care": "!", "compatible": "+"}
 
 def spot(change: Change) -> str:
     """``Inventory.reserve lines[].pieces``."""
-    return f"{change.name} {change.path}".rstrip()
+    return f"{change.name} {aloud(change.path)}".rstrip()
+
+
+def aloud(path: str) -> str:
+    """A path as people say it: ``result.reason`` for ``->.reason``."""
+    return path.replace("->", "result", 1).replace("<-", "stream", 1)
 
 
 def pictured(since: str, found: list[Change]) -> str:
@@ -265,7 +270,7 @@ def pictured(since: str, found: list[Change]) -> str:
         if each.name != name:
             lines.append(f"  {each.what} {each.name}")
             name = each.name
-        lines.append(f"    {SIGNS[each.verdict]} {f'{each.path}: ' if each.path else ''}{each.fact}")
+        lines.append(f"    {SIGNS[each.verdict]} {f'{aloud(each.path)}: ' if each.path else ''}{each.fact}")
         if each.breaks:
             lines.append(f"        {'breaks' if each.verdict == 'breaking' else 'beware'}: {'; '.join(each.breaks)}")
         if each.remedy:

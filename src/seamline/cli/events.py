@@ -46,6 +46,8 @@ dead = typer.Typer(
 app.add_typer(dead, name="dead")
 
 FOLLOW_S = 0.5
+OFFSET_MAX = 2**63 - 1
+"""What a database's integer holds."""
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The module.")]
 Perhaps = Annotated[str | None, typer.Argument(metavar="[MODULE]", help="One module; all when absent.")]
@@ -62,20 +64,27 @@ All = Annotated[bool, typer.Option("--all", help="All of the module.")]
     """,
 )
 def topics(module: Perhaps = None, app_folder: App = None, data: Data = None, as_json: Json = False) -> None:
-    """The modules that publish: their events, and what their logs hold."""
+    """The modules that publish: their events, what their logs hold, and when an event is safe.
+
+    Offsets count the events of a log; `first` is the oldest that is kept. `delayed` are not due yet.
+    """
     found = ask(connect.read_settings(app_folder, data), "topics", module)
     if as_json:
         output.emit(found)
         return
-    columns = {"module": "fixed", "events": "left", "first": "right", "last": "right", "delayed": "right", "by": "left"}
+    columns = {"module": "fixed", "events": "left", "first": "right", "last": "right", "delayed": "right"}
     rows = [
-        [
-            each["module"], ", ".join(each["events"]), str(each["first"]), str(each["last"]), str(each["delayed"]),
-            each["transport"],
-        ]
+        [each["module"], ", ".join(each["events"]), *kept(each["first"], each["last"]), f"{each['delayed']:,}"]
         for each in found
-    ]  # fmt: skip
+    ]
     show(columns, rows, "no module declares events")
+    for transport, safe in dict.fromkeys((each["transport"], each["durable_when"]) for each in found):
+        typer.echo(f"\n{transport}: an event is safe when {safe}.")
+
+
+def kept(first: int, last: int) -> tuple[str, str]:
+    """The offsets of the oldest and the newest event in a log; dashes where it keeps none."""
+    return (f"{first:,}", f"{last:,}") if first <= last else ("-", "-")
 
 
 @app.command(
@@ -86,17 +95,21 @@ def topics(module: Perhaps = None, app_folder: App = None, data: Data = None, as
     """,
 )
 def lag(module: Perhaps = None, app_folder: App = None, data: Data = None, as_json: Json = False) -> None:
-    """How many events each consumer group has not handled yet, and how old the oldest of them is."""
+    """How many events each consumer group has not handled yet, and how old the oldest of them is.
+
+    `resting` are held back behind one that failed, `failed` counts attempts since the process began, `dead` the dead
+    letters.
+    """
     found = ask(connect.read_settings(app_folder, data), "lag", module)
     if as_json:
         output.emit(found)
         return
-    columns = {"group": "fixed", "of": "fixed", "behind": "right", "oldest": "right", "failed": "right"}
+    columns = {"group": "fixed", "topic": "fixed", "behind": "right", "oldest": "right", "failed": "right"}
     columns |= {"resting": "right", "dead": "right"}
     rows = [
         [
-            each["group"], each["topic"], *behind(each), f"{each['failed']:,}", str(each["resting"]),
-            f"[bold red]{each['dead']}[/]" if each["dead"] else "0",
+            each["group"], each["topic"], *behind(each), f"{each['failed']:,}", f"{each['resting']:,}",
+            f"[bold red]{each['dead']:,}[/]" if each["dead"] else "0",
         ]
         for each in found
     ]  # fmt: skip
@@ -119,7 +132,9 @@ def behind(group: dict[str, Any]) -> tuple[str, str]:
 )
 def tail(
     module: Module,
-    count: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, max=1000, help="How many.")] = 10,
+    count: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=1000, help="How many, up to 1,000.")
+    ] = 10,
     types: Annotated[list[str] | None, typer.Option("--type", metavar="EVENT", help="Only this; repeatable.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     app_folder: App = None,
@@ -133,6 +148,8 @@ def tail(
         output.emit(page["records"])
         return
     print_records(page["records"], as_json=as_json)
+    if not page["records"] and not follow:
+        typer.echo("no events")
     if follow:
         asyncio.run(go_on(settings, module, page["through"], types, as_json=as_json))
 
@@ -201,7 +218,7 @@ def print_damage(found: list[dict[str, Any]], otherwise: str, *, as_json: bool) 
     epilog="""
     seamline events replay billing on_order --from earliest
     seamline events replay billing on_order --from 1200
-    seamline events replay billing on_order --from 2026-03-01T00:00:00+00:00
+    seamline events replay billing on_order --from 2026-03-01T00:00:00Z
     """,
 )
 def replay(
@@ -213,20 +230,29 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Hand a consumer group its events again. Their effects happen again: the handler must allow for that."""
-    try:
-        if start not in {"earliest", "latest"} and not start.isdigit():
-            datetime.fromisoformat(start)
-    except ValueError:
+    if not is_place(start):
         raise ArgumentError(
             f"{start!r} is no place in a log",
             "Write earliest, latest, an offset, or a time such as 2026-03-01T00:00:00Z",
-        ) from None
+        )
     found = ask(connect.read_settings(app_folder, data), "replay", module, group=group, start=start)
     if as_json:
         output.emit(found)
         return
     for each in found:
         typer.echo(f"{each['group']} begins again with the events of {each['topic']} from {each['start']}.")
+
+
+def is_place(start: str) -> bool:
+    if start in {"earliest", "latest"}:
+        return True
+    if start.isdecimal():
+        return int(start) <= OFFSET_MAX
+    try:
+        datetime.fromisoformat(start)
+    except ValueError:
+        return False
+    return True
 
 
 @dead.command(
@@ -240,7 +266,9 @@ def replay(
 def list_dead(
     module: Perhaps = None,
     group: Group = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="How many of a module.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="How many of each module.")
+    ] = 100,
     app_folder: App = None,
     data: Data = None,
     as_json: Json = False,
@@ -251,7 +279,7 @@ def list_dead(
         output.emit(found)
         return
     columns = {"module": "fixed", "number": "right", "group": "fixed", "event": "fixed", "key": "fixed"}
-    columns |= {"attempts": "right", "last": "fixed", "reason": "left"}
+    columns |= {"attempts": "right", "last (UTC)": "fixed", "reason": "left"}
     rows = [
         [
             each["module"], str(each["number"]), each["group"], f"{each['topic']}.{each['type']}", each["key"] or "-",
@@ -337,9 +365,9 @@ def report(
         output.emit(found)
     else:
         show(
-            {"number": "right", "": "fixed", "reason": "left"},
+            {"number": "right", "outcome": "fixed", "reason": "left"},
             [[str(e["number"]), "done" if e["done"] else "not done", e["reason"].replace("[", "\\[")] for e in found],
-            "nothing was there to do",
+            "no dead letters",
         )
     if not all(each["done"] for each in found):
         raise typer.Exit(output.STATUS_FOUND_WANTING)

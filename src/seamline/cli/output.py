@@ -95,6 +95,7 @@ def print_error(code: str, sentence: str) -> None:
 def misused(error: Any, *, as_json: bool) -> int:
     """A command line that the parser refused: its sentence, and where to read on."""
     sentence = str(error.format_message()).strip()
+    sentence += "" if sentence.endswith((".", "?")) else "."
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "seamline"
     if as_json:

@@ -72,8 +72,17 @@ class Operations:
                 "last": stats.last,
                 "delayed": stats.delayed,
                 "transport": self._runtime.transport.promises.name,
+                "durable_when": self._durable_when(),
             })  # fmt: skip
         return topics
+
+    def _durable_when(self) -> str:
+        strict = self._runtime.transport.promises.durable_when
+        if self._runtime.settings.durability == "relaxed" and not self._runtime.transport.relayed:
+            return (
+                f"a moment has passed since it was published (durability is relaxed); in a transaction, when {strict}"
+            )
+        return strict
 
     async def _tail(
         self, module: str, after: int | None = None, limit: int = 10, types: list[str] | None = None
@@ -90,6 +99,12 @@ class Operations:
             first, until = first - TAIL_MAX, first
             page = await log.read(max(first, 0), types=wanted, limit=TAIL_MAX)
             records = [_shown(stored) for stored in page if stored.offset <= until] + records
+        declared = self._runtime.events_declared(module)
+        if not records and (strange := sorted((wanted or frozenset[str]()).difference(declared))):
+            raise UnknownGroupError(
+                f"module {module!r} declares no event {strange[0]!r}, and its log has none",
+                f"Known: {', '.join(declared)}.",
+            )
         return {"records": records[-limit:], "through": ends.last}
 
     async def _verify(self, module: str | None = None) -> list[dict[str, Any]]:
