@@ -1,14 +1,12 @@
-"""Three-step sagas with trivial steps, started and awaited by many callers in the process that runs them.
+"""A module with sagas, in one process; what they need while they sleep, and how soon they go on after a crash.
 
-``python -m benchmarks.ours.sagas [seconds] [callers] [url]`` prints one line of JSON; with ``sleepers [count]`` it
-measures the memory that so many sleeping sagas need, and with ``recovery`` how long a dead worker's sagas stand still.
+``python -m benchmarks.ours.sagas sleepers <count> <url>`` or ``... recovery <url>`` prints one line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import signal
 import sys
@@ -20,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uvloop
 
+from benchmarks.driver import run, say
 from seamline.kernel.clock import SystemClock
-from seamline.kernel.lifetime import spare_the_collector
 from seamline.kernel.settings.sections import SagasSettings
-from seamline.kernel.store import Database, sqlite_url
+from seamline.kernel.store import Database
 from seamline.module import Module
 from seamline.module.wiring import Wiring
 from seamline.sagas import Saga, Sagas
@@ -78,64 +75,27 @@ async def engine(url: str, **settings: Any) -> AsyncGenerator[Sagas]:
             await runtime.stop()
 
 
-async def run(seconds: float, callers: int, url: str) -> dict[str, Any]:
-    """Sagas per second, latency in milliseconds and CPU microseconds for each, of ``callers`` that wait for each."""
-    latencies: list[float] = []
-    async with engine(url) as sagas:
-        await sagas.run(three_steps, 1)
-        spare_the_collector()
-        begin, cpu = time.perf_counter(), time.process_time()
-        end = begin + seconds
-
-        async def caller() -> None:
-            while time.perf_counter() < end:
-                before = time.perf_counter()
-                assert await sagas.run(three_steps, 1) == 4
-                latencies.append(time.perf_counter() - before)
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        elapsed, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    latencies.sort()
-    return {
-        "sagas_per_s": round(len(latencies) / elapsed),
-        "callers": callers,
-        "p50_ms": round(latencies[len(latencies) // 2] * 1000, 2),
-        "p99_ms": round(latencies[int(len(latencies) * 0.99)] * 1000, 2),
-        "cpu_us_per_saga": round(cpu / len(latencies) * 1e6),
-        "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
-    }
-
-
 async def sleepers(count: int, url: str) -> dict[str, Any]:
     """Memory before, and while so many sagas sleep."""
     async with engine(url) as sagas:
         await sagas.run(three_steps, 1)
         gc.collect()
         before = psutil.Process().memory_info().rss
-        begin = time.perf_counter()
         for _ in range(count // 500):
             await asyncio.gather(*(sagas.start(sleeper, 86_400.0) for _ in range(500)))
-        started_s = time.perf_counter() - begin
         runtime_engine = sagas._engine
         while runtime_engine.running:
             await asyncio.sleep(0.1)
         gc.collect()
         after = psutil.Process().memory_info().rss
-    return {
-        "sleeping": count,
-        "rss_before_mb": round(before / 1e6, 1),
-        "rss_asleep_mb": round(after / 1e6, 1),
-        "started_per_s": round(count / started_s),
-    }
+    return {"bytes_per_sleeper": (after - before) / count, "rss_mb": after / 2**20}
 
 
 async def recovery(url: str) -> dict[str, Any]:
     """A second process is killed in the middle of a saga's step; how long until this one has done the step."""
     folder = Path(tempfile.mkdtemp())
     mark = folder / "mark"
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.ours.sagas", "hold", str(mark), url
-    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.ours.sagas", "hold", str(mark), url)
     while not mark.exists():
         await asyncio.sleep(0.01)
     async with engine(url):
@@ -146,7 +106,7 @@ async def recovery(url: str) -> dict[str, Any]:
         done = mark.with_suffix(".done")
         while not done.exists() or not done.read_text():
             await asyncio.sleep(0.005)
-        return {"recovery_s": round(float(done.read_text()) - killed, 3)}
+        return {"recovery_s": float(done.read_text()) - killed}
 
 
 async def hold(mark: str, url: str) -> None:
@@ -154,19 +114,15 @@ async def hold(mark: str, url: str) -> None:
         await sagas.run(held_up, mark)
 
 
-async def main(words: list[str]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        own = sqlite_url(Path(folder), "bench")
-        if words[:1] == ["sleepers"]:
-            return await sleepers(int(words[1]) if len(words) > 1 else 100_000, words[2] if len(words) > 2 else own)
-        if words[:1] == ["recovery"]:
-            return await recovery(words[1] if len(words) > 1 else own)
-        seconds = float(words[0]) if words else 5.0
-        return await run(seconds, int(words[1]) if len(words) > 1 else 64, words[2] if len(words) > 2 else own)
+async def main(what: str, *arguments: str) -> None:
+    match what:
+        case "sleepers":
+            say(await sleepers(int(arguments[0]), arguments[1]))
+        case "recovery":
+            say(await recovery(arguments[0]))
+        case _:
+            await hold(*arguments)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["hold"]:
-        uvloop.run(hold(sys.argv[2], sys.argv[3]))
-    else:
-        print(json.dumps(uvloop.run(main(sys.argv[1:]))))
+    run(lambda: main(*sys.argv[1:]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import Row, compare
+from benchmarks.figures import Row, against_budget, compare
 from benchmarks.peers import restate_sagas
 from benchmarks.processes import Child, all_cores, python
 from benchmarks.rows import Family
 from benchmarks.session import START_S, Session
 from benchmarks.sides import Side, alternate
+
+SLEEPERS = 100_000
+SLEEPERS_S = 180
 
 
 def _side(session: Session, name: str, module: str, *arguments: str) -> Side:
@@ -20,12 +23,12 @@ def three_steps(session: Session) -> list[Row]:
     effort = session.effort
     ours, dbos, restate = alternate(
         [
-            _side(session, "Seamline", "benchmarks.ours.saga_caller", f"sqlite:///{session.folder / 'sagas.sqlite3'}"),
+            _side(session, "Seamline", "benchmarks.ours.saga_caller", _url(session, "sagas")),
             _side(
                 session,
                 "DBOS on SQLite",
                 "benchmarks.peers.dbos_sagas.caller",
-                f"sqlite:///{session.folder / 'dbos.sqlite'}",
+                _url(session, "dbos"),
             ),
             _side(session, "Restate", "benchmarks.peers.restate_sagas.caller", str(restate_sagas.server(session))),
         ],
@@ -43,6 +46,31 @@ def three_steps(session: Session) -> list[Row]:
     ]
 
 
+def crash(session: Session) -> list[Row]:
+    """A process is killed in the middle of a step; how long until another one has done that step."""
+    taken = [
+        _once(session, "recovery", _url(session, f"recovery-{n}"))["recovery_s"] for n in range(session.effort.rounds)
+    ]
+    return [against_budget("saga_recovery_s", "s from kill -9 to the step done", "lower", taken, 2)]
+
+
+def asleep(session: Session) -> list[Row]:
+    """The memory of a process whose sagas all sleep."""
+    found = _once(session, "sleepers", str(SLEEPERS), _url(session, "sleepers"))
+    unit = f"MB with {SLEEPERS:,} sagas asleep"
+    return [against_budget("saga_memory_mb", unit, "lower", [found["rss_mb"]], 200)]
+
+
+def _once(session: Session, *arguments: str) -> dict[str, float]:
+    with session.inner() as inner:
+        child = Child(python("benchmarks.ours.sagas", *arguments), cores=all_cores(), name=f"sagas {arguments[0]}")
+        return inner.start(child).answer(SLEEPERS_S)
+
+
+def _url(session: Session, name: str) -> str:
+    return f"sqlite:///{session.folder / name}.sqlite3"
+
+
 FAMILIES = (
     Family(
         {
@@ -52,4 +80,6 @@ FAMILIES = (
         },
         three_steps,
     ),
+    Family({"saga_recovery_s": "≤ 2 s"}, crash),
+    Family({"saga_memory_mb": "bounded"}, asleep),
 )
