@@ -53,7 +53,9 @@ class Host:
             **{kind: (lambda _, value=value: value) for kind, value in (others or {}).items()},
         }
         self.wiring = Wiring(module, dict.fromkeys(found, "other"), platform)
-        self.runtime = SagasRuntime("shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner)
+        self.runtime = SagasRuntime(
+            "shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner, pace=self.clock
+        )
         self.runtime.add(module, database, self.wiring)
 
     @property

@@ -337,7 +337,7 @@ class Course:
         """What a failed attempt waits for before the next."""
         wait: Wait[None] = Wait(self, place, "pause", place, None, lambda _: None)
         future = wait.future = self.engine.loop.create_future()
-        wait.since = self.engine.clock.monotonic()
+        wait.since = self.engine.pace.monotonic()
         wait.due_ms = due_ms
         self.waits[f"{place} again"] = wait
         return future
@@ -347,7 +347,7 @@ class Course:
         if self.busy or self.closed or self.stopping is not None or self.past.replaying or not self.waits:
             return
         engine = self.engine
-        now_ms, now_s = engine.now_ms(), engine.clock.monotonic()
+        now_ms, now_s = engine.now_ms(), engine.pace.monotonic()
         for wait in self.waits.values():
             if wait.future is None or wait.future.done():
                 return

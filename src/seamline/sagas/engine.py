@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from seamline.kernel.clock import Clock, now_ms
+from seamline.kernel.clock import Clock, SystemClock, now_ms
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import Runners, TaskOwner
 from seamline.kernel.settings.sections import SagasSettings
@@ -56,6 +56,7 @@ class Engine:
         clock: what timers go by.
         owner: names this process; see :mod:`.workers`.
         announce: called when something happened that other processes may wait for.
+        pace: what pauses between attempts, leases and looks go by. It runs on where a test holds ``clock``.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Engine:
         tracer: Tracer | None = None,
         owner: str = "",
         announce: Callable[[str], None] | None = None,
+        pace: Clock | None = None,
     ) -> None:
         self.module = module
         self.database = database
@@ -76,11 +78,12 @@ class Engine:
         self.by_name = {kind.name: kind for kind in kinds.values()}
         self.settings = settings
         self.clock = clock
+        self.pace = pace or SystemClock()
         self.tracer = tracer or Tracer(0.0)
         self.idle_ms = int(settings.idle_s * 1000)
         self.stuck_ms = int(settings.stuck_after_s * 1000)
         self.journal = open_journal(database)
-        self.workers = Workers(self.journal, owner, clock, settings.lease_s)
+        self.workers = Workers(self.journal, owner, self.pace, settings.lease_s)
         self.tasks = TaskOwner(f"sagas of {module}")
         self.running: dict[str, Course] = {}
         self.watch = Watch(self)
@@ -118,6 +121,16 @@ class Engine:
                 future.set_result(value)
 
         return self.tasks.spawn(wait(), name="saga timer")
+
+    def after(self, seconds: float, future: asyncio.Future[Any]) -> asyncio.Task[None]:
+        """Let ``future`` go after a pause."""
+
+        async def wait() -> None:
+            await self.pace.sleep(seconds)
+            if not future.done():
+                future.set_result(None)
+
+        return self.tasks.spawn(wait(), name="saga pause")
 
     def pause_s(self, attempts: int, backoff_s: float | None = None) -> float:
         """The pause after so many failed attempts."""
@@ -413,7 +426,7 @@ class Engine:
     async def _ticks(self) -> None:
         forget_s = 0.0
         while True:
-            await self.clock.sleep(TICK_S)
+            await self.pace.sleep(TICK_S)
             try:
                 if not await self.workers.beat():
                     self.lose()
@@ -529,7 +542,7 @@ class Engine:
 
     def complain(self, course: Course, place: str, name: str, error: Exception, trouble: Trouble) -> None:
         """A step failed: say so, though not a thousand times a second."""
-        now_s = self.clock.monotonic()
+        now_s = self.pace.monotonic()
         if now_s - self._complained.get(name, -10.0) >= 1.0:
             self._complained[name] = now_s
             _log.warning("saga %s, place %s, %s: attempt %d failed: %s: %s",

@@ -28,6 +28,7 @@ class SagasRuntime:
         tracer: where spans go.
         announce: called with a module's name when other processes that host it should give it to :meth:`wake`.
         events: of the same process, for sagas that publish and wait for events.
+        pace: what pauses between attempts and leases go by; the machine's clock, also where a test holds ``clock``.
         owner: names this process among those that share a database; worked out when empty.
     """
 
@@ -41,6 +42,7 @@ class SagasRuntime:
         announce: Callable[[str], None] | None = None,
         owner: str = "",
         events: EventsRuntime | None = None,
+        pace: Clock | None = None,
     ) -> None:
         self.app = app
         self._events = events
@@ -49,6 +51,7 @@ class SagasRuntime:
         self._tracer = tracer
         self._announce = announce
         self._owner = owner
+        self._pace = pace
         self._engines: dict[str, Engine] = {}
         self._wirings: dict[str, Wiring] = {}
 
@@ -66,6 +69,7 @@ class SagasRuntime:
             tracer=self._tracer,
             owner=self._owner,
             announce=self._announce,
+            pace=self._pace,
         )
         if self._events is not None:
             engine.publish = self._events.events_of(module.name).publish

@@ -186,7 +186,7 @@ async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float |
         trouble.due_ms = engine.now_ms() + int(engine.pause_s(trouble.attempts, backoff_s) * 1000)
     course.pen.dirty = True
     over = course.pausing(place, trouble.due_ms)
-    timer = engine.at(trouble.due_ms, over, None)
+    timer = engine.after((trouble.due_ms - engine.now_ms()) / 1000, over)
     try:
         if trouble.attempts > 1:
             await course.pen.flush()
@@ -194,6 +194,7 @@ async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float |
         try:
             course.consider_rest()
             await over
+            trouble.due_ms = 0
         finally:
             course.busy += 1
     except asyncio.CancelledError:

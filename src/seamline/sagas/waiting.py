@@ -81,7 +81,7 @@ async def _message(course: Course, wanted: Wait[Any]) -> Message:
     engine = course.engine
     due_ms = wanted.due_ms = 0 if wanted.timeout_s is None else course.now_ms + int(wanted.timeout_s * 1000)
     future = wanted.future = engine.loop.create_future()
-    wanted.since = engine.clock.monotonic()
+    wanted.since = engine.pace.monotonic()
     course.waits[wanted.place] = wanted
     course.underway[wanted.place] = wanted.name
     timer = None
