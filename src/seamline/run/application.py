@@ -128,7 +128,12 @@ class Application:
     def calls_of(self, module: Module) -> set[type[Contract]]:
         """The contracts that a module calls, by its wiring. Raises ModuleError."""
         wiring = Wiring(module, self.providers(), checking_platform())
-        return wiring.check()
+        used = wiring.check()
+        if module.sagas:
+            from seamline.sagas.kinds import check_sagas  # which brings SQLAlchemy, as the module itself does
+
+            check_sagas(module.sagas, wiring)
+        return used
 
     def graph(self) -> list[tuple[str, str, str]]:
         """The arrows between modules as (caller, contract, callee), in order: wired, or asked for with ``use``."""
@@ -178,7 +183,7 @@ class Application:
         """Handlers of events that nobody declares, or that policy keeps from them."""
         found: list[SeamlineError] = []
         for module in self.modules.values():
-            for event in dict.fromkeys(handler.event for handler in module.event_handlers):
+            for event in dict.fromkeys([*(handler.event for handler in module.event_handlers), *_awaited(module)]):
                 owner = self.events.get(event)
                 if owner is None:
                     found.append(
@@ -213,6 +218,15 @@ class Application:
             )
             for found in find_inside_imports(packages)
         ]
+
+
+def _awaited(module: Module) -> list[type[Event]]:
+    """The events that a module's sagas wait for."""
+    if not module.sagas:
+        return []
+    from seamline.sagas.hearing import awaited_events  # as above
+
+    return [event for saga in module.sagas for event in sorted(awaited_events(saga.function), key=str)]
 
 
 def checking_platform() -> Platform:

@@ -70,13 +70,9 @@ def compile_sagas(sagas: list[SagaType], wiring: Wiring) -> dict[Callable[..., A
     return {saga.function: Kind(saga, wiring.inputs(saga.function)) for saga in sagas}
 
 
-def check_saga(saga: SagaType, wiring: Wiring) -> list[ModuleError]:
-    """What is wrong with a saga's declaration, found without running it."""
-    try:
-        Kind(saga, wiring.inputs(saga.function))
-    except ModuleError as error:
-        return [error]
-    return []
+def check_sagas(sagas: list[SagaType], wiring: Wiring) -> None:
+    """Find what is wrong with the sagas' declarations, without running them. Raises ModuleError."""
+    compile_sagas(sagas, wiring)
 
 
 def _result(function: Callable[..., Any], name: str, place: str) -> Codec[Any]:
