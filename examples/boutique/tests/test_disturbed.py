@@ -90,24 +90,33 @@ def test_topologies_change_while_sagas_and_events_are_under_way(
         assert shop.unbalanced() == []
 
 
-@pytest.mark.parametrize(
-    "commit", [4, *(pytest.param(number, marks=pytest.mark.torture) for number in (1, 2, 3, 5, 6))]
-)
-def test_a_worker_that_stands_still_loses_its_sagas_to_another(tmp_path: Path, commit: int):
+def stand_still(shop: Shop, commit: int, when: str) -> None:
+    shop.ask("scale", replicas={"checkout": 2})
+    before = shop.pids("checkout")
+    shop.request_timeout_s = 4
+    bought(shop, "shopper-stopped", lambda: shop.arm("checkout", commit, when, signal=signal.SIGSTOP))
+    assert shop.disarm()
+    (stopped,) = [pid for pid in before if psutil.Process(pid).status() == psutil.STATUS_STOPPED]
+    os.kill(stopped, signal.SIGCONT)
+    bought(shop, "shopper-after", nothing)
+    assert shop.unbalanced() == []
+    assert shop.pids("checkout") == before
+
+
+@pytest.mark.parametrize("commit", [4, *(pytest.param(each, marks=pytest.mark.torture) for each in (1, 2, 3, 5, 6))])
+def test_a_worker_that_stands_still_loses_its_sagas_to_another(tmp_path: Path, database: str, commit: int):
     """SIGSTOP in the middle of an order, for longer than the lease: another worker finishes it, and when the first
     goes on it finds that it may not."""
-    with Shop(tmp_path, "services", RUN_HUNG_AFTER_S=3600, REPLICAS_CHECKOUT=2) as shop:
-        before = shop.pids("checkout")
-        assert len(before) == 2
-        shop.request_timeout_s = 4
-        # After the commit: before it, it would hold the file's lock, and nobody could go on.
-        bought(shop, "shopper-stopped", lambda: shop.arm("checkout", commit, "after", signal=signal.SIGSTOP))
-        assert shop.disarm()
-        (stopped,) = [pid for pid in before if psutil.Process(pid).status() == psutil.STATUS_STOPPED]
-        os.kill(stopped, signal.SIGCONT)
-        bought(shop, "shopper-after", nothing)
-        assert shop.unbalanced() == []
-        assert shop.pids("checkout") == before
+    with Shop(tmp_path, "duo", database, RUN_HUNG_AFTER_S=3600) as shop:
+        stand_still(shop, commit, "before")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("commit", [2, 4, 6])
+def test_a_worker_that_stands_still_loses_its_sagas_on_files_too(tmp_path: Path, commit: int):
+    """After the commit: in the middle of one it would hold SQLite's lock, and everybody would wait until it goes on."""
+    with Shop(tmp_path, "services", RUN_HUNG_AFTER_S=3600) as shop:
+        stand_still(shop, commit, "after")
 
 
 def test_the_database_is_restarted_while_shoppers_order(

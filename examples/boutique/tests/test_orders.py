@@ -48,7 +48,7 @@ def books(topology_app: TopologyApp) -> Iterator[None]:  # pyright: ignore[repor
 
 async def eventually(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool]) -> T:
     """The first good answer; what follows from an event, or from an approval, comes a moment after it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not good(answer := await ask()):  # noqa: ASYNC110  # what is asked is in another process
             await asyncio.sleep(0.01)
     return answer
