@@ -7,16 +7,19 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from seamline.events import errors
+from seamline.events.bridges import faststream
 from seamline.events.brokers.kafka.transport import PROMISES as KAFKA
 from seamline.events.brokers.partitioned import ORDER, REDELIVERY, REPLAY
 from seamline.events.consumer import HELD_BYTES_MAX, HELD_MAX
 from seamline.events.embedded import EmbeddedTransport
 from seamline.events.events import EVENT_BYTES_MAX
+from seamline.events.runtime import UPKEEP_S
 from seamline.module.module import EventHandler
 
 PAGE = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
@@ -85,6 +88,31 @@ def test_the_arguments_of_a_handler_have_the_defaults_of_the_page():
     assert (rows["backoff_s"], rows["timeout_s"]) == (str(fields["backoff_s"]), f"{fields['timeout_s']:g}")
     assert (rows["where"], rows["outside"], rows["group"]) == ("all", "no", "the function's name")
     assert (fields["where"], fields["outside"]) == (None, False)
+
+
+def test_the_other_blocks_of_code_work_beside_the_modules(shop: Path):
+    """A batch handler, and an event that is compacted."""
+    blocks = re.findall(r"(?<!`)\n\n```python\n((?:@module\.on|class Priced).*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    handlers, events = shop / "shop" / "billing" / "module.py", shop / "shop" / "orders" / "__init__.py"
+    handlers.write_text(f"{handlers.read_text()}\n\n{blocks[0]}")
+    events.write_text(f"{events.read_text()}\n\n{blocks[1]}")
+    assert "nothing found" in run(shop, "seamline.cli", "check")
+    assert (
+        '"compacted": true'
+        in run(shop, "seamline.cli", "contracts", "lock") + (shop / "contracts.lock.json").read_text()
+    )
+
+
+def test_the_bridge_is_shown_as_its_own_documentation_shows_it():
+    """Which is run by its tests."""
+    shown = textwrap.dedent((faststream.__doc__ or "").split("::\n", 1)[1].split("\nMessages are", 1)[0]).strip()
+    assert f"```python\n{shown}\n```" in PAGE
+
+
+def test_the_pause_between_compactions_is_that_of_the_page():
+    assert UPKEEP_S == 5 * 60
+    assert "Every five minutes" in PAGE
 
 
 def test_the_limits_are_those_of_the_page():
