@@ -122,7 +122,7 @@ def test_a_lock_file_holds_the_check_to_what_was_promised(app: Path) -> None:
     write(app, {"diffshop/stock/__init__.py": BROKEN})
     status, _, err = seamline(app, "check")
     assert status == 1
-    assert "SL2113: contracts.lock.json stock: event Moved, count: new, and required" in err
+    assert "SL2113: contracts.lock.json stock: event Moved count: new, and required" in err
     assert "@Moved.upcast(1)" in err
     assert "contracts lock --break" in err
 

@@ -115,7 +115,7 @@ def test_topics_and_the_last_events_are_shown(ask: Asked) -> None:
         "module": "stall", "events": ["Sold"], "first": 1, "last": 4, "delayed": 0, "transport": "embedded",
     }  # fmt: skip
     assert "stall    Sold" in ask.text("topics")
-    assert "\nembedded: an event is safe when it is on disk" in ask.text("topics")
+    assert "\nembedded, when an event is acknowledged: it is on disk" in ask.text("topics")
     assert [each["data"] for each in ask.json("tail", "stall", "-n", "2")] == [
         '{"sku":"mug","number":2}',
         '{"sku":"mug","number":3}',

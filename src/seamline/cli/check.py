@@ -75,6 +75,7 @@ def unknown_events(application: Application) -> list[SeamlineError]:
 def broken_promises(application: Application) -> list[SeamlineError]:
     """Breaking changes since ``seamline contracts lock``, where there is a lock file."""
     from seamline.cli import baseline
+    from seamline.cli.contracts import spot
     from seamline.cli.errors import BaselineError
     from seamline.module.errors import BreakingChangeError
     from seamline.module.evolution import changes
@@ -87,8 +88,7 @@ def broken_promises(application: Application) -> list[SeamlineError]:
         return []
     return [
         BreakingChangeError(
-            f"{change.what} {change.name}{f', {change.path}' if change.path else ''}: {change.fact}; it breaks "
-            f"{' and '.join(change.breaks)}",
+            f"{change.what} {spot(change)}: {change.fact}; breaks: {'; '.join(change.breaks)}",
             f"{change.remedy} If nobody is left who could break, `seamline contracts lock --break`.",
             place=f"{baseline.LOCK} {change.module}",
         )

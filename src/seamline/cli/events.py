@@ -79,7 +79,7 @@ def topics(module: Perhaps = None, app_folder: App = None, data: Data = None, as
     ]
     show(columns, rows, "no module declares events")
     for transport, safe in dict.fromkeys((each["transport"], each["durable_when"]) for each in found):
-        typer.echo(f"\n{transport}: an event is safe when {safe}.")
+        typer.echo(f"\n{transport}, when an event is acknowledged: {safe}.")
 
 
 def kept(first: int, last: int) -> tuple[str, str]:
@@ -97,8 +97,8 @@ def kept(first: int, last: int) -> tuple[str, str]:
 def lag(module: Perhaps = None, app_folder: App = None, data: Data = None, as_json: Json = False) -> None:
     """How many events each consumer group has not handled yet, and how old the oldest of them is.
 
-    `resting` are held back behind one that failed, `failed` counts attempts since the process began, `dead` the dead
-    letters.
+    `resting` are held back behind one that failed, `failed` counts the failed attempts of the process that answers,
+    `dead` the dead letters.
     """
     found = ask(connect.read_settings(app_folder, data), "lag", module)
     if as_json:
@@ -113,7 +113,7 @@ def lag(module: Perhaps = None, app_folder: App = None, data: Data = None, as_js
         ]
         for each in found
     ]  # fmt: skip
-    show(columns, rows, "nothing handles events")
+    show(columns, rows, f"module {module!r} handles no events" if module else "nothing handles events")
 
 
 def behind(group: dict[str, Any]) -> tuple[str, str]:
