@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figures import Row, against_budget, compare
-from benchmarks.peers import restate_sagas
+from benchmarks.peers import postgresql, restate_sagas
 from benchmarks.processes import Child, all_cores, python
 from benchmarks.rows import Family
 from benchmarks.session import START_S, Session
@@ -46,6 +46,23 @@ def three_steps(session: Session) -> list[Row]:
     ]
 
 
+def on_postgresql(session: Session) -> list[Row]:
+    effort = session.effort
+    where = postgresql.server(session)
+    ours, dbos = alternate(
+        [
+            _side(session, "Seamline", "benchmarks.ours.saga_caller", f"postgresql+asyncpg://{where}/postgres"),
+            _side(session, "DBOS on PostgreSQL", "benchmarks.peers.dbos_sagas.caller", f"postgresql://{where}/dbos"),
+        ],
+        effort.load,
+        rounds=effort.rounds,
+        warm_up_s=max(effort.warm_up_s, 1.0),
+    )
+    unit = "sagas/s, three steps, 64 callers, both on PostgreSQL"
+    rates = [measure.per_s for measure in ours]
+    return [compare("sagas_per_s_on_postgresql", unit, "higher", rates, "DBOS on PostgreSQL", [m.per_s for m in dbos])]
+
+
 def crash(session: Session) -> list[Row]:
     """A process is killed in the middle of a step; how long until another one has done that step."""
     taken = [
@@ -80,6 +97,7 @@ FAMILIES = (
         },
         three_steps,
     ),
+    Family({"sagas_per_s_on_postgresql": "≥ 50"}, on_postgresql),
     Family({"saga_recovery_s": "≤ 2 s"}, crash),
     Family({"saga_memory_mb": "bounded"}, asleep),
 )
