@@ -38,6 +38,7 @@ Database(url, module, tables=None, *, wait_s=30.0)
     close()
     current()
     ensure(tables)
+    is_free()
     path
     raw(work)
     raw_read(work)
@@ -67,7 +68,7 @@ EventContext(*, id, source, key, time, attempt, headers, idempotency_key, replay
     replayed
     source
     time
-Events(module, database, log, clock, owners, wrote)
+Events(module, database, log, clock, owners)
     publish(event, *, key=None, delay_s=0.0, ttl_s=0.0, headers=None)
     publish_all(events)
 Fault

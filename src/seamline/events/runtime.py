@@ -117,12 +117,11 @@ class EventsRuntime:
         home = Home(database, Leases(database, self._owner, self._clock), Inbox(database, self._clock))
         seat = self._seats[module.name] = Seat(module, database, wiring, home, DeadLetters(database, self._clock))
         if module.name in self._owners.values():
-            self.logs[module.name] = log = open_log(database, self.settings, self._clock)
+            self.logs[module.name] = log = open_log(
+                database, self.settings, self._clock, lambda: self._wrote(module.name)
+            )
             self._services[module.name] = LogService(log, self._clock)
-        self._events[module.name] = Events(
-            module.name, database, self.logs.get(module.name), self._clock, self._owners,
-            lambda: self._wrote(module.name),
-        )  # fmt: skip
+        self._events[module.name] = Events(module.name, database, self.logs.get(module.name), self._clock, self._owners)
         for handler in module.event_handlers:
             self._listen(seat, handler)
         if any(webhook.module == module.name for webhook in self.settings.webhooks):
@@ -230,7 +229,6 @@ class EventsRuntime:
 
     def _announce_written(self, topic: str) -> None:
         self._announcing.discard(topic)
-        self.logs[topic].poke()
         self._announce(topic)
 
     async def drain(self, timeout_s: float) -> bool:

@@ -17,7 +17,7 @@ from seamline.events.log.store import Entry, Store
 from seamline.events.log.upkeep import Upkeep
 from seamline.events.log.waking import Waking
 from seamline.events.record import Record
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.sections import EventsSettings
 from seamline.kernel.store import Combiner, Database
@@ -84,13 +84,18 @@ class DurableLog:
         else:
             await self._front.put(entry)
 
+    def submit(self, record: Record) -> asyncio.Future[None] | None:
+        if self._relaxed or record.due_ms:
+            return None
+        return self._front.put(Entry((to_row(record, self._partitions),), ()))
+
     def _entry(self, records: Sequence[Record]) -> Entry:
-        now_ms, partitions = 0, self._partitions
+        at_ms, partitions = 0, self._partitions
         rows: list[Row] = []
         delayed: list[tuple[int, Row]] = []
         for record in records:
             row = to_row(record, partitions)
-            if record.due_ms and record.due_ms > (now_ms := now_ms or self._now_ms()):
+            if record.due_ms and record.due_ms > (at_ms := at_ms or self._now_ms()):
                 delayed.append((record.due_ms, row))
             else:
                 rows.append(row)
@@ -129,9 +134,13 @@ class DurableLog:
             if len(entries) > 1 and self._store.spoilt_by_one(error):
                 return [each for entry in entries for each in await self._write([entry])]
             return [self._explained(error, entry) for entry in entries]
-        self._appended += sum(len(entry.rows) + len(entry.delayed) for entry in entries)
+        due_ms = 0
+        for rows, delayed in entries:
+            self._appended += len(rows) + len(delayed)
+            if delayed:
+                due_ms = min(due_ms or delayed[0][0], *(each for each, _ in delayed))
         self._groups += 1
-        self._arrived(min((due_ms for entry in entries for due_ms, _ in entry.delayed), default=0))
+        self._arrived(due_ms)
         return [None] * len(entries)
 
     def _arrived(self, due_ms: int) -> None:
@@ -164,8 +173,8 @@ class DurableLog:
         partitions: Iterable[int] | None = None,
         limit: int = 256,
     ) -> Page:
-        now_ms = self._now_ms()
-        if 0 < self._due_ms <= now_ms:
+        at_ms = self._now_ms()
+        if 0 < self._due_ms <= at_ms:
             await self.release_due()
         wanted = set(range(self._partitions)) if partitions is None else set(partitions)
         position = after if isinstance(after, int) else min((after[each] for each in wanted), default=0)
@@ -185,7 +194,7 @@ class DurableLog:
                     (partitions is None or row.partition in wanted)
                     and (types is None or record.type in types)
                     and (isinstance(after, int) or row.position > after[row.partition])
-                    and not 0 < record.expires_ms <= now_ms
+                    and not 0 < record.expires_ms <= at_ms
                 ):
                     found.append(Stored(row.position, row.partition, record))
                     if len(found) == limit:
@@ -265,7 +274,7 @@ class DurableLog:
         return count
 
     def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
+        return now_ms(self._clock)
 
     # Upkeep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -85,6 +86,11 @@ class Log(Protocol):
         Raises:
             LogFullError: there is no room; nothing was accepted.
         """
+        ...
+
+    def submit(self, record: Record) -> asyncio.Future[None] | None:
+        """As :meth:`append` of one record without a connection, at less cost: what comes back is done when the record
+        is on disk. None where it takes :meth:`append`, and nothing was accepted."""
         ...
 
     async def read(

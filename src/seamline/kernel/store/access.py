@@ -37,6 +37,11 @@ class Access:
         self._afterwards: dict[int, list[Callable[[], None]]] = {}
 
     @property
+    def inside(self) -> bool:
+        """Whether any task is inside of a transaction."""
+        return bool(self._inside)
+
+    @property
     def current(self) -> AsyncConnection | None:
         """The transaction that this task is inside of."""
         return self._inside.get(asyncio.current_task()) if self._inside else None

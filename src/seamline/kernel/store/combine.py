@@ -48,7 +48,12 @@ class Combiner(Generic[T, R]):
             while self._waiting:
                 # Tasks that are ready to run may have something to add: a turn of the loop makes a larger group.
                 await asyncio.sleep(0)
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._items_max))]
+                waiting = self._waiting
+                if len(waiting) <= self._items_max:
+                    group = list(waiting)
+                    waiting.clear()
+                else:
+                    group = [waiting.popleft() for _ in range(self._items_max)]
                 try:
                     results = await self._flush([item for item, _ in group])
                 except Exception as error:

@@ -18,7 +18,7 @@ from seamline.kernel.store.access import Access, Block
 from seamline.kernel.store.errors import DamagedFileError, FolderError, NotStartedError, UrlError
 from seamline.kernel.store.postgresql import PostgresqlServer, check_driver
 from seamline.kernel.store.sqlite_file import Readers, SqliteFile, Writer
-from seamline.kernel.store.unit import Unit, unit_of
+from seamline.kernel.store.unit import UNIT, Unit, unit_of
 
 T = TypeVar("T")
 
@@ -149,6 +149,10 @@ class Database:
     def unit(self) -> Unit:
         """Everything that is written inside commits once, at the end. For the platform; see :mod:`.unit`."""
         return Unit(self._write)
+
+    def is_free(self) -> bool:
+        """Whether it is plain, without a look around, that this task's work belongs to no transaction."""
+        return UNIT.get() is None and not self._write.inside
 
     async def current(self) -> AsyncConnection | None:
         """The transaction that work of this task belongs to: the block it is inside of, or its unit's."""
