@@ -1,10 +1,12 @@
-"""What can be wrong with the declaration of an event is said where it is declared."""
+"""What can be wrong with the declaration of an event, or of its handler, is said where it is declared."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from seamline import Event
+from seamline import Event, Module
 from seamline.module.errors import EventError
 
 
@@ -32,3 +34,16 @@ def test_an_upcaster_starts_at_a_version_that_was():
     for version in (0, 2):
         with pytest.raises(EventError, match=rf"Moved.upcast\({version}\) is for a version that is not older than 2"):
             Moved.upcast(version)(dict)
+
+
+def test_a_handler_starts_at_a_time_that_is_the_same_everywhere():
+    """One without a time zone would be another moment on each machine."""
+
+    class Moved(Event):
+        sku: str
+
+    module = Module("books")
+    with pytest.raises(EventError, match="starts at 2026-03-01 12:00:00, of no time zone"):
+
+        @module.on(Moved, start=datetime(2026, 3, 1, 12))  # noqa: DTZ001  # what is refused
+        async def enter(event: Moved) -> None: ...  # pyright: ignore[reportUnusedFunction]

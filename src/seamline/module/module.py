@@ -188,6 +188,12 @@ class Module:
                     "concurrency and attempts are at least 1, batch at least 0, timeout_s above 0.",
                     place=self.place,
                 )
+            if isinstance(start, datetime) and start.tzinfo is None:
+                raise EventError(
+                    f"the handler {function.__qualname__} starts at {start}, of no time zone",
+                    "Say which: `datetime(..., tzinfo=UTC)`.",
+                    place=self.place,
+                )
             handler = EventHandler(
                 event=event,
                 function=function,

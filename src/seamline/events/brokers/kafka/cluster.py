@@ -39,6 +39,11 @@ class Durability:
     in_sync_min: int
     flush_messages: int
 
+    @property
+    def outlives_a_machine(self) -> bool:
+        """Whether what was acknowledged is still there when one machine loses its power."""
+        return self.flush_messages == 1 or self.in_sync_min > 1
+
     def __str__(self) -> str:
         least = (
             f"at least {self.in_sync_min}" if self.in_sync_min else "those in sync, how many the cluster does not say,"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -138,6 +139,9 @@ class KafkaTransport:
                 await asyncio.to_thread(self._cluster.ensure_topic, name, self._settings.partitions, retention_ms)
                 durability = await asyncio.to_thread(self._cluster.durability, name)
                 self.promises = replace(PROMISES, durable_when=f"{durability} ({PROMISES.durable_when})")
-                _log.info("Kafka's topic %s: an event is acknowledged when %s", name, durability)
+                enough = durability.outlives_a_machine or self._settings.durability == "relaxed"
+                remedy = "" if enough else "; set min.insync.replicas to 2 or more, with 3 replicas"
+                level = logging.INFO if enough else logging.WARNING
+                _log.log(level, "Kafka's topic %s: an event is acknowledged when %s%s", name, durability, remedy)
                 self._known.add(name)
         return name
