@@ -17,7 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -36,6 +36,11 @@ LOOK_S: Final = 0.2
 
 NOBODY: Final = ""
 _EPOCH: Final = "SELECT epoch FROM seamline_leases WHERE lease = ?"
+_BEAT: Final = "UPDATE seamline_lease_members SET beat = ? WHERE member = ?"
+_BEATS: Final = "SELECT member, beat FROM seamline_lease_members"
+_SHARES: Final = "SELECT name, member FROM seamline_lease_shares ORDER BY name, member"
+_LEASES: Final = "SELECT lease, epoch, member FROM seamline_leases ORDER BY lease"
+_FREE: Final = "SELECT name, partition FROM seamline_leases WHERE member = ?"
 
 metadata: Final = MetaData()
 members: Final = Table(
@@ -137,6 +142,14 @@ class Share:
         await self._leases.leave(self)
 
 
+class Picture(NamedTuple):
+    """All that a beat would look at, but for the beats."""
+
+    members: list[str]
+    shares: list[tuple[str, str]]
+    leases: list[tuple[str, int, str]]
+
+
 @dataclass(slots=True)
 class Sighting:
     """When a member was first seen with the number it shows."""
@@ -165,6 +178,8 @@ class Leases:
         self._lock = asyncio.Lock()
         self._tasks = TaskOwner("leases")
         self._keeping = False
+        self._calm: Picture | None = None
+        """What there was when nothing was left to be done. With SQLite only."""
 
     def alive(self) -> bool:
         """Whether others still have to believe that we live."""
@@ -176,6 +191,7 @@ class Leases:
         if not self._keeping:
             await self._database.ensure(metadata)
         share = self._shares[name] = Share(self, name, partitions)
+        self._calm = None
         try:
             async with self._lock, self._database.transaction() as tx:
                 await self._enrol(tx)
@@ -197,6 +213,7 @@ class Leases:
     async def leave(self, share: Share) -> None:
         if self._shares.pop(share.name, None) is None:
             return
+        self._calm = None
         share.epochs = {}
         share.changed.set()
         async with self._lock, self._database.transaction() as tx:
@@ -230,12 +247,16 @@ class Leases:
                 troubled = True
 
     def _somebody_ended(self) -> bool:
-        return any(is_gone(member) for member in self._sightings)
+        return any(is_gone(member) for member in self._sightings if member != self._member)
 
     async def _something_free(self) -> bool:
-        async with self._database.read() as connection:
-            query = select(leases.c.name, leases.c.partition).where(leases.c.member == NOBODY)
-            rows = (await connection.execute(query)).all()
+        rows: Sequence[Any]
+        if self._database.path is not None:
+            rows = await self._database.raw_read(lambda sqlite: sqlite.execute(_FREE, (NOBODY,)).fetchall())
+        else:
+            async with self._database.read() as connection:
+                query = select(leases.c.name, leases.c.partition).where(leases.c.member == NOBODY)
+                rows = (await connection.execute(query)).all()
         for name, partition in rows:
             share = self._shares.get(name)
             if share is not None and partition < share.partitions and partition not in share.epochs:
@@ -247,6 +268,10 @@ class Leases:
         async with self._lock:
             begun_s = self._clock.monotonic()
             self._beat += 1
+            if self._calm is not None and self.alive() and await self._database.raw(self._beat_calmly):
+                self._alive_at_s = begun_s
+                return
+            self._calm = None
             async with self._database.transaction() as tx:
                 if await _put_beat(tx, self._member, self._beat):
                     await self._enrol(tx)
@@ -258,11 +283,30 @@ class Leases:
                 plans = [self._plan(share, rows.get(share.name, []), present) for share in self._shares.values()]
                 for plan in plans:
                     await self._carry_out(tx, plan)
+                calm = None
+                if self._database.path is not None and not any(p.give or p.take or p.leaving for p in plans):
+                    calm = (await raw_in(tx, _look))[0]
+            self._calm = calm
             was_alive, self._alive_at_s = self.alive(), begun_s
             for plan in plans:
                 plan.settle()
                 if not was_alive:
                     plan.share.changed.set()
+
+    def _beat_calmly(self, sqlite: sqlite3.Connection) -> bool:
+        """Show that we live, if nothing else is to be done: what nearly every beat is, at a tenth of the price."""
+        sqlite.execute(_BEAT, (self._beat, self._member))
+        picture, beats = _look(sqlite)
+        if picture != self._calm:
+            return False
+        now_s = self._clock.monotonic()
+        for member, beat in beats:
+            known = self._sightings.get(member)
+            if known is None or known.beat != beat:
+                self._sightings[member] = Sighting(beat, now_s)
+            elif member != self._member and (now_s - known.since_s >= self._ttl_s or is_gone(member)):
+                return False
+        return True
 
     async def _enrol(self, tx: AsyncConnection) -> None:
         await _insert_absent(tx, shares, [{"name": name, "member": self._member} for name in self._shares])
@@ -319,6 +363,14 @@ class Leases:
                 lease = leases.c.lease == lease_of(name, each.partition)
                 await tx.execute(update(leases).where(lease).values(member=self._member, epoch=each.epoch + 1))
                 plan.epochs[each.partition] = each.epoch + 1
+
+
+def _look(sqlite: sqlite3.Connection) -> tuple[Picture, list[tuple[str, int]]]:
+    beats = sqlite.execute(_BEATS).fetchall()
+    picture = Picture(
+        sorted(member for member, _ in beats), sqlite.execute(_SHARES).fetchall(), sqlite.execute(_LEASES).fetchall()
+    )
+    return picture, beats
 
 
 @dataclass(frozen=True, slots=True)

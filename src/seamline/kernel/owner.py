@@ -6,6 +6,7 @@ its old owner.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from pathlib import Path
@@ -29,6 +30,7 @@ def is_gone(owner: str) -> bool:
     return _started(int(pid)) != started
 
 
+@functools.cache
 def _machine() -> str:
     # The name alone is shared by containers that do not see each other's processes; the pid namespace is not.
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").partition("-")[0]

@@ -39,6 +39,10 @@ _OUTLINES: Final = (
 _ENDS: Final = (
     "SELECT (SELECT min(position) FROM seamline_log), (SELECT seq FROM sqlite_sequence WHERE name = 'seamline_log')"
 )
+_ANY_DELAYED: Final = "SELECT 1 FROM seamline_log_delayed LIMIT 1"
+_WRITTEN: Final = (
+    "SELECT name, seq FROM sqlite_sequence WHERE name IN ('seamline_log', 'seamline_log_delayed') ORDER BY name"
+)
 
 
 class SqliteStore:
@@ -48,6 +52,7 @@ class SqliteStore:
         self._database = database
         self._watcher: sqlite3.Connection | None = None
         self._version = 0
+        self._written: list[Any] = []
 
     async def start(self, woken: Callable[[], None]) -> None:  # noqa: ARG002  # nobody tells: news() is asked
         path = self._database.path
@@ -94,7 +99,10 @@ class SqliteStore:
         if self._watcher is None:
             return False
         version = self._watcher.execute("PRAGMA data_version").fetchone()[0]
-        changed, self._version = version != self._version, version
+        if version == self._version:
+            return False
+        written = self._watcher.execute(_WRITTEN).fetchall()
+        changed, self._version, self._written = written != self._written, version, written
         return changed
 
     async def _rows(self, sql: str, *parameters: Any) -> Sequence[Any]:
@@ -156,6 +164,8 @@ class SqliteStore:
         return count
 
     async def delayed(self) -> tuple[int, int]:
+        if not await self._database.raw_read(lambda sqlite: sqlite.execute(_ANY_DELAYED).fetchone()):
+            return 0, 0
         count, due_ms = (await self._rows("SELECT count(*), min(due_ms) FROM seamline_log_delayed"))[0]
         return count, due_ms or 0
 
