@@ -29,7 +29,6 @@ from seamline.kernel.signal import log
 _log = log.get(__name__)
 
 TIMEOUT_S: Final = 5
-RESETS_MAX: Final = 3
 
 
 class NatsLink:
@@ -65,8 +64,9 @@ class NatsLink:
                 "Give the account streams and room on disk, as it says",
             ) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            if "authorization" in self._refusal.lower():
-                raise self._refused(self._refusal) from error
+            for said in (str(error), self._refusal):
+                if "authorization" in said.lower():
+                    raise self._refused(said) from error
             raise BrokerError(
                 f"NATS at {self.shown} does not answer ({self._refusal or error or type(error).__name__})",
                 "Check [events] broker and that the server is running; it is tried again by itself",
@@ -90,16 +90,6 @@ class NatsLink:
             return self._client
 
     async def _connected(self) -> Client:
-        for attempt in range(1, RESETS_MAX + 1):
-            try:
-                return await self._connected_once()
-            except (ConnectionResetError, nats.errors.UnexpectedEOF):
-                # A server that refuses us says why and hangs up, and its word may be lost in that.
-                if attempt == RESETS_MAX:
-                    raise
-        raise AssertionError
-
-    async def _connected_once(self) -> Client:
         client = Client()
         try:
             async with asyncio.timeout(2 * TIMEOUT_S):
