@@ -26,12 +26,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.errors import LostLeaseError
 from seamline.events.transport import Fence
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, in_step
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.owner import is_gone
 from seamline.kernel.store import Database, raw_in
 
-LOOK_S: Final = 0.2
+LOOK_S: Final = 0.25
 """How often to look for processes that have ended and partitions that became free."""
 
 NOBODY: Final = ""
@@ -235,7 +235,7 @@ class Leases:
         troubled = False
         next_s = self._clock.monotonic() + self._ttl_s / 3
         while True:
-            await asyncio.sleep(min(LOOK_S, self._ttl_s / 6))
+            await in_step(min(LOOK_S, self._ttl_s / 6))
             try:
                 if self._clock.monotonic() >= next_s or self._somebody_ended() or await self._something_free():
                     next_s = self._clock.monotonic() + self._ttl_s / 3
@@ -250,6 +250,8 @@ class Leases:
         return any(is_gone(member) for member in self._sightings if member != self._member)
 
     async def _something_free(self) -> bool:
+        if all(len(share.epochs) == share.partitions for share in self._shares.values()):
+            return False
         rows: Sequence[Any]
         if self._database.path is not None:
             rows = await self._database.raw_read(lambda sqlite: sqlite.execute(_FREE, (NOBODY,)).fetchall())

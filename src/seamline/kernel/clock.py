@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -69,6 +70,16 @@ class SystemClock:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+_PHASE_S = random.random()
+"""Processes of one machine do not look all at once."""
+
+
+async def in_step(period_s: float) -> None:
+    """Sleep until a time that is the same for all who name this period: what many modules look after now and then
+    wakes the process once."""
+    await asyncio.sleep(period_s - (asyncio.get_running_loop().time() + _PHASE_S) % period_s)
 
 
 def now_ms(clock: Clock) -> int:

@@ -17,7 +17,7 @@ from seamline.events.log.store import Entry, Store
 from seamline.events.log.upkeep import Upkeep
 from seamline.events.log.waking import Waking
 from seamline.events.record import Record
-from seamline.kernel.clock import Clock, now_ms
+from seamline.kernel.clock import Clock, in_step, now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.sections import EventsSettings
 from seamline.kernel.store import Combiner, Database
@@ -248,7 +248,8 @@ class DurableLog:
         """What other processes append, in case nobody tells; and what has become due."""
         troubled = False
         while True:
-            await asyncio.sleep(self._pause_s())
+            pause_s = self._pause_s()
+            await (in_step(LOOK_S) if pause_s == LOOK_S else asyncio.sleep(pause_s))
             try:
                 if await self._store.news():
                     self._due_ms = (await self._store.delayed())[1]
