@@ -60,14 +60,20 @@ async def freeze(db: Database) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def books(fate: Fate, frozen: bool) -> Module:
+DEADLY = 7
+"""The number of the event whose handler ends its process."""
+
+
+def books(fate: Fate, frozen: bool, *, deadly: bool = False) -> Module:
     module = Module("books")
     seen = 0
 
-    @module.on(Sold, concurrency=8)
+    @module.on(Sold, concurrency=8, attempts=2)
     async def enter(event: Sold, db: Database) -> None:
         nonlocal seen
         fate.at("handler")
+        if deadly and event.number == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
         seen += 1
         if frozen and seen == 3:
             await freeze(db)
@@ -84,7 +90,7 @@ async def main(folder: str, point: str = "", count: str = "0") -> None:
     fate.around(Positions, "write", before="positions")
     fate.around(Inbox, "forget", after="forgotten")
     fate.around(EmbeddedSubscription, "_flush", after="flushed")
-    async with running(Path(folder), shop(), books(fate, frozen=point == "frozen")):
+    async with running(Path(folder), shop(), books(fate, frozen=point == "frozen", deadly=point == "deadly")):
         await asyncio.Event().wait()
 
 

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.codec import decode_event
 from seamline.events.dead_letters import DeadLetters
-from seamline.events.errors import EventDecodeError, EventsError, LostLeaseError
+from seamline.events.deaths import Deaths
+from seamline.events.errors import DeadlyEventError, EventDecodeError, EventsError, LostLeaseError
 from seamline.events.handling import Handling, Settle
 from seamline.events.inbox import HandledElsewhereError, Inbox
 from seamline.events.lanes import Lane, Lanes, Parcel
@@ -36,6 +37,8 @@ READY_MAX = 512
 HELD_MAX, HELD_BYTES_MAX = 8_192, 64 * 1024 * 1024
 """Events in memory, most of them behind others of their key, beyond which all keys wait."""
 BACKOFF_S_MAX = 30.0
+CAREFUL_TIMES = 2
+"""How many times what was at work at once is handled with care after a death: others may have finished meanwhile."""
 PAUSE_S, PAUSE_S_MAX = 0.1, 5.0
 
 
@@ -52,8 +55,12 @@ class Consumer:
         dead_letters: DeadLetters,
         clock: Clock,
         partitions: int,
+        deaths: Deaths,
     ) -> None:
         self._partitions = partitions
+        self.deaths = deaths
+        self.careful = 0
+        """So many events may have been at work when a process died, and are handled one by one."""
         self.topic = topic
         self.group = handlings[0].group
         self.handlings: Mapping[str, Handling] = {each.handler.event.__name__: each for each in handlings}
@@ -79,8 +86,12 @@ class Consumer:
 
     async def _run(self) -> None:
         pause_s, trouble = PAUSE_S, ""
+        marked = False
         while not self._stopping:
             try:
+                if not marked and await self.deaths.begin():
+                    self.careful = CAREFUL_TIMES * max(self.concurrency, self.batch)
+                marked = True
                 subscription = await self._transport.subscribe(
                     self.topic, self.group, frozenset(self.handlings), self._start
                 )
@@ -117,6 +128,11 @@ class Consumer:
             self._main.cancel()
             await asyncio.wait([self._main])
         await self._owner.stop()
+        if self._main is not None:
+            try:
+                await self.deaths.end()
+            except StoreError as error:  # then we are taken for dead, which costs the next one some care
+                _log.warning("%s could not take its mark away: %s", self.group, error)
 
     @property
     def subscribed(self) -> bool:
@@ -233,18 +249,22 @@ class _Session:
     def _dispatch(self) -> None:
         """Give ready lanes to workers, as many as there may be."""
         self._changed.set()
-        wanted = min(self.lanes.ready(), self._consumer.concurrency - self._workers)
+        concurrency = 1 if self._consumer.careful else self._consumer.concurrency
+        wanted = min(self.lanes.ready(), concurrency - self._workers)
         for _ in range(1 if self._consumer.batch and wanted > 0 else wanted):
             self._workers += 1
             self._owner.spawn(self._work(), name="handle")
 
     async def _work(self) -> None:
         try:
-            while self._full() and (parcels := self.lanes.take(self._consumer.batch or 1)):
+            while self._full() and (parcels := self.lanes.take(self._batch())):
                 await self._attempt(parcels)
         finally:
             self._workers -= 1
             self._changed.set()
+
+    def _batch(self) -> int:
+        return 1 if self._consumer.careful else self._consumer.batch or 1
 
     def _full(self) -> bool:
         """Whether a batch is complete, or has waited long enough; single events never wait."""
@@ -262,7 +282,7 @@ class _Session:
 
     async def _attempt(self, parcels: list[Parcel]) -> None:
         try:
-            error = await self._outcome(parcels)
+            error = await (self._with_care(parcels[0]) if self._consumer.careful else self._outcome(parcels))
             if error is None:
                 self._consumer.handled += len(parcels)
                 self.lanes.free(parcels)
@@ -276,6 +296,25 @@ class _Session:
             self._rest(self.lanes.put_back(parcels, rest=True), PAUSE_S_MAX)
         finally:
             self._changed.set()
+
+    async def _with_care(self, parcel: Parcel) -> BaseException | None:
+        """The outcome, where a process has died and this may be why."""
+        consumer, record = self._consumer, parcel.delivery.record
+        died = await consumer.deaths.note(record)
+        if died >= consumer.handlings[record.type].handler.attempts:
+            parcel.attempts = died - 1  # the failure that this is comes on top
+            error: BaseException | None = DeadlyEventError(
+                f"{died} times the process died while {consumer.group} handled it",
+                "Look at what the system says of these deaths (memory, a crash in native code), then retry it.",
+                place=consumer.group,
+            )
+        else:
+            error = await self._outcome([parcel])
+        await consumer.deaths.clear(record)
+        consumer.careful -= 1
+        if not consumer.careful:
+            self._dispatch()  # all hands again
+        return error
 
     async def _outcome(self, parcels: list[Parcel]) -> BaseException | None:
         """None if the effect is there; else why it is not. Raises LostLeaseError."""

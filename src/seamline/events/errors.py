@@ -12,6 +12,7 @@
       EventEncodeError       SL7209  an event holds a value that its consumers could not read
       CloudEventError        SL7210  what was received is not a CloudEvent, or not one that can be taken
       EventTooLargeError     SL7211  an event is larger than the broker takes
+      DeadlyEventError       SL7212  the process died each time the event was handled; it goes to the dead letters
 
 BrokerError, LogFullError and LostLeaseError heal by themselves when what they name does; the others do not.
 """
@@ -98,3 +99,10 @@ class EventTooLargeError(EventsError):
     """SL7211: an event is larger than the broker takes; none of its batch was published."""
 
     code = "SL7211"
+
+
+class DeadlyEventError(EventsError):
+    """SL7212: the process died each time the event was handled; it goes to the dead letters."""
+
+    code = "SL7212"
+    hopeless = True

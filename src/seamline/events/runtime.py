@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seamline.events.consumer import Consumer
 from seamline.events.dead_letters import DeadLetters
+from seamline.events.deaths import Deaths
 from seamline.events.embedded import EmbeddedTransport, Home
 from seamline.events.errors import UnknownGroupError
 from seamline.events.events import Events
@@ -212,7 +213,7 @@ class EventsRuntime:
         seat = self._seats[handlings[0].group.partition(".")[0]]
         return Consumer(
             topic, handlings, self.transport, seat.database, seat.home.inbox, seat.dead_letters, self._clock,
-            self.settings.partitions,
+            self.settings.partitions, Deaths(seat.database, handlings[0].group, topic, self._owner, self._clock),
         )  # fmt: skip
 
     def wake(self, topic: str) -> None:

@@ -62,6 +62,27 @@ dead_letters = Table(
 )
 """Events that could not be handled. ``record`` is the whole of it, as msgpack."""
 
+marks = Table(
+    "seamline_marks",
+    METADATA,
+    Column("consumer_group", String, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("begun_ms", BigInteger, nullable=False),
+)
+"""Processes that consume, or died while they did."""
+
+deaths = Table(
+    "seamline_deaths",
+    METADATA,
+    Column("consumer_group", String, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("event_id", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("owner", String, nullable=False),
+)
+"""Events that were at work when their process died, and how often; the ``number`` has the attempt that goes on."""
+
 relays = Table(
     "seamline_relays",
     METADATA,
