@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("seamline.events")
 
-FLUSH_S = 0.2
+FLUSH_S = 0.5
 """How long what was handled waits for its position to be written. The inbox remembers it meanwhile."""
 IDLE_FLUSH_S = 5.0
 """The same where only records of no interest went by."""

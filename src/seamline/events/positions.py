@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.tables import groups, inbox, offsets
-from seamline.kernel.store import Database
+from seamline.kernel.store import Database, raw_in
 
 _WRITE = (
     update(offsets)
@@ -20,6 +20,8 @@ _WRITE = (
     )
     .values(position=bindparam("a_position"))
 )
+
+_SQLITE_WRITE = "UPDATE seamline_offsets SET position = ? WHERE consumer_group = ? AND topic = ? AND partition = ?"
 
 
 class Positions:
@@ -70,6 +72,10 @@ class Positions:
             return found.scalar() or 0
 
     async def write(self, connection: AsyncConnection, positions: Mapping[int, int]) -> None:
+        if self._database.path is not None:
+            mine = [(position, self._group, self._topic, partition) for partition, position in positions.items()]
+            await raw_in(connection, lambda sqlite: sqlite.executemany(_SQLITE_WRITE, mine))
+            return
         rows = [
             {"a_group": self._group, "a_topic": self._topic, "a_partition": partition, "a_position": position}
             for partition, position in positions.items()

@@ -25,7 +25,7 @@ from seamline.module.errors import (
 )
 from seamline.module.values import Fault
 
-TICK_S, TICK_S_MAX = 0.005, 0.1
+TICK_S, TICK_S_MAX = 0.005, 0.5
 """How often deadlines are looked at."""
 
 _LAST_STREAM = 0xFFFF_FFF0
