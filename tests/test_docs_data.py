@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.pages import read_page, run_module, write_files
 
 from seamline.kernel.settings import Settings
 from seamline.kernel.store import Database, errors, sqlite_url
 
-PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
-FILE = re.compile(r"^`(?P<name>[\w./]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = read_page("data.md")
 
 
 def block(kind: str, heading: str) -> str:
@@ -31,24 +28,11 @@ def block(kind: str, heading: str) -> str:
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """The files of the page."""
-    for found in FILE.finditer(PAGE):
-        file = tmp_path / found["name"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found["text"], encoding="utf-8")
-    (tmp_path / "shop" / "__init__.py").touch()
+    write_files(PAGE, tmp_path)
     assert sorted(each.name for each in tmp_path.rglob("*.py")) == [
         "__init__.py", "__init__.py", "module.py", "tables.py",
     ]  # fmt: skip
     return tmp_path
-
-
-def run(folder: Path, *words: str, **variables: str) -> str:
-    environment = {**os.environ, **variables}  # noqa: TID251  # handed on to the command, not read
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    return done.stdout + done.stderr
 
 
 def commands() -> list[tuple[list[str], str]]:
@@ -60,13 +44,13 @@ def commands() -> list[tuple[list[str], str]]:
 
 def test_the_module_passes_the_checks(shop: Path):
     """``seamline check`` finds nothing."""
-    assert "nothing found" in run(shop, "seamline.cli", "check")
+    assert "nothing found" in run_module(shop, "seamline.cli", "check")
 
 
 def test_the_commands_print_what_the_page_shows(shop: Path):
     """One after another, on the page's own module."""
     for words, output in commands():
-        said = run(shop, "seamline.cli", *words)
+        said = run_module(shop, "seamline.cli", *words)
         assert re.fullmatch(re.escape(output).replace(r"\.\.\.", ".*"), " ".join(said.split())), (words, said)
 
 
@@ -74,7 +58,7 @@ def test_the_test_of_the_page_passes(shop: Path):
     """What was written is there after the database was opened anew."""
     (shop / "test_notes.py").write_text(block("python", "In a test"), encoding="utf-8")
     (shop / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
-    assert "1 passed" in run(shop, "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py")
+    assert "1 passed" in run_module(shop, "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py")
 
 
 async def test_the_file_is_as_durable_as_the_page_says(tmp_path: Path):
@@ -97,8 +81,8 @@ async def test_the_one_line_moves_the_module_to_postgresql(shop: Path, postgres_
     name = "docs_data"
     async with admin.connect() as connection:
         await connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        said = run(shop, "seamline.cli", "migrate", "--make", "x", SEAMLINE_DATA_URL=postgres_server.url(name))
-        said += run(shop, "seamline.cli", "migrate", SEAMLINE_DATA_URL=postgres_server.url(name))
+        said = run_module(shop, "seamline.cli", "migrate", "--make", "x", SEAMLINE_DATA_URL=postgres_server.url(name))
+        said += run_module(shop, "seamline.cli", "migrate", SEAMLINE_DATA_URL=postgres_server.url(name))
     inside = create_async_engine(postgres_server.url(name))
     async with inside.connect() as connection:
         owner = await connection.scalar(text("SELECT tableowner FROM pg_tables WHERE tablename = 'notes'"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from tests.pages import read_page, run_module, write_files
 
 from seamline.events import errors
 from seamline.events.bridges import faststream
@@ -22,36 +20,22 @@ from seamline.events.events import EVENT_BYTES_MAX
 from seamline.events.runtime import UPKEEP_S
 from seamline.module.module import EventHandler
 
-PAGE = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
-FILE = re.compile(r"^`(?P<name>[\w./]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = read_page("events.md")
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """The files of the page."""
-    for found in FILE.finditer(PAGE):
-        file = tmp_path / found["name"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found["text"], encoding="utf-8")
-    (tmp_path / "shop" / "__init__.py").touch()
-    assert len(list(tmp_path.rglob("*.py"))) == 5
+    assert write_files(PAGE, tmp_path) == 5
     return tmp_path
-
-
-def run(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=120, check=False,  # noqa: TID251  # handed on to the command
-    )  # fmt: skip
-    return done.stdout + done.stderr
 
 
 def test_the_modules_pass_the_checks_and_one_that_may_not_read_is_named(shop: Path):
     """With the line that is missing."""
-    assert "nothing found" in run(shop, "seamline.cli", "check")
+    assert "nothing found" in run_module(shop, "seamline.cli", "check")
     permit = (shop / "policy" / "shop.cedar").read_text()
     (shop / "policy" / "shop.cedar").write_text("")
-    assert permit.strip() in run(shop, "seamline.cli", "check")
+    assert permit.strip() in run_module(shop, "seamline.cli", "check")
 
 
 def test_the_test_of_the_page_passes_in_one_process_and_in_many(shop: Path):
@@ -60,7 +44,7 @@ def test_the_test_of_the_page_passes_in_one_process_and_in_many(shop: Path):
     assert found
     (shop / "test_shop.py").write_text(found[1], encoding="utf-8")
     (shop / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
-    said = run(shop, "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
+    said = run_module(shop, "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
     assert "3 passed" in said, said
 
 
@@ -97,10 +81,10 @@ def test_the_other_blocks_of_code_work_beside_the_modules(shop: Path):
     handlers, events = shop / "shop" / "billing" / "module.py", shop / "shop" / "orders" / "__init__.py"
     handlers.write_text(f"{handlers.read_text()}\n\n{blocks[0]}")
     events.write_text(f"{events.read_text()}\n\n{blocks[1]}")
-    assert "nothing found" in run(shop, "seamline.cli", "check")
+    assert "nothing found" in run_module(shop, "seamline.cli", "check")
     assert (
         '"compacted": true'
-        in run(shop, "seamline.cli", "contracts", "lock") + (shop / "contracts.lock.json").read_text()
+        in run_module(shop, "seamline.cli", "contracts", "lock") + (shop / "contracts.lock.json").read_text()
     )
 
 

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.pages import read_page, run_module, write_files
 
 from seamline.events.streams import errors, service, tables, view
 from seamline.events.streams.aggregates import Aggregate
 
-PAGE = (Path(__file__).parent.parent / "docs" / "streams.md").read_text(encoding="utf-8")
-FILE = re.compile(r"^`(?P<name>[\w./]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = read_page("streams.md")
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """The files of the page."""
-    for found in FILE.finditer(PAGE):
-        file = tmp_path / found["name"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found["text"], encoding="utf-8")
-    (tmp_path / "shop" / "__init__.py").touch()
-    assert len(list(tmp_path.rglob("*.py"))) == 7
+    assert write_files(PAGE, tmp_path) == 7
     return tmp_path
-
-
-def run(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, timeout=240, check=False
-    )
-    return done.stdout + done.stderr
 
 
 def test_the_application_passes_the_checks(shop: Path):
     """``seamline check`` finds nothing."""
-    assert "nothing found" in run(shop, "seamline.cli", "check")
+    assert "nothing found" in run_module(shop, "seamline.cli", "check")
 
 
 def test_the_test_of_the_page_passes(shop: Path):
@@ -48,7 +34,7 @@ def test_the_test_of_the_page_passes(shop: Path):
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "pythonpath = .\nfilterwarnings = error\n"
     )
-    said = run(shop, "pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
+    said = run_module(shop, "pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
     assert "2 passed" in said, said
 
 
