@@ -143,8 +143,11 @@ class Consumer:
 
     async def lag(self) -> Lag:
         """Raises CallError or EventsError where it cannot be known now."""
-        session = self._session
-        return await session.subscription.lag() if session is not None else Lag(0)
+        if self._session is None:
+            raise EventsError(
+                f"{self.group} has no subscription to {self.topic} now", "It tries again by itself; the log says why."
+            )
+        return await self._session.subscription.lag()
 
     def stats(self) -> dict[str, int]:
         session = self._session
