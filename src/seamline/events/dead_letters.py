@@ -14,7 +14,7 @@ from seamline.events.errors import EventsError, UnknownGroupError
 from seamline.events.record import Record
 from seamline.events.tables import dead_letters
 from seamline.events.transport import Delivery
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.store import Database
 
 REASON_CHARACTERS_MAX = 1000
@@ -32,9 +32,6 @@ class DeadLetters:
         self._database = database
         self._clock = clock
 
-    def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
-
     async def add(
         self,
         connection: AsyncConnection,
@@ -51,9 +48,9 @@ class DeadLetters:
         """
         record = delivery.record
         reason, detail = explained(error)
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         again = update(dead_letters).where(_is(group, record)).values(
-            reason=reason, detail=detail, attempts=dead_letters.c.attempts + attempts, last_ms=now_ms, claimed_ms=0
+            reason=reason, detail=detail, attempts=dead_letters.c.attempts + attempts, last_ms=at_ms, claimed_ms=0
         )  # fmt: skip
         if (await connection.execute(again)).rowcount:
             return
@@ -70,8 +67,8 @@ class DeadLetters:
                 reason=reason,
                 detail=detail,
                 attempts=attempts,
-                first_ms=first_ms or now_ms,
-                last_ms=now_ms,
+                first_ms=first_ms or at_ms,
+                last_ms=at_ms,
                 claimed_ms=0,
                 record=_ENCODER.encode(record),
             )
@@ -127,12 +124,12 @@ class DeadLetters:
 
     async def claim(self, number: int) -> bool:
         """Whether it is ours to retry now."""
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         async with self._database.transaction() as connection:
             claimed = await connection.execute(
                 update(dead_letters)
-                .where(dead_letters.c.id == number, dead_letters.c.claimed_ms <= now_ms - int(CLAIM_S * 1000))
-                .values(claimed_ms=now_ms)
+                .where(dead_letters.c.id == number, dead_letters.c.claimed_ms <= at_ms - int(CLAIM_S * 1000))
+                .values(claimed_ms=at_ms)
             )
             return claimed.rowcount == 1
 
@@ -145,7 +142,7 @@ class DeadLetters:
                 .where(dead_letters.c.id == number)
                 .values(
                     attempts=dead_letters.c.attempts + 1,
-                    last_ms=self._now_ms(),
+                    last_ms=now_ms(self._clock),
                     reason=reason,
                     detail=detail,
                     claimed_ms=0,

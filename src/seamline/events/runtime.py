@@ -21,6 +21,7 @@ from seamline.events.positions import Positions
 from seamline.events.reading import LogService
 from seamline.events.relay import Relay
 from seamline.events.tables import METADATA
+from seamline.kernel.clock import now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.module.errors import EventError
 from seamline.module.values import Event
@@ -301,7 +302,7 @@ class EventsRuntime:
             await self.transport.seek(consumer.topic, group, start)
             async with home.database.transaction() as connection:
                 positions = Positions(home.database, group, consumer.topic, self.settings.partitions)
-                await positions.forget(connection, int(self._clock.now().timestamp() * 1000))
+                await positions.forget(connection, now_ms(self._clock))
             again = self._consumer(consumer.topic, list(consumer.handlings.values()))
             self._consumers[group, consumer.topic] = again
             again.begin()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.store import Database
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import UNARY, MethodSpec
@@ -124,7 +124,7 @@ class Once:
                 "digest": digest,
                 "fault": type(fault).__name__ if fault is not None else "",
                 "body": fault.encode() if fault is not None else spec.result.encode(result),
-                "at_ms": self._now_ms(),
+                "at_ms": now_ms(self._clock),
             }
             connection = await unit.connection()
             try:
@@ -143,12 +143,9 @@ class Once:
     async def _prune_perhaps(self) -> None:
         self._calls += 1
         if self._calls % PRUNE_EVERY == 1 and self._keep_s > 0:
-            oldest = self._now_ms() - int(timedelta(seconds=self._keep_s) / timedelta(milliseconds=1))
+            oldest = now_ms(self._clock) - int(timedelta(seconds=self._keep_s) / timedelta(milliseconds=1))
             async with self._database.transaction() as tx:
                 await tx.execute(delete(answers).where(answers.c.at_ms < oldest))
-
-    def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
 
 
 class _AnsweredElsewhereError(Exception):

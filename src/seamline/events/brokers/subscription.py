@@ -15,7 +15,7 @@ import msgspec
 from seamline.events.brokers.partitioned import Entry, PartitionedLog, Position, place_of
 from seamline.events.errors import EventsError
 from seamline.events.transport import Delivery, Fence, Lag
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
 from seamline.kernel.store.combine import Combiner
@@ -162,7 +162,7 @@ class GroupSubscription:
                 oldest += [e.record.time_ms for e in await self._log.pick(self._topic, number, each.open[:1])]
         events = sum(each.events for each in ahead.values()) + sum(len(each.open) for each in read.values())
         since_ms = min((time_ms for time_ms in oldest if time_ms), default=0)
-        return Lag(events, max(0.0, (self._now_ms() - since_ms) / 1000) if since_ms else 0.0)
+        return Lag(events, max(0.0, (now_ms(self._clock) - since_ms) / 1000) if since_ms else 0.0)
 
     async def close(self) -> None:
         if self._ended:
@@ -189,30 +189,27 @@ class GroupSubscription:
             return []
         self._turn = (self._turn + 1) % len(parts)
         parts = parts[self._turn :] + parts[: self._turn]
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         found: list[Delivery] = []
         # First a fair part from each, then whatever there is.
         for quota in (max(1, records_max // len(parts)), records_max):
             for held in parts:
-                self._take_from(held, min(quota, records_max - len(found)), now_ms, found)
+                self._take_from(held, min(quota, records_max - len(found)), at_ms, found)
         if found:
             self._room.set()
         return found
 
-    def _take_from(self, held: Held, quota: int, now_ms: int, found: list[Delivery]) -> None:
+    def _take_from(self, held: Held, quota: int, at_ms: int, found: list[Delivery]) -> None:
         while quota > 0 and (held.again or held.fresh):
             again = bool(held.again)
             entry = held.again.popleft() if again else held.fresh.popleft()[1]
-            if 0 < entry.record.expires_ms <= now_ms:
+            if 0 < entry.record.expires_ms <= at_ms:
                 held.moved = True
                 continue
             held.out[entry.offset] = entry.record.time_ms
             redelivered = again and entry.offset in held.reopened
             found.append(Delivery(entry.record, self._topic, held.number, entry.offset, held.fence, redelivered))
             quota -= 1
-
-    def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
 
     # Which partitions are ours
 
@@ -283,16 +280,16 @@ class GroupSubscription:
                 await self._room.wait()
 
     def _keep(self, entries: Sequence[tuple[int, Entry]]) -> None:
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         for number, entry in entries:
             held = self._held.get(number)
             if held is None:
                 continue
             record = entry.record
             before, held.cursor = held.cursor, entry.offset
-            if record.type not in self._types or 0 < record.expires_ms <= now_ms:
+            if record.type not in self._types or 0 < record.expires_ms <= at_ms:
                 held.moved = True
-            elif record.due_ms > now_ms:
+            elif record.due_ms > at_ms:
                 heapq.heappush(held.later, (record.due_ms, entry.offset))
                 held.moved = True
                 self._sown.set()
@@ -324,7 +321,7 @@ class GroupSubscription:
             if not due_ms:
                 await self._sown.wait()
                 continue
-            wait_s = (due_ms - self._now_ms()) / 1000
+            wait_s = (due_ms - now_ms(self._clock)) / 1000
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):
                     # Now and then, since the machine's clock may be set.
@@ -339,8 +336,8 @@ class GroupSubscription:
                 await asyncio.sleep(PAUSE_LONGEST_S)
 
     async def _ripen_one(self, held: Held) -> None:
-        now_ms = self._now_ms()
-        ripe = {offset: None for due_ms, offset in sorted(held.later)[:READ_MAX] if due_ms <= now_ms}
+        at_ms = now_ms(self._clock)
+        ripe = {offset: None for due_ms, offset in sorted(held.later)[:READ_MAX] if due_ms <= at_ms}
         if not ripe:
             return
         entries = await self._log.pick(self._topic, held.number, list(ripe))

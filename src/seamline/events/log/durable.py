@@ -95,7 +95,7 @@ class DurableLog:
         delayed: list[tuple[int, Row]] = []
         for record in records:
             row = to_row(record, partitions)
-            if record.due_ms and record.due_ms > (at_ms := at_ms or self._now_ms()):
+            if record.due_ms and record.due_ms > (at_ms := at_ms or now_ms(self._clock)):
                 delayed.append((record.due_ms, row))
             else:
                 rows.append(row)
@@ -173,7 +173,7 @@ class DurableLog:
         partitions: Iterable[int] | None = None,
         limit: int = 256,
     ) -> Page:
-        at_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         if 0 < self._due_ms <= at_ms:
             await self.release_due()
         wanted = set(range(self._partitions)) if partitions is None else set(partitions)
@@ -254,7 +254,7 @@ class DurableLog:
                 if await self._store.news():
                     self._due_ms = (await self._store.delayed())[1]
                     self._waking.wake()
-                if 0 < self._due_ms <= self._now_ms():
+                if 0 < self._due_ms <= now_ms(self._clock):
                     await self.release_due()
                 troubled = False
             except Exception as error:
@@ -263,24 +263,21 @@ class DurableLog:
                 troubled = True
 
     def _pause_s(self) -> float:
-        ahead_s = (self._due_ms - self._now_ms()) / 1000 if self._due_ms else LOOK_S
+        ahead_s = (self._due_ms - now_ms(self._clock)) / 1000 if self._due_ms else LOOK_S
         return min(max(ahead_s, 0.001), LOOK_S)
 
     async def release_due(self) -> int:
         """Give the records that have become due their place in the log."""
-        count = await self._store.release(self._now_ms())
+        count = await self._store.release(now_ms(self._clock))
         self._due_ms = (await self._store.delayed())[1]
         if count:
             self._arrived(0)
         return count
 
-    def _now_ms(self) -> int:
-        return now_ms(self._clock)
-
     # Upkeep
 
     async def trim(self, *, older_than_s: float = 0, bytes_max: int = 0) -> int:
-        before_ms = self._now_ms() - int(older_than_s * 1000) if older_than_s else 0
+        before_ms = now_ms(self._clock) - int(older_than_s * 1000) if older_than_s else 0
         return await self._upkeep.trim(before_ms, bytes_max)
 
     async def compact(self, event_type: str) -> int:
@@ -290,7 +287,7 @@ class DurableLog:
         return await self._upkeep.verify()
 
     async def set_aside(self) -> list[Damage]:
-        damage = await self._upkeep.set_aside(self._now_ms())
+        damage = await self._upkeep.set_aside(now_ms(self._clock))
         self._waking.wake()
         return damage
 

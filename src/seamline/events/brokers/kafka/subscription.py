@@ -17,7 +17,7 @@ from seamline.events.brokers.kafka.positions import Positions, Seen
 from seamline.events.cloudevents import from_kafka
 from seamline.events.errors import BrokerError, CloudEventError, EventsError
 from seamline.events.transport import Delivery, Lag
-from seamline.kernel.clock import Clock
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.signal import log
 from seamline.module.module import Start
 
@@ -124,20 +124,20 @@ class KafkaSubscription:
             await self._arrived.wait()
             return
         try:
-            async with asyncio.timeout(max(due_ms - self._now_ms(), 1) / 1000):
+            async with asyncio.timeout(max(due_ms - now_ms(self._clock), 1) / 1000):
                 await self._arrived.wait()
         except TimeoutError:
             return
 
     def _take(self, records_max: int) -> list[Delivery]:
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         found: list[Delivery] = []
         expired: list[Delivery] = []
         with self._lock:
-            while self._held and self._held[0][0] <= now_ms and len(found) < records_max:
-                self._sort(heapq.heappop(self._held)[2], now_ms, found, expired)
+            while self._held and self._held[0][0] <= at_ms and len(found) < records_max:
+                self._sort(heapq.heappop(self._held)[2], at_ms, found, expired)
             while self._ready and len(found) < records_max:
-                self._sort(self._ready.popleft(), now_ms, found, expired)
+                self._sort(self._ready.popleft(), at_ms, found, expired)
             for delivery in found:
                 self._handed[delivery.partition].add(int(delivery.offset))
             self._done(expired)
@@ -150,9 +150,9 @@ class KafkaSubscription:
         return found
 
     @staticmethod
-    def _sort(delivery: Delivery, now_ms: int, found: list[Delivery], expired: list[Delivery]) -> None:
+    def _sort(delivery: Delivery, at_ms: int, found: list[Delivery], expired: list[Delivery]) -> None:
         expires_ms = delivery.record.expires_ms
-        (expired if expires_ms and expires_ms <= now_ms else found).append(delivery)
+        (expired if expires_ms and expires_ms <= at_ms else found).append(delivery)
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         with self._lock:
@@ -167,9 +167,6 @@ class KafkaSubscription:
             self._changed.notify_all()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
 
     # With the lock held, on either side.
 
@@ -251,13 +248,13 @@ class KafkaSubscription:
     def _put(self, taken: Sequence[Delivery]) -> None:
         if not taken:
             return
-        now_ms = self._now_ms()
+        at_ms = now_ms(self._clock)
         with self._lock:
             for delivery in taken:
                 # A rebalance between two polls may have taken the partition of the first.
                 if delivery.partition not in self._owned:
                     continue
-                if delivery.record.due_ms > now_ms:
+                if delivery.record.due_ms > at_ms:
                     heapq.heappush(self._held, (delivery.record.due_ms, next(self._ticket), delivery))
                 else:
                     self._ready.append(delivery)
@@ -432,4 +429,4 @@ class KafkaSubscription:
         others = self._cluster.committed(self._group, self._topic, ends.keys() - own.keys())
         events = sum(max(ends[partition] - position, 0) + open_ for partition, (position, open_) in own.items())
         events += sum(max(ends[partition] - offset, 0) for partition, offset in others.items())
-        return Lag(events, max(self._now_ms() - oldest_ms, 0) / 1000 if oldest_ms else 0.0)
+        return Lag(events, max(now_ms(self._clock) - oldest_ms, 0) / 1000 if oldest_ms else 0.0)
