@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from seamline import Event
 from seamline.cli.app import run
 from seamline.events.asyncapi import asyncapi_document
-from seamline.events.cloudevents import to_headers
+from seamline.events.cloudevents import to_headers, to_kafka
 from seamline.events.codec import encode_event
 from seamline.events.record import Record
 from seamline.kernel.settings import EventsSettings, Settings
@@ -71,10 +71,18 @@ def references(node: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "broker", ["", "nats://user:secret@broker:4222", "kafka://k1:9092", "postgresql://u:secret@h/db"]
+    ("broker", "address"),
+    [
+        ("", "orders"),
+        ("nats://user:secret@broker:4222", "shop.orders.{partition}"),
+        ("rediss://:secret@broker", "shop:events:orders:{partition}"),
+        ("kafka://k1:9092", "shop.orders"),
+        ("postgresql://u:secret@h/db", "orders"),
+    ],
 )
-def test_the_document_is_valid_and_every_reference_leads_somewhere(settings: Settings, broker: str):
+def test_the_document_is_valid_and_every_reference_leads_somewhere(settings: Settings, broker: str, address: str):
     made = document(settings, broker)
+    assert made["channels"]["orders"]["address"] == address
     assert [error.message for error in Draft7Validator(SCHEMA).iter_errors(made)] == []  # pyright: ignore[reportUnknownMemberType]
     assert all(resolved(made, reference) for reference in references(made))
     assert len(references(made)) > 8
@@ -130,6 +138,9 @@ def test_what_travels_is_what_the_document_says(settings: Settings, event: Event
     headers, payload = to_headers(record, "shop"), json.loads(record.data)
     assert misfits(message["headers"], headers) == misfits(message["payload"], payload) == 0
     assert misfits(message["headers"], headers | {"ce-type": "other"}) == 1
+    in_kafka = document(settings, "kafka://k1:9092")["components"]["messages"][f"{module}.{name}"]["headers"]
+    assert misfits(in_kafka, {name: value.decode() for name, value in to_kafka(record, "shop")}) == 0
+    assert misfits(in_kafka, headers) > 0
     assert misfits(message["payload"], {"lines": [{"sku": 7}]}) >= 1
 
 

@@ -1,8 +1,8 @@
 """The events of an application as an AsyncAPI 3.0 document: who publishes what, who handles it, and how it looks.
 
-A module's events are one channel, whose address is its topic. A message's payload is the event's JSON Schema; its
-headers are those of CloudEvents in binary mode. An event that somebody publishes is a ``send`` operation, a handler a
-``receive`` operation, named for the module.
+A module's events are one channel, whose address is its topic, with a broker as that broker has it. A message's payload
+is the event's JSON Schema; its headers are those of CloudEvents in binary mode. An event that somebody publishes is a
+``send`` operation, a handler a ``receive`` operation, named for the module.
 
 https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
@@ -18,6 +18,12 @@ from seamline.kernel.codec import codec
 from seamline.kernel.settings import Settings
 from seamline.module.values import Event
 
+_ADDRESSES = {
+    "nats": "{app}.{module}.{{partition}}",
+    "redis": "{app}:events:{module}:{{partition}}",
+    "kafka": "{app}.{module}",
+}
+"""Where a module's events are at a broker that others can read from."""
 _PROTOCOLS = {"postgresql": "postgresql", "nats": "nats", "tls": "nats", "redis": "redis", "rediss": "redis"}
 
 
@@ -35,9 +41,11 @@ def asyncapi_document(
     by_module: dict[str, list[type[Event]]] = {}
     for event, module in sorted(events.items(), key=lambda item: (item[1], item[0].__name__)):
         by_module.setdefault(module, []).append(event)
+    server = _server(settings.events.broker)
+    protocol = server["protocol"] if server is not None else ""
     schemas: dict[str, Any] = {}
     messages = {
-        _message(module, event.__name__): _described(app, module, event, schemas)
+        _message(module, event.__name__): _described(app, module, event, schemas, protocol)
         for module, own in by_module.items()
         for event in own
     }
@@ -49,11 +57,10 @@ def asyncapi_document(
             "description": f"The events of the modules of {app}, as CloudEvents 1.0.",
         },
         "defaultContentType": "application/json",
-        "channels": {module: _channel(module, own) for module, own in by_module.items()},
+        "channels": {module: _channel(app, module, own, protocol) for module, own in by_module.items()},
         "operations": _operations(by_module, heard),
         "components": {"messages": messages, "schemas": schemas},
     }
-    server = _server(settings.events.broker)
     if server is not None:
         document["servers"] = {"broker": server}
     return document
@@ -63,9 +70,12 @@ def _message(module: str, event: str) -> str:
     return f"{module}.{event}"
 
 
-def _channel(module: str, events: Iterable[type[Event]]) -> dict[str, Any]:
+def _channel(app: str, module: str, events: Iterable[type[Event]], protocol: str) -> dict[str, Any]:
+    address = _ADDRESSES.get(protocol, "{module}").format(app=app, module=module)
+    parts = {"partition": {"description": "A number from 0; events of one key are in one."}}
     return {
-        "address": module,
+        "address": address,
+        **({"parameters": parts} if "{partition}" in address else {}),
         "title": f"Events of {module}",
         "messages": {
             event.__name__: {"$ref": f"#/components/messages/{_message(module, event.__name__)}"} for event in events
@@ -93,39 +103,40 @@ def _operation(action: str, channel: str, names: Iterable[str]) -> dict[str, Any
     }
 
 
-def _described(app: str, module: str, event: type[Event], schemas: dict[str, Any]) -> dict[str, Any]:
+def _described(app: str, module: str, event: type[Event], schemas: dict[str, Any], protocol: str) -> dict[str, Any]:
     doc = (event.__doc__ or "").strip()
     summary = "" if doc.startswith(f"{event.__name__}(") else doc.partition("\n")[0]
     found: dict[str, Any] = {
         "name": f"{app}.{module}.{event.__name__}",
         "title": event.__name__,
         "contentType": "application/json",
-        "headers": _headers(app, module, event),
+        "headers": _headers(app, module, event, "ce_" if protocol == "kafka" else "ce-"),
         "payload": _hoisted(codec(event).schema(), _message(module, event.__name__), schemas),
     }
     return found | ({"summary": summary} if summary else {})
 
 
-def _headers(app: str, module: str, event: type[Event]) -> dict[str, Any]:
+def _headers(app: str, module: str, event: type[Event], prefix: str) -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     time: dict[str, Any] = {"type": "string", "format": "date-time"}
-    properties: dict[str, Any] = {
-        "ce-specversion": {"const": "1.0"},
-        "ce-id": {**text, "minLength": 1},
-        "ce-source": {"const": f"/{app}/{module}"},
-        "ce-type": {"const": f"{app}.{module}.{event.__name__}"},
-        "ce-time": time,
-        "ce-dataschema": {"const": f"urn:seamline:{app}:{module}:{event.__name__}:{event.event_version}"},
-        "ce-traceparent": text,
-        "ce-expirytime": time,
-        "ce-duetime": time,
-        "content-type": {"const": "application/json"},
+    attributes: dict[str, Any] = {
+        "specversion": {"const": "1.0"},
+        "id": {**text, "minLength": 1},
+        "source": {"const": f"/{app}/{module}"},
+        "type": {"const": f"{app}.{module}.{event.__name__}"},
+        "time": time,
+        "dataschema": {"const": f"urn:seamline:{app}:{module}:{event.__name__}:{event.event_version}"},
+        "traceparent": text,
+        "expirytime": time,
+        "duetime": time,
     }
-    required = ["ce-specversion", "ce-id", "ce-source", "ce-type"]
+    required = ["specversion", "id", "source", "type"]
     if event.event_key:
-        properties["ce-partitionkey"] = {**text, "description": f"The field {event.event_key}: its order is kept."}
-        required.append("ce-partitionkey")
-    return {"type": "object", "properties": properties, "required": required}
+        attributes["partitionkey"] = {**text, "description": f"The field {event.event_key}: its order is kept."}
+        required.append("partitionkey")
+    properties = {prefix + name: schema for name, schema in attributes.items()}
+    properties["content-type"] = {"const": "application/json"}
+    return {"type": "object", "properties": properties, "required": [prefix + name for name in required]}
 
 
 def _hoisted(schema: dict[str, Any], name: str, schemas: dict[str, Any]) -> dict[str, Any]:
