@@ -233,11 +233,11 @@ async def _trial(arena: Arena, folder: Path, *, kinds: str, events: int, seed: i
 @pytest.mark.needs_server
 @pytest.mark.wants("restarts")
 async def test_a_broker_keeps_its_promises_under_kills_and_pauses(arena: Arena, tmp_path: Path):
-    """Broker killed twice, consumers killed twice and one paused beyond its lease, while three producers publish: no
+    """Broker killed twice, a consumer killed and one paused beyond its lease, while three producers publish: no
     acknowledged event is lost, order holds within every key, and every effect is there once."""
-    history = await _trial(arena, tmp_path, kinds="bcpbc", events=1500, seed=1)
+    history = await _trial(arena, tmp_path, kinds="bcpb", events=900, seed=1)
     assert violations(history) == []
-    assert len(history.acknowledged) >= 1500
+    assert len(history.acknowledged) >= 900
 
 
 @pytest.mark.torture
