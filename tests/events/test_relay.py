@@ -123,6 +123,23 @@ async def test_moving_to_a_broker_and_back_repeats_no_effect(tmp_path: Path):
         assert await process.rows() == [("mug", n) for n in range(40)]
 
 
+async def test_moving_to_a_broker_after_a_replay_repeats_no_effect(tmp_path: Path):
+    """What was replayed from the log is handled as well; and the broker's own replay still hands everything out."""
+    broker = Broker()
+    async with running(tmp_path, shop(), books()) as process:
+        await process.events.publish_all(sold(0, 20))
+        await until(lambda: process.count_is(20))
+        await process.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: process.count_is(40))
+    async with running(tmp_path, shop(), books(), transport=BrokerTransport(broker)) as process:
+        await process.events.publish_all(sold(20, 21))
+        await until(lambda: numbers(broker) == list(range(21)))
+        await until(lambda: process.count_is(41))
+        assert (await process.rows())[-1] == ("mug", 20)
+        await process.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: process.count_is(62))
+
+
 async def test_a_group_behind_a_broker_is_replayed_too(tmp_path: Path):
     """Its inbox forgets, so that the effects happen again."""
     broker = Broker()

@@ -16,7 +16,7 @@ from seamline.events.errors import DeadlyEventError, EventDecodeError, EventsErr
 from seamline.events.handling import Handling, Settle
 from seamline.events.inbox import HandledElsewhereError, Inbox
 from seamline.events.lanes import Lane, Lanes, Parcel
-from seamline.events.positions import Positions
+from seamline.events.positions import Positions, behind_broker
 from seamline.events.record import LOG_OFFSET, Record, partition_of
 from seamline.events.transport import Delivery, Lag, Subscription, Transport
 from seamline.kernel.clock import now_ms
@@ -84,6 +84,9 @@ class Consumer:
     def begin(self) -> None:
         self._main = self._owner.spawn(self._run(), name=f"consume {self.topic}")
 
+    def _positions(self, topic: str) -> Positions:
+        return Positions(self.database, self.group, topic, self._partitions)
+
     async def _run(self) -> None:
         pause_s, trouble = PAUSE_S, ""
         marked = False
@@ -95,9 +98,9 @@ class Consumer:
                 subscription = await self._transport.subscribe(
                     self.topic, self.group, frozenset(self.handlings), self._start
                 )
-                positions = Positions(self.database, self.group, self.topic, self._partitions)
+                positions = self._positions(self.topic)
                 session = self._session = _Session(self, subscription, await positions.replayed_ms())
-                if self._transport.relayed and not session.replayed_ms:
+                if self._transport.relayed and not await self._positions(behind_broker(self.topic)).replayed_ms():
                     session.handled_before = await positions.all()
                 try:
                     pause_s, trouble = PAUSE_S, ""

@@ -24,6 +24,12 @@ _WRITE = (
 _SQLITE_WRITE = "UPDATE seamline_offsets SET position = ? WHERE consumer_group = ? AND topic = ? AND partition = ?"
 
 
+def behind_broker(topic: str) -> str:
+    """The name under which it is kept that a group was replayed from a broker: since then its positions in the
+    module's log say nothing of what it has handled."""
+    return f"{topic}@broker"
+
+
 class Positions:
     """Of one group on one topic."""
 
@@ -85,6 +91,9 @@ class Positions:
     async def move(self, connection: AsyncConnection, position: int, now_ms: int) -> None:
         """Begin again at ``position``."""
         await self.write(connection, dict.fromkeys(range(self.partitions), position))
+        await connection.execute(
+            delete(groups).where(groups.c.consumer_group == self._group, groups.c.topic == behind_broker(self._topic))
+        )
         await self.forget(connection, now_ms)
 
     async def forget(self, connection: AsyncConnection, now_ms: int) -> None:

@@ -17,7 +17,7 @@ from seamline.events.handling import Handling
 from seamline.events.inbox import Inbox
 from seamline.events.leases import Leases
 from seamline.events.log import Log, open_log
-from seamline.events.positions import Positions
+from seamline.events.positions import Positions, behind_broker
 from seamline.events.reading import LogService
 from seamline.events.relay import Relay
 from seamline.events.tables import METADATA
@@ -303,6 +303,8 @@ class EventsRuntime:
             async with home.database.transaction() as connection:
                 positions = Positions(home.database, group, consumer.topic, self.settings.partitions)
                 await positions.forget(connection, now_ms(self._clock))
+                marked = Positions(home.database, group, behind_broker(consumer.topic), self.settings.partitions)
+                await marked.forget(connection, now_ms(self._clock))
             again = self._consumer(consumer.topic, list(consumer.handlings.values()))
             self._consumers[group, consumer.topic] = again
             again.begin()
