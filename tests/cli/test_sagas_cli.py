@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -157,7 +158,9 @@ def test_a_person_finds_reads_and_finishes_a_saga(asked: Asked):
     assert waiting["waiting"] == ["approval fraud"]
     assert waiting["module"] == "stall"
     assert waiting["id"] in asked.text("list", "--type", "sell", "--status", "active")
-    asked.text("approve", waiting["id"], "fraud", "--by", "ada")
+    assert asked.json("approve", waiting["id"], "freud", "--by", "ada")["awaited"] is False
+    assert "does not wait for 'freud' now" in asked.text("approve", waiting["id"], "freud", "--by", "ada")
+    assert "does not wait" not in asked.text("approve", waiting["id"], "fraud")
     asked.text("signal", waiting["id"], "address", '"Long Row 5"')
     done = asked.until(lambda row: row["status"] == "succeeded", "show", waiting["id"])
     assert done["input"] == {"cents": 5}
@@ -178,6 +181,7 @@ def test_a_stuck_saga_is_flagged_and_goes_on_when_retried(asked: Asked, folder: 
     assert stuck[0]["id"] == saga
     assert "the bank [is] closed" in stuck[0]["stuck"]
     assert "[is]" in asked.text("list", "--status", "stuck")
+    assert "nothing left to undo at place '99'" in asked.text("retry", saga, "--skip", "99", status=9)
     (folder / "kiosksagas/stall/broken").unlink()
     asked.text("retry", saga)
     assert asked.until(lambda row: row["status"] == "failed", "show", saga)["journal"][-1]["kind"] == "undo"
@@ -189,7 +193,7 @@ def test_a_cancelled_saga_says_why(asked: Asked):
     asked.text("cancel", saga, "--reason", "enough")
     done = asked.until(lambda row: row["ended"] is not None, "show", saga)
     assert done["status"] in {"cancelled", "undoing"}
-    assert "enough" in asked.text("show", saga)
+    assert re.search(r"SL7307: saga .* was cancelled: enough\n", asked.text("show", saga))
 
 
 @pytest.mark.parametrize(

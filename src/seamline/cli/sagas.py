@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,7 +103,7 @@ def show(id_: Id, module: Module = None, app_folder: App = None, data: Data = No
         "waits for": "; ".join(found["waiting"]),
         "trouble": "; ".join(found["trouble"]),
         "parent": found["parent"],
-        "runs in": found["owner"],
+        "runs in": process(found["owner"]),
         "trace": found["trace"],
         "notes": json.dumps(found["notes"]) if found["notes"] else "",
         "input": json.dumps(found["input"]),
@@ -125,7 +127,7 @@ def print_journal(journal: list[dict[str, Any]]) -> None:
             str(each.get("attempts", 1)),
             output.milliseconds(each["took_ms"]) if each.get("took_ms") else "-",
             plain(short(each.get("input"))),
-            plain(short(each.get("output")) or each.get("error", "")),
+            plain(short(told(each)) or each.get("error", "")),
         ]
         for each in journal
     ]
@@ -142,7 +144,8 @@ def print_journal(journal: list[dict[str, Any]]) -> None:
 def retry(
     id_: Id,
     skip: Annotated[
-        str | None, typer.Option("--skip", metavar="PLACE", help="A compensation that somebody has done by hand.")
+        str | None,
+        typer.Option("--skip", metavar="PLACE", help="A compensation that somebody has done by hand; see `show`."),
     ] = None,
     module: Module = None,
     app_folder: App = None,
@@ -207,7 +210,7 @@ def signal(
 def approve(
     id_: Id,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What is asked; see `show`.")],
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")] = "",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so; your login when absent.")] = "",
     comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept with the answer.")] = "",
     refuse: Annotated[bool, typer.Option("--refuse", help="Say no.")] = False,
     module: Module = None,
@@ -216,7 +219,7 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Answer a saga that waits for a person."""
-    given = {"name": name, "by": by, "comment": comment, "approved": not refuse}
+    given = {"name": name, "by": by or getpass.getuser(), "comment": comment, "approved": not refuse}
     settings = connect.read_settings(app_folder, data)
     tell(settings, "approve", id_, module, "was refused" if refuse else "was approved", as_json=as_json, **given)
 
@@ -229,6 +232,9 @@ def tell(
         output.emit(found)
     else:
         typer.echo(f"{id_} {done}.")
+        if found.get("awaited") is False:
+            name = arguments["name"]
+            typer.echo(f"It does not wait for {name!r} now; this is kept in case it will. `seamline sagas show` tells.")
 
 
 def ask(settings: Settings, operation: str, module: str | None, **arguments: Any) -> list[Any]:
@@ -249,8 +255,25 @@ def doing(row: dict[str, Any]) -> str:
 
 
 def outcome(result: dict[str, Any]) -> str:
-    error = result.get("error")
-    return f"{error} {json.dumps(result.get('output'))}" if error else json.dumps(result.get("output"))
+    error, output = result.get("error"), told(result)
+    if error and isinstance(output, str):
+        return f"{error}: {output}"
+    return f"{error} {json.dumps(output)}" if error else json.dumps(output)
+
+
+def told(entry: dict[str, Any]) -> Any:
+    """What came out; of an error, which is kept with its remedy and more, the sentence."""
+    match entry:
+        case {"outcome": "error" | "unknown", "output": [str() as fact, *_]}:
+            return fact
+        case _:
+            return entry.get("output")
+
+
+def process(owner: str) -> str:
+    """A process's name is made so that no other ever has it; people want to know which it is."""
+    found = re.fullmatch(r"(.+)@(.+?)/.*:(\d+):\d+#\w+", owner)
+    return f"{found[1]}, pid {found[3]} on {found[2]}" if found else owner
 
 
 def painted(status: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from seamline.sagas.engine import Engine
 from seamline.sagas.errors import SagasError, UnknownSagaError
-from seamline.sagas.journal.records import Entry, Head, Message, read_entry
+from seamline.sagas.journal.records import Entry, Head, Message, read_entry, read_work
 from seamline.sagas.journal.statements import COLUMNS
 from seamline.sagas.saga import Approval
 from seamline.sagas.sagas import info_of
@@ -77,8 +77,26 @@ class Admin:
     async def _retry(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
         """Try again at once. ``skip``: the place of a compensation that was done by hand."""
         skip = str(arguments.get("skip") or "")
+        if skip:
+            await self._check_skipped(engine, head, skip)
         await engine.tell(head.id, "skip" if skip else "retry", skip, "")
         return {"id": head.id, "module": engine.module}
+
+    async def _check_skipped(self, engine: Engine, head: Head, place: str) -> None:
+        """A slip of the hand would leave undone what nobody undid. Raises SagasError."""
+        if f"undo {place}" in read_work(head.work).trouble:
+            return
+        if head.status != "undoing":
+            raise SagasError(
+                f"saga {head.id!r} is not undoing anything ({head.status})", "Only a compensation is left out"
+            )
+        rows = (await engine.journal.entries([head.id]))[head.id]
+        found = {each["kind"] for each in (_entry(head.id, *row) for row in rows) if each["place"] == place}
+        if not found or "undo" in found:
+            raise SagasError(
+                f"saga {head.id!r} has nothing left to undo at place {place!r}",
+                "`seamline sagas show` tells the place of the compensation that fails",
+            )
 
     async def _cancel(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
         await engine.tell(head.id, "cancel", "", str(arguments.get("reason") or ""))
@@ -91,15 +109,21 @@ class Admin:
             msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             raise SagasError(f"{text!r} is not JSON: {error}", "Write text in quotes: '\"yes\"'") from None
-        await engine.tell(head.id, "signal", str(arguments["name"]), text)
-        return {"id": head.id, "module": engine.module}
+        return await self._answer(engine, head, "signal", str(arguments["name"]), text)
 
     async def _approve(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
         answer = Approval(
             bool(arguments.get("approved", True)), str(arguments.get("by") or ""), str(arguments.get("comment") or "")
         )
-        await engine.tell(head.id, "approval", str(arguments["name"]), msgspec.json.encode(answer).decode())
-        return {"id": head.id, "module": engine.module}
+        return await self._answer(
+            engine, head, "approval", str(arguments["name"]), msgspec.json.encode(answer).decode()
+        )
+
+    async def _answer(self, engine: Engine, head: Head, kind: str, name: str, body: str) -> dict[str, Any]:
+        """``awaited``: whether the saga waits for it now; what comes early, or under a wrong name, is only kept."""
+        await engine.tell(head.id, kind, name, body)
+        awaited = any((each.kind, each.name) == (kind, name) for each in read_work(head.work).waiting)
+        return {"id": head.id, "module": engine.module, "awaited": awaited}
 
 
 def conditions(arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
