@@ -15,8 +15,8 @@ from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.owner import is_gone
 from seamline.kernel.store import Database
 
-MARK_AGE_MAX_S = 30 * 86_400
-"""Nobody asks a machine that was not heard of for so long."""
+AGE_MAX_S = 30 * 86_400
+"""A mark or note of which nothing was heard for so long is forgotten: its machine, or what it noted, is gone."""
 
 
 class Deaths:
@@ -36,12 +36,13 @@ class Deaths:
         async with self._database.transaction() as connection:
             owners = list((await connection.execute(select(marks.c.owner).where(mine))).scalars())
             gone = [owner for owner in owners if is_gone(owner)]
-            old = marks.c.begun_ms < at_ms - MARK_AGE_MAX_S * 1000
-            await connection.execute(delete(marks).where(mine, marks.c.owner.in_([*gone, self._owner]) | old))
+            oldest_ms = at_ms - AGE_MAX_S * 1000
+            over = marks.c.owner.in_([*gone, self._owner]) | (marks.c.begun_ms < oldest_ms)
+            await connection.execute(delete(marks).where(mine, over))
+            await connection.execute(delete(deaths).where(deaths.c.noted_ms < oldest_ms))
             mark = {"consumer_group": self._group, "topic": self._topic, "owner": self._owner, "begun_ms": at_ms}
             await connection.execute(insert(marks).values(mark))
-            noted = await connection.execute(select(deaths.c.event_id).where(deaths.c.consumer_group == self._group))
-            return bool(gone) or noted.first() is not None
+            return bool(gone)
 
     async def end(self) -> None:
         """Take the mark away; what was broken off now did not end the process."""
@@ -55,13 +56,13 @@ class Deaths:
         """It is about to be handled. How often its process has died of it until now."""
         async with self._database.transaction() as connection:
             number = (await connection.execute(select(deaths.c.number).where(self._is(record)))).scalar()
-            if number is not None:
-                again = update(deaths).where(self._is(record)).values(number=number + 1, owner=self._owner)
-                await connection.execute(again)
-                return number
-            note = {"consumer_group": self._group, "source": record.source, "event_id": record.id}
-            await connection.execute(insert(deaths).values(**note, number=1, owner=self._owner))
-            return 0
+            note = {"number": (number or 0) + 1, "owner": self._owner, "noted_ms": now_ms(self._clock)}
+            if number is None:
+                named = {"consumer_group": self._group, "source": record.source, "event_id": record.id}
+                await connection.execute(insert(deaths).values(**named, **note))
+            else:
+                await connection.execute(update(deaths).where(self._is(record)).values(**note))
+            return number or 0
 
     async def clear(self, record: Record) -> None:
         """Its process lives."""

@@ -80,6 +80,7 @@ deaths = Table(
     Column("event_id", String, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("owner", String, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
 )
 """Events that were at work when their process died, and how often; the ``number`` has the attempt that goes on."""
 
