@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def test_a_dead_letter_is_shown_retried_and_dropped(ask: Asked) -> None:
     number = str(letter["number"])
     assert (letter["group"], letter["reason"]) == ("books.enter", "ValueError: cannot enter [this]")
     assert "cannot enter [this]" in ask.text("dead", "list")
-    assert 'event data  {"sku":"mug","number":2}' in ask.text("dead", "show", "books", number)
+    shown = ask.text("dead", "show", "books", number)
+    assert 'event data  {"sku":"mug","number":2}' in shown
+    assert f"event time  {datetime.now(UTC):%Y}-" in shown
+    assert "_ms" not in shown
     (row,) = ask.until(lambda found: found[0]["events"] == 0, "lag")
     assert (row["group"], row["topic"], row["handled"], row["dead"]) == ("books.enter", "stall", 3, 1)
     assert "books.enter   stall        0" in ask.text("lag", "books")

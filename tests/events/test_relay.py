@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.events.shop import Process, Sold, running, shop, until, write
-from tests.events.straw_broker import Broker, BrokerTransport
+from tests.events.straw_broker import Broker, BrokerSubscription, BrokerTransport
 
+from seamline.events.errors import BrokerError
 from seamline.kernel.store import Database
 from seamline.module import Module
 
@@ -149,3 +152,19 @@ async def test_a_group_behind_a_broker_is_replayed_too(tmp_path: Path):
         await process.runtime.admin("replay", {"module": "books", "group": "enter", "start": "4"})
         await until(lambda: process.count_is(16))
         assert (await process.rows())[10:] == [("mug", n) for n in range(4, 10)]
+
+
+async def test_a_broker_that_takes_no_acknowledgement_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Not once for each event; the effects are there all the same."""
+
+    async def away(_subscription: BrokerSubscription, _deliveries: object) -> None:
+        raise BrokerError("the broker does not answer", "Wait")
+
+    monkeypatch.setattr(BrokerSubscription, "acknowledge", away)
+    caplog.set_level(logging.WARNING, "seamline.events")
+    async with running(tmp_path, shop(), books(), transport=BrokerTransport(Broker())) as process:
+        await process.events.publish_all(sold(0, 20))
+        await until(lambda: process.count_is(20))
+    assert sum("could not acknowledge" in record.message for record in caplog.records) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seamline import Clock, Contract, Event, Module
+from seamline import Clock, Contract, Event, Module, use
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.errors import SeamlineError
 from seamline.module.errors import (
@@ -208,3 +208,10 @@ def test_a_mount_begins_with_a_slash():
     """at='shop' is a mistake with a remedy."""
     with pytest.raises(ModuleError, match=r"mount\(at='shop'\)"):
         Module("m").mount(object(), at="shop")
+
+
+def test_a_mounted_app_asks_for_contracts_only():
+    """Anything else is told when the route is declared, with the way to it."""
+    with pytest.raises(WiringError, match="Clock is no contract") as caught:
+        use(Clock)  # pyright: ignore[reportArgumentType]
+    assert "in a service" in caught.value.remedy

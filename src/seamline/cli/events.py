@@ -315,7 +315,10 @@ def show_dead(
         return
     record = found.pop("record")
     found |= {"first": clock(found.pop("first_ms")), "last": clock(found.pop("last_ms"))}
-    for name, value in (found | {f"event {name}": value for name, value in record.items()}).items():
+    for name in ("time", "due", "expires"):
+        at_ms = record.pop(f"{name}_ms")
+        record[name] = clock(at_ms) if at_ms else ""
+    for name, value in (found | {f"event {name}": value for name, value in record.items() if value}).items():
         typer.echo(f"{name:>16}  {value}")
 
 

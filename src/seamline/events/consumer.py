@@ -193,6 +193,8 @@ class _Session:
         self.handled_before: list[int] = []
         """How far the group was when it read the log itself, before there was a broker."""
         self._taking = True
+        self._not_acknowledged = ""
+        """Why; a broker that is away would say so for each event."""
         self._changed = asyncio.Event()
         self._batch_timer: asyncio.TimerHandle | None = None
         self._batch_due = False
@@ -419,4 +421,8 @@ class _Session:
         try:
             await self.subscription.acknowledge([parcel.delivery for parcel in parcels])
         except EventsError as error:  # they come again, and the inbox knows them
-            _log.warning("%s could not acknowledge: %s", self._consumer.group, error)
+            if str(error) != self._not_acknowledged:
+                self._not_acknowledged = str(error)
+                _log.warning("%s could not acknowledge: %s", self._consumer.group, error)
+        else:
+            self._not_acknowledged = ""

@@ -34,8 +34,13 @@ def use(contract: type[C]) -> Callable[[], Awaitable[C]]:
     ``payments = await use(Payments)()``. The calls are made under the identity of the module that mounts the app.
 
     Raises:
-        WiringError: outside of a request that came through Seamline.
+        WiringError: it is no contract; or outside of a request that came through Seamline.
     """
+    if not issubclass(contract, Contract):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all code is typed
+        raise WiringError(
+            f"use({contract.__name__}): {contract.__name__} is no contract, and a mounted app asks for contracts only",
+            f"Ask for {contract.__name__} in a service, and let the app call its contract.",
+        )
 
     async def dependency() -> C:
         stubs = MOUNTED.get(None)
