@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.sagas.rig import STARTED
 
 from seamline.kernel.store import Database, sqlite_url
-from tests.sagas.rig import STARTED
 
 _numbers = itertools.count()
 

@@ -49,7 +49,7 @@ class Host:
             Contract: lambda _: found.__getitem__,
             Database: lambda _: database,
             Clock: lambda _: self.clock,
-            Sagas: lambda module: self.runtime.sagas_of(module),
+            Sagas: lambda module: self.runtime.sagas_of(module),  # noqa: PLW0108  # there is no runtime yet
             **{kind: (lambda _, value=value: value) for kind, value in (others or {}).items()},
         }
         self.wiring = Wiring(module, dict.fromkeys(found, "other"), platform)

@@ -17,12 +17,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert
+from tests.sagas.rig import Host, settings
 
 from seamline.kernel.owner import process_owner
 from seamline.kernel.store import Database
 from seamline.module import Contract, Fault, Module, current
 from seamline.sagas import Saga
-from tests.sagas.rig import Host, settings
+from seamline.sagas.journal import Journal
+from seamline.sagas.journal.store import Store
 
 OTHER_MODULES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT);
@@ -113,7 +115,7 @@ async def checkout(s: Saga, ships: bool, others: Others, db: Database) -> str:
             raise NotShipped
 
     charge, _ = await asyncio.gather(
-        s.step(others.charge, s.key, 500, undo=lambda charge: others.refund(charge)),
+        s.step(others.charge, s.key, 500, undo=others.refund),
         s.step(others.reserve, s.key, undo=others.release),
     )
     await s.step(pack, undo=unpack)
@@ -121,15 +123,22 @@ async def checkout(s: Saga, ships: bool, others: Others, db: Database) -> str:
     return f"charge {charge}"
 
 
-class KillingStore:
+class KillingStore(Store):
     """A journal's store that passes a point before and after each write."""
 
-    def __init__(self, store: Any, points: Points) -> None:
+    def __init__(self, store: Store, points: Points) -> None:
+        self.database = store.database
         self._store = store
         self._points = points
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+    async def run(self, statements: Sequence[Any]) -> Any:
+        return await self._store.run(statements)
+
+    async def read(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return await self._store.read(sql, parameters)
+
+    def sql(self, text: str) -> str:
+        return self._store.sql(text)
 
     async def write(self, writes: Sequence[Any]) -> Any:
         return await self._between(self._store.write(writes))
@@ -155,10 +164,7 @@ async def job(url: str, others: str, key: str, ships: bool, honour: bool, at: in
             shop, db, settings=settings(lease_s=60), owner=process_owner("sweep"),
             stubs={Others: OtherModules(others, points, honour=honour)},
         )  # fmt: skip
-        journal = host.engine.journal
-        store: Any = KillingStore(journal.store, points)
-        journal.store = store
-        journal.combiner._flush = store.write
+        host.engine.journal = Journal(KillingStore(host.engine.journal.store, points))
         await host.start()
         try:
             outcome = await host.sagas.run(checkout, ships, key=key)
@@ -182,7 +188,9 @@ def main() -> None:
         with os.fdopen(reader) as pipe:
             said = pipe.read()
         _, status = os.waitpid(pid, 0)
-        print(json.dumps({"killed": os.WIFSIGNALED(status), "status": status, "said": said}), flush=True)
+        print(  # noqa: T201  # the answer
+            json.dumps({"killed": os.WIFSIGNALED(status), "status": status, "said": said}), flush=True
+        )
 
 
 if __name__ == "__main__":

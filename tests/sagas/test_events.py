@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.sagas.rig import settings, until
 
 from seamline.events.runtime import EventsRuntime
 from seamline.kernel.clock import SystemClock
@@ -19,7 +20,6 @@ from seamline.module.wiring import Wiring
 from seamline.sagas import Saga, Sagas, WaitExpired
 from seamline.sagas.hearing import awaited_events
 from seamline.sagas.runtime import SagasRuntime
-from tests.sagas.rig import settings, until
 
 
 class Paid(Event, key="order"):

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.sagas.rig import Host, hosting, later, settings, until
 
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import Database
 from seamline.module import Fault, Module, Unavailable
 from seamline.sagas import Saga, SagaMismatchError
 from seamline.sagas.errors import NewerJournalError
-from tests.sagas.rig import Host, hosting, later, settings, until
 
 done: list[str] = []
 gates: dict[str, asyncio.Event] = {}

@@ -365,6 +365,8 @@ class Course:
 
     def deliver(self, messages: list[Message]) -> None:
         """Messages that came since."""
+        if self.leaving:
+            return  # it is not to count as seen: whoever takes the saga up next answers it
         for message in messages:
             if message.n > self.seen:
                 self.seen = message.n

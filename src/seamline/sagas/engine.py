@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -22,15 +23,14 @@ from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.store import Database
 from seamline.module.context import CURRENT
-from seamline.sagas import hearing
 from seamline.sagas.course import Course
-from seamline.sagas.errors import LostSagasError, NewerJournalError, SagaBusyError, SagaTimedOut, UnknownSagaError
+from seamline.sagas.errors import LostSagasError, SagaBusyError, SagaTimedOut, UnknownSagaError
+from seamline.sagas.intake import Intake, start_by_the_clock
 from seamline.sagas.journal import open_journal
-from seamline.sagas.journal.journal import check_input
-from seamline.sagas.journal.records import Head, Trouble, checksum, read_entry, read_work
+from seamline.sagas.journal.records import Trouble, checksum
 from seamline.sagas.journal.statements import Statement, Write
 from seamline.sagas.kinds import Kind
-from seamline.sagas.life import live, set_aside
+from seamline.sagas.life import live
 from seamline.sagas.watch import Watch
 from seamline.sagas.workers import Workers
 
@@ -41,8 +41,6 @@ _log = logging.getLogger("seamline.sagas")
 
 PAUSE_S_MAX: Final = 30.0
 WRITE_PAUSE_S_MAX: Final = 2.0
-TICK_S: Final = 0.5
-FORGET_S: Final = 60.0
 
 
 class Engine:
@@ -87,6 +85,7 @@ class Engine:
         self.tasks = TaskOwner(f"sagas of {module}")
         self.running: dict[str, Course] = {}
         self.watch = Watch(self)
+        self.intake = Intake(self)
         self.draining = False
         self.counts = {"started": 0, "ended": 0, "taken_up": 0, "stuck": 0}
         self.loop: asyncio.AbstractEventLoop
@@ -94,11 +93,10 @@ class Engine:
         """The events that are heard of for sagas that wait for them."""
         self.publish: Callable[..., Any] | None = None
         self._announce = announce
-        self._runners = Runners()
-        self._wake = asyncio.Event()
+        self.runners = Runners()
+        self._gone = asyncio.Event()
         self._open = False
         self._started = False
-        self._known = {kind.name: kind.version for kind in kinds.values()}
         self._complained: dict[str, float] = {}
 
     @property
@@ -156,21 +154,24 @@ class Engine:
         await self.workers.register()
         await self.workers.look()
         self._started = True
-        self.tasks.spawn(self._ticks(), name="saga ticks")
-        self.tasks.spawn(self._take_up_all(), name="saga claims")
+        self.intake.start()
         for kind in self.kinds.values():
             if kind.cron is not None:
-                self.tasks.spawn(self._by_the_clock(kind), name=f"cron of {kind.name}")
-        self._wake.set()
+                self.tasks.spawn(start_by_the_clock(self, kind), name=f"cron of {kind.name}")
+        self.intake.wake()
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop every saga at its next boundary and set it free for other processes. False when time ran out."""
         self.draining = True
         for course in list(self.running.values()):
             course.close(0)
-        end = self.loop.time() + timeout_s
-        while self.running and self.loop.time() < end:
-            await asyncio.sleep(0.005)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.running:
+                    self._gone.clear()
+                    await self._gone.wait()
+        except TimeoutError:
+            _log.warning("%d sagas of %r did not come to a boundary in time", len(self.running), self.module)
         self.announce()
         return not self.running
 
@@ -184,7 +185,7 @@ class Engine:
             course.close(0)
         for course in list(self.running.values()):
             course.lose()
-        await self._runners.stop()
+        await self.runners.stop()
         await self.journal.close()
         await self.tasks.stop()
         self.watch.close()
@@ -195,7 +196,7 @@ class Engine:
 
     def wake(self) -> None:
         """Something may have happened in another process."""
-        self._wake.set()
+        self.intake.wake()
         self.watch.look()
 
     def announce(self) -> None:
@@ -218,7 +219,7 @@ class Engine:
     ) -> tuple[str, int, TraceContext | None, tuple[Any, ...]]:
         """A new saga: its id, when it begins, its trace, and what the journal is told."""
         now_ms = self.now_ms()
-        saga = f"{now_ms:011x}{random.getrandbits(68):017x}"
+        saga = f"{now_ms:011x}{os.urandom(9).hex()[:17]}"
         trace = self._trace()
         row = (
             saga, kind.name, key, kind.version, self.owner if owned else None, 0, now_ms, now_ms, now_ms,
@@ -270,10 +271,10 @@ class Engine:
             if other is not None and other != saga:
                 self.running.pop(saga, None)
             elif course is None:
-                self._wake.set()
+                self.intake.wake()
                 self.announce()
             else:
-                self._run(course)
+                self.run(course)
             if not outcome.done():
                 outcome.set_result(other or saga)
 
@@ -290,10 +291,11 @@ class Engine:
         refused.__cause__ = error
         return refused
 
-    def _run(self, course: Course) -> None:
+    def run(self, course: Course) -> None:
+        """Let a saga that belongs to this worker go on."""
         if course.kind.timeout_ms:
             self.tasks.spawn(self._time_out(course), name="saga timeout")
-        self._runners.start(live(course))
+        self.runners.start(live(course))
 
     async def _time_out(self, course: Course) -> None:
         due_ms = course.created_ms + course.kind.timeout_ms
@@ -307,7 +309,7 @@ class Engine:
         """A saga was started in a transaction of the module: take it up once that is on disk."""
 
         def committed() -> None:
-            self._wake.set()
+            self.intake.wake()
             self.announce()
 
         self.database.after_commit(connection, committed)
@@ -340,7 +342,7 @@ class Engine:
         """Send a message to a saga, wherever it is. Raises UnknownSagaError or SagaEndedError."""
         await self.journal.post(saga, kind, name, body, self.now_ms())
         await self.deliver()
-        self._wake.set()
+        self.intake.wake()
         self.announce()
 
     async def deliver(self) -> None:
@@ -404,7 +406,7 @@ class Engine:
         self.watch.ended(course.id, status, result)
         if post is not None:
             await self.deliver()
-            self._wake.set()
+            self.intake.wake()
         if self._announce is not None:
             self.announce()
 
@@ -419,116 +421,22 @@ class Engine:
                        course.parent)  # fmt: skip
         again.messages, again.seen, again.notes = course.messages, course.seen, course.notes
         self.running[course.id] = again
-        self.loop.call_soon(self._run, again)
-
-    # Taking up.
-
-    async def _ticks(self) -> None:
-        forget_s = 0.0
-        while True:
-            await self.pace.sleep(TICK_S)
-            try:
-                if not await self.workers.beat():
-                    self.lose()
-                    await self.workers.register()
-                await self.workers.look()
-                await self.deliver()
-                for course in list(self.running.values()):
-                    course.consider_rest()
-                forget_s += TICK_S
-                if forget_s >= FORGET_S:
-                    forget_s = 0.0
-                    await hearing.forget(self)
-                if forget_s == 0.0 and self.settings.retention_s:
-                    await self.journal.forget(self.now_ms() - int(self.settings.retention_s * 1000))
-            except NewerJournalError as error:
-                _log.error("%s", error)  # the sentence says it all
-                self.draining = True
-                self.lose()
-                return
-            except Exception as error:
-                self.workers.suspect(error)
-            self.wake()
-
-    async def _take_up_all(self) -> None:
-        next_due: asyncio.Task[None] | None = None
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if next_due is not None:
-                next_due.cancel()
-                next_due = None
-            try:
-                while await self.take_up():
-                    pass
-                due_ms = None if self.draining else await self.journal.next_due()
-            except Exception as error:
-                self.workers.suspect(error)
-                continue
-            if due_ms is not None and due_ms > self.now_ms():
-                next_due = self.tasks.spawn(self._wake_at(due_ms), name="next saga timer")
-
-    async def _wake_at(self, due_ms: int) -> None:
-        while (left_ms := due_ms - self.now_ms()) > 0:
-            await self.clock.sleep(left_ms / 1000)
-        self._wake.set()
-
-    async def take_up(self) -> int:
-        """Take sagas that are due, as many as there is room for; how many."""
-        room = self.settings.running_max - len(self.running)
-        if self.draining or room <= 0:
-            return 0
-        heads = await self.journal.claim(self.owner, self._known, self.now_ms(), room)
-        await self.resume(heads)
-        return len(heads)
-
-    async def resume(self, heads: list[Head]) -> None:
-        """Go on with sagas that were just claimed."""
-        if not heads:
-            return
-        ids = [head.id for head in heads]
-        entries = await self.journal.entries(ids)
-        messages = await self.journal.messages(ids)
-        for head in heads:
-            kind = self.by_name[head.type]
-            course = Course(
-                self, kind, head.id, head.key, head.run, head.created_ms, head.began_ms, head.input.encode(),
-                TraceContext.from_traceparent(head.trace), head.parent,
-            )  # fmt: skip
-            self.running[head.id] = course
-            self.counts["taken_up"] += 1
-            course.seen = head.messages
-            try:
-                check_input(head)
-                read = [(seq, read_entry(head.id, seq, text, crc)) for seq, text, crc in entries[head.id]]
-                course.remember(read, messages[head.id], head.messages, read_work(head.work))
-            except SeamlineError as error:
-                course.halt(error)
-                course.shown = head.work
-                self._runners.start(set_aside(course))
-                continue
-            self._run(course)
+        self.loop.call_soon(self.run, again)
 
     def left(self, course: Course) -> None:
         """A course has come to its end in this process."""
         if self.running.get(course.id) is course:
             del self.running[course.id]
             if len(self.running) == self.settings.running_max - 1:
-                self._wake.set()
+                self.intake.wake()
+        self._gone.set()
         if course.leaving and not course.lost:
-            self._wake.set()
+            self.intake.wake()
 
     def dropped(self, course: Course, error: Exception | None) -> None:
         """A course broke off: somebody else's, or this engine's own failure. Its journal is as it was."""
         if error is not None:
-            _log.error("saga %s broke off; it is taken up again", course.id, exc_info=error)
-        if not course.lost and self._started:
-            self.tasks.spawn(self._free(course.id), name="free a saga")
-
-    async def _free(self, saga: str) -> None:
-        await asyncio.sleep(0.1)
-        await self.journal.combiner.add(Write(self.owner, [("free", (saga, self.owner))]))
-        self._wake.set()
+            _log.error("saga %s broke off; it is taken up again soon", course.id, exc_info=error)
 
     def lose(self) -> None:
         """This worker lost its place: everything it runs is somebody else's now."""
@@ -554,27 +462,6 @@ class Engine:
                 f"module {self.module!r} publishes no events here", "Declare an event in its contract"
             )
         return self.publish
-
-    # By the clock.
-
-    async def _by_the_clock(self, kind: Kind) -> None:
-        assert kind.cron is not None
-        last = self.clock.now()
-        while (due := kind.cron.after(last)) is not None:
-            while (left_s := (due - self.clock.now()).total_seconds()) > 0:
-                # The wall clock may be set: look again now and then.
-                await self.clock.sleep(min(left_s, 30.0))
-            now = self.clock.now()
-            while (later := kind.cron.after(due)) is not None and later <= now:
-                due = later  # times that were slept through are one
-            last = due
-            if self.draining:
-                return
-            data = kind.input.encode(kind.arguments((), {}))
-            try:
-                await self.launch(kind, data, f"cron {due.isoformat(timespec='minutes')}")
-            except Exception as error:
-                _log.error("saga %s was not started by the clock: %s", kind.name, error)
 
 
 def _hand_on(done: asyncio.Future[str], outcome: asyncio.Future[str]) -> None:

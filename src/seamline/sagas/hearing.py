@@ -105,7 +105,8 @@ def handler(engine: Engine, event: type[Event]) -> EventHandler:
             await _hand_over(engine, connection, name_of(event, key), context.id, body)
 
     hear.__annotations__["happened"] = event
-    return EventHandler(event=event, function=hear, group=f"sagas_{event.__name__}", start="latest")
+    # A time and not "latest": the group may take its place a moment later.
+    return EventHandler(event=event, function=hear, group=f"sagas_{event.__name__}", start=engine.clock.now())
 
 
 async def _hand_over(engine: Engine, connection: AsyncConnection, name: str, id_: str, body: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seamline.kernel.codec import Codec, UnsupportedTypeError, codec
 from seamline.module.contract import Parameter
-from seamline.module.errors import ModuleError, SagaError
+from seamline.module.errors import SagaError
 from seamline.module.module import SagaType
 from seamline.module.wiring import Wiring, place_of
 from seamline.sagas.calls import Values

@@ -155,12 +155,24 @@ class Saga:
         """What it was started with as ``key=``; empty without."""
         return self._course.key
 
+    # An undo that takes the step's result comes before one that takes its arguments, for the types of lambdas.
     @overload
     def step(
         self,
         call: Callable[..., Awaitable[T]],
         *arguments: Any,
-        undo: Callable[..., Any] | None = None,
+        undo: Callable[[T], Any] | None = None,
+        name: str = "",
+        attempts: int | None = None,
+        backoff_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Step[T]: ...
+    @overload
+    def step(
+        self,
+        call: Callable[..., Awaitable[T]],
+        *arguments: Any,
+        undo: Callable[..., Any],
         name: str = "",
         attempts: int | None = None,
         backoff_s: float | None = None,
@@ -171,7 +183,18 @@ class Saga:
         self,
         call: Callable[..., T],
         *arguments: Any,
-        undo: Callable[..., Any] | None = None,
+        undo: Callable[[T], Any] | None = None,
+        name: str = "",
+        attempts: int | None = None,
+        backoff_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Step[T]: ...
+    @overload
+    def step(
+        self,
+        call: Callable[..., T],
+        *arguments: Any,
+        undo: Callable[..., Any],
         name: str = "",
         attempts: int | None = None,
         backoff_s: float | None = None,
