@@ -146,8 +146,10 @@ class Orders:
         """Why the order is about to be undone, in words for the shopper."""
         await self._change(order_id, reason=reason)
 
-    async def undo(self, order_id: str) -> None:
-        """Everything that was done for the order is undone."""
+    async def undo(self, agreed: Agreed, saga: str) -> None:
+        """Take ``begin`` back, last of all: whatever was done for the order is undone."""
+        _ = saga
+        order_id = agreed.order.id
         now = self._clock.now()
         async with self._db.transaction() as connection:
             changed = await connection.execute(

@@ -41,7 +41,7 @@ async def checkout(
 ) -> Order:
     """From what was agreed to an order that is placed, or in review."""
     order = agreed.order
-    await s.step(orders.begin, agreed, s.id, undo=lambda *_: orders.undo(order.id))
+    await s.step(orders.begin, agreed, s.id, undo=orders.undo)
     try:
         await _put_aside(s, order, inventory)
         if agreed.worth.amount > REVIEW_ABOVE.amount:
@@ -74,7 +74,7 @@ async def review(
     """From an order whose pieces are put aside, by way of a human, to one that is placed."""
     order = agreed.order
     # All three are done, and done again have no effect; from here on it is for this saga to undo them.
-    await s.step(orders.begin, agreed, s.id, undo=lambda *_: orders.undo(order.id))
+    await s.step(orders.begin, agreed, s.id, undo=orders.undo)
     try:
         await _put_aside(s, order, inventory)
         await _empty(s, agreed, cart)
@@ -90,7 +90,12 @@ async def review(
 
 async def _put_aside(s: Saga, order: Order, inventory: Inventory) -> None:
     lines = tuple(Pieces(line.product_id, line.quantity) for line in order.lines)
-    await s.step(inventory.reserve, order.id, lines, undo=lambda *_: inventory.release(order.id))
+
+    async def release(order_id: str, lines: tuple[Pieces, ...]) -> None:
+        _ = lines  # all of them
+        await inventory.release(order_id)
+
+    await s.step(inventory.reserve, order.id, lines, undo=release)
 
 
 async def _charge_and_ship(s: Saga, agreed: Agreed, payments: Payments, shipping: Shipping) -> Order:
@@ -100,9 +105,7 @@ async def _charge_and_ship(s: Saga, agreed: Agreed, payments: Payments, shipping
         await payments.refund(charge.id)
 
     charge = await s.step(payments.charge, order.id, order.total, agreed.card, undo=refund)
-    tracking_id = await s.step(
-        shipping.ship, order.id, order.address, pieces, undo=lambda *_: shipping.cancel(order.id)
-    )
+    tracking_id = await s.step(shipping.ship, order.id, order.address, pieces, undo=lambda _: shipping.cancel(order.id))
     return replace(
         order,
         tracking_id=tracking_id,
