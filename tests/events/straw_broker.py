@@ -36,7 +36,9 @@ class BrokerTransport:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        if self._broker.down:
+            raise BrokerError("the broker does not answer", "Wait")
 
     async def publish(self, topic: str, records: Sequence[Record]) -> None:
         broker = self._broker

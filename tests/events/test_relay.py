@@ -63,6 +63,18 @@ async def test_the_relay_goes_on_where_it_was(tmp_path: Path):
     assert numbers(broker) == list(range(30))
 
 
+async def test_a_process_that_starts_while_the_broker_is_away_comes_up_and_goes_on_when_it_is_back(tmp_path: Path):
+    """What is published meanwhile waits in the log; relay and consumers begin by themselves."""
+    broker = Broker()
+    broker.down = True
+    async with running(tmp_path, shop(), books(), transport=BrokerTransport(broker)) as process:
+        await process.events.publish_all(sold(0, 20))
+        assert numbers(broker) == []
+        broker.down = False
+        await until(lambda: process.count_is(20))
+    assert numbers(broker) == list(range(20))
+
+
 async def test_what_reaches_the_broker_twice_has_one_effect(tmp_path: Path):
     """The broker stored it, and its answer was lost, as when the relay is killed just then."""
     broker = Broker()

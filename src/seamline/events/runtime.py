@@ -11,7 +11,7 @@ from seamline.events.consumer import Consumer
 from seamline.events.dead_letters import DeadLetters
 from seamline.events.deaths import Deaths
 from seamline.events.embedded import EmbeddedTransport, Home
-from seamline.events.errors import UnknownGroupError
+from seamline.events.errors import BrokerError, UnknownGroupError
 from seamline.events.events import Events
 from seamline.events.handling import Handling
 from seamline.events.inbox import Inbox
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from seamline.module.wiring import Wiring
 
 _log = logging.getLogger("seamline.events")
+
+BROKER_AWAY_S, BROKER_AWAY_S_MAX = 0.25, 5.0
+"""The pauses between attempts to reach a broker that was away at the start."""
 
 UPKEEP_S = 300.0
 REPLAY_DRAIN_S = 10.0
@@ -193,11 +196,39 @@ class EventsRuntime:
             await log.start()
 
     async def start(self) -> None:
-        """Begin to consume, and to relay. Raises EventsError if the broker cannot be used at all."""
-        await self.transport.start()
-        for (_, topic), handlings in self._handlings.items():
+        """Begin to consume, and to relay; with a broker that does not answer, as soon as it does.
+
+        Raises EventsError if it answers and cannot be used.
+        """
+        for handlings in self._handlings.values():
             for handling in handlings:
                 await handling.prepare()
+        self._tasks.spawn(self._keep(), name="upkeep")
+        self._started = True
+        try:
+            await self.transport.start()
+        except BrokerError as error:
+            # A process that is started again while the broker is away must come up and serve.
+            _log.warning("%s Events wait in their modules' logs until it answers.", error)
+            self._tasks.spawn(self._begin_later(), name="wait for the broker")
+        else:
+            self._begin()
+
+    async def _begin_later(self) -> None:
+        pause_s = BROKER_AWAY_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, BROKER_AWAY_S_MAX)
+            try:
+                await self.transport.start()
+            except BrokerError:
+                continue
+            _log.info("the broker answers")
+            self._begin()
+            return
+
+    def _begin(self) -> None:
+        for (_, topic), handlings in self._handlings.items():
             consumer = self._consumer(topic, handlings)
             self._consumers[consumer.group, topic] = consumer
             consumer.begin()
@@ -207,8 +238,6 @@ class EventsRuntime:
                 database, leases, inbox = seat.home
                 self._relays[topic] = Relay(topic, log, database, leases, inbox, seat.dead_letters, self.transport)
                 self._relays[topic].begin()
-        self._tasks.spawn(self._keep(), name="upkeep")
-        self._started = True
 
     def _consumer(self, topic: str, handlings: list[Handling]) -> Consumer:
         seat = self._seats[handlings[0].group.partition(".")[0]]
