@@ -55,6 +55,7 @@ DeadlineExceeded(fact, remedy='', *, place=None)
     started
     to_json()
 Event
+    event_compacted
     event_key
     event_upcasters
     event_version

@@ -1,5 +1,6 @@
 """A method that is a stream in one version of a contract and a single result in the other fails alone, and says why."""
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

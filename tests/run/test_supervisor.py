@@ -56,7 +56,7 @@ def test_what_a_replica_announces_wakes_those_that_host_the_same(start: Starter)
 
 
 def test_the_rooms_of_a_module_answer_over_the_admin_socket(start: Starter):
-    """One replica of those that host a module answers; without a module one of each workload; errors keep their code."""
+    """One of the replicas that host a module answers; without a module one of each workload; errors keep their code."""
     running = start(topology="services", replicas={"orders": 2}).until_ready()
     found = running.ask("sagas", module="orders", operation="list", arguments={"limit": 3})["answers"]
     assert [each["result"] for each in found] == [

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sagas.rig import Host, hosting, later, settings, until
 
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database, sqlite_url
 from seamline.module import Module, current
 from seamline.sagas import Saga, SagaBusyError
-from tests.sagas.rig import Host, hosting, later, settings, until
 
 seen: list[str] = []
 
@@ -110,7 +110,7 @@ async def test_a_saga_keeps_one_trace_over_its_life_and_each_step_is_a_span(db: 
     assert len(set(trace_ids)) == 1
     spans = [span for span in tracer.take() if span.trace_id == trace_ids[0]]
     whole = next(span for span in spans if span.name == "saga follows")
-    assert [span.name for span in spans if span.parent_id == whole.span_id][0] == "step do"
+    assert next(span.name for span in spans if span.parent_id == whole.span_id) == "step do"
     assert len([span for span in spans if span.name == "step tell_trace" and span.status == "ok"]) == 2
     trace_ids.clear()
 

@@ -12,6 +12,7 @@ consumer group of its own, and what comes from the app is published as events th
     bridge.send(OrderPlaced, broker.publisher("orders.placed"))
     bridge.receive(InvoicePaid, broker.subscriber("invoices.paid"))
 
+
     @broker.subscriber("orders.placed")  # as it was, here or in another process
     async def invoice(order: OrderPlaced) -> None:
         await broker.publish({"order_id": order.order_id}, "invoices.paid")
