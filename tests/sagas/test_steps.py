@@ -333,6 +333,34 @@ async def test_branches_of_plain_asyncio_keep_their_places(db: Database):
         assert await host.sagas.run(branches) == [0, 2, 4]
 
 
+@together.saga
+async def group(s: Saga) -> list[str]:
+    heard: list[str] = []
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(branch(s, 0))
+            tasks.create_task(fails_at_once(s))
+    except* SoldOut:
+        heard.append("sold out")
+    await s.step(unslow, 7)
+    return heard
+
+
+async def fails_at_once(s: Saga) -> None:
+    await s.step(never, 3)
+
+
+async def test_a_step_that_a_task_group_gives_up_is_settled_and_undone(db: Database):
+    """Whether it was done is not known: it is asked for, and taken back, though the saga itself succeeds."""
+    order.clear()
+    async with hosting(together, db) as host:
+        handle = await host.sagas.start(group)
+        assert await handle.result(20) == ["sold out"]
+        found = await host.runtime.admin("show", {"id": handle.id})
+        assert [each["outcome"] for each in found["journal"]] == ["fault", "left", "ok", "ok"]
+    assert order == ["undone 7", "done 0", "undone 0"]
+
+
 async def test_a_key_starts_one_saga(db: Database):
     """Sixteen starts at once, and one afterwards: one saga, one result."""
     till = Till()

@@ -18,6 +18,7 @@ from seamline.kernel.signal.trace import TraceContext
 from seamline.sagas import hearing, steps
 from seamline.sagas.errors import SagaCancelled
 from seamline.sagas.journal.records import (
+    LEFT,
     OK,
     UNKNOWN,
     Entry,
@@ -180,7 +181,13 @@ class Course:
         try:
             if not self.pen.idle:
                 await self.pen.flush()
-            entry, value = await steps.attempt(self, step)
+            try:
+                entry, value = await steps.attempt(self, step)
+            except asyncio.CancelledError as cancelled:
+                if self.leaving or self.halted is not None:
+                    raise
+                # The saga's own code gave the step up, as a TaskGroup does when another of its branches fails.
+                entry, value = steps.left(self, step), cancelled
         finally:
             del self.underway[place]
             self.leave_work()
@@ -190,9 +197,13 @@ class Course:
         if self.stopping is not None or self.closed:
             raise asyncio.CancelledError
         if entry.outcome != OK:
-            self.raised[place] = value
-            raise value
+            raise self._noted(place, value)
         return value
+
+    def _noted(self, place: str, error: BaseException) -> BaseException:
+        if isinstance(error, Exception):
+            self.raised[place] = error
+        return error
 
     def leave_work(self) -> None:
         self.busy -= 1
@@ -211,8 +222,11 @@ class Course:
             )
             raise asyncio.CancelledError
         try:
+            value: Any
             if entry.outcome == OK:
                 value = step.callee.decode_result(entry.output)
+            elif entry.outcome == LEFT:
+                value = asyncio.CancelledError()
             else:
                 value = error_from(self.id, entry.outcome, entry.error, entry.output)
         except SeamlineError as error:
@@ -220,8 +234,7 @@ class Course:
             raise asyncio.CancelledError from None
         self._register(step, entry, value)
         if entry.outcome != OK:
-            self.raised[step.place] = value
-            raise value
+            raise self._noted(step.place, value)
         return value
 
     def _ended(self, step: Step[Any], entry: Entry, value: Any) -> None:
@@ -234,7 +247,7 @@ class Course:
         self._register(step, entry, value)
 
     def _register(self, step: Step[Any], entry: Entry, value: Any) -> None:
-        if step.undo is not None and entry.outcome in (OK, UNKNOWN) and not self.pivoted:
+        if step.undo is not None and entry.outcome in (OK, UNKNOWN, LEFT) and not self.pivoted:
             self.undos.append(
                 Undo(
                     step.place,
@@ -242,7 +255,7 @@ class Course:
                     step.undo,
                     step.arguments,
                     value if entry.outcome == OK else None,
-                    step if entry.outcome == UNKNOWN else None,
+                    step if entry.outcome in (UNKNOWN, LEFT) else None,
                 )
             )
 

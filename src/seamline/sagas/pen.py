@@ -23,12 +23,12 @@ class Pen:
         """Messages that what is pending has answered."""
         self.dirty = False
         """Whether what people see of the saga has changed."""
-        self._writing: asyncio.Task[None] | None = None
+        self._on_its_way: asyncio.Future[None] | None = None
 
     @property
     def idle(self) -> bool:
         """Whether all is on disk; what people see apart."""
-        return not self.pending and self._writing is None
+        return not self.pending and self._on_its_way is None
 
     def put_down(self, entry: Entry) -> None:
         """To be written with the next that is."""
@@ -58,25 +58,42 @@ class Pen:
         return statements
 
     async def flush(self) -> None:
-        """Write what is pending; return when it is on disk. Raises CancelledError when the saga was lost."""
-        statements = self.statements()
-        await self.settle()
-        if statements:
+        """Write what is pending; return when that, and all that was on its way, is on disk.
+
+        Raises CancelledError when the saga was lost.
+        """
+        before, statements = self._on_its_way, self.statements()
+        if not statements:
+            return await self.settle()
+        written = self._on_its_way = self._course.engine.loop.create_future()
+        try:
+            if before is not None:
+                await asyncio.shield(before)
+            await self._keep(statements, written)
+        except asyncio.CancelledError:
+            # Only the branch that waits was cancelled: others rely on what it writes.
+            if not self._course.lost:
+                self._course.engine.tasks.spawn(self._keep(statements, written), name=f"journal of {self._course.id}")
+            raise
+        return None
+
+    async def _keep(self, statements: list[Statement], written: asyncio.Future[None]) -> None:
+        try:
             await self._course.engine.keep(self._course, statements)
+        except BaseException:
+            if self._course.lost:
+                written.cancel()  # nobody may go on as if it were on disk
+            raise
+        if self._on_its_way is written:
+            self._on_its_way = None
+        written.set_result(None)
 
     def flush_soon(self) -> None:
         """Write what is pending while the saga goes on elsewhere."""
         if (self.pending or self.dirty) and not self._course.lost:
-            work = self._flush_after(self._writing, self.statements())
-            self._writing = self._course.engine.tasks.spawn(work, name=f"journal of {self._course.id}")
-
-    async def _flush_after(self, before: asyncio.Task[None] | None, statements: list[Statement]) -> None:
-        if before is not None:
-            await before
-        await self._course.engine.keep(self._course, statements)
+            self._course.engine.tasks.spawn(self.flush(), name=f"journal of {self._course.id}")
 
     async def settle(self) -> None:
         """Wait for what is on its way to disk."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await asyncio.shield(writing)
+        if self._on_its_way is not None:
+            await asyncio.shield(self._on_its_way)

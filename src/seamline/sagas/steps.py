@@ -18,7 +18,7 @@ from seamline.module.errors import CallError, InvalidArgument, PermissionDenied,
 from seamline.module.values import Fault
 from seamline.sagas.calls import DIRECT, LOCAL, REMOTE, Callee, run_thread
 from seamline.sagas.errors import LostSagasError, StepFailed, UntypedStepError
-from seamline.sagas.journal.records import UNKNOWN, Entry, Trouble, outcome_of
+from seamline.sagas.journal.records import LEFT, UNKNOWN, Entry, Trouble, outcome_of
 from seamline.sagas.journal.statements import Write
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ async def attempt(course: Course, step: Step[Any]) -> tuple[Entry, Any]:
         entry.at_ms = engine.now_ms()
         entry.took_ms = entry.at_ms - began_ms
         return entry, value
+
+
+def left(course: Course, step: Step[Any]) -> Entry:
+    """The entry of a step that the saga's code gave up while it was under way."""
+    now_ms = course.engine.now_ms()
+    course.trouble.pop(step.place, None)
+    return Entry(step.place, "step", step.name, now_ms, LEFT, step.callee.encode_arguments(step.arguments))
 
 
 def _failed(course: Course, entry: Entry, error: Exception, trouble: Trouble) -> tuple[Entry, Exception]:

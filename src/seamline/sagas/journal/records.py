@@ -20,7 +20,8 @@ FORMAT: Final = 1
 
 NULL: Final = msgspec.Raw(b"null")
 
-OK, FAULT, ERROR, UNKNOWN = "ok", "fault", "error", "unknown"
+OK, FAULT, ERROR, UNKNOWN, LEFT = "ok", "fault", "error", "unknown", "left"
+"""How a step can end. The saga's own code left a step that it cancelled: whether it was done is not known either."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
