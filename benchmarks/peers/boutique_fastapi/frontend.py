@@ -71,6 +71,9 @@ class Item:
     quantity: int
     price: Money
 
+    stock: str = ""
+    """This shop keeps no stock, sends no reminders and tells nobody of its events."""
+
     @property
     def sum(self) -> Money:
         return self.price * self.quantity
@@ -121,7 +124,9 @@ def _shopping(app: FastAPI, pages: Pages) -> None:
         price = await _convert(services, found.price, around.currency)
         others = await _goes_with(services, (found.id,))
         ad = await _extra(services.get("ads", "/ads", _AD, categories=list(found.categories)))
-        return pages.page("product.html", around, product=found, price=price, others=others, ad=ad)
+        return pages.page(
+            "product.html", around, product=found, price=price, stock="", sold_out=False, others=others, ad=ad
+        )
 
     @app.get("/search")
     async def search(request: Request, services: Others, q: str = "") -> Response:
@@ -160,6 +165,7 @@ def _shopping(app: FastAPI, pages: Pages) -> None:
             days=f"Between {bag.quote.days_min} and {bag.quote.days_max} working days.",
             quantity_max=QUANTITY_MAX,
             notice=_NOTICES.get(notice, ""),
+            reminded=False,
             others=others,
         )
         if country == bag.country.code:
@@ -269,7 +275,8 @@ def _till(app: FastAPI, pages: Pages) -> None:
     async def letter(order_id: str, request: Request, services: Others) -> Response:
         written = await services.get("emails", f"/confirmations/{order_id}", _LETTER)
         around = await _head(request, services)
-        return pages.page("letter.html", around, letter=written, order_id=order_id)
+        back = f"/order/{order_id}"
+        return pages.page("letter.html", around, letter=written, back=back, back_to="Back to the order")
 
 
 async def _head(request: Request, services: Services, cart: CartContents | None = None) -> Head:
