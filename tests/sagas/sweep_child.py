@@ -137,6 +137,9 @@ class KillingStore(Store):
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return await self._store.read(sql, parameters)
 
+    async def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return await self._store.peek(sql, parameters)
+
     def sql(self, text: str) -> str:
         return self._store.sql(text)
 

@@ -86,7 +86,7 @@ async def test_a_saga_goes_on_where_its_process_died(db: Database, at: str):
 
 async def settle_in(host: Host) -> None:
     """Until what was done is on disk."""
-    await until(lambda: all(course.busy == 1 and not course.pen.pending for course in host.engine.running.values()))
+    await until(lambda: all(course.busy == 1 and course.pen.idle for course in host.engine.running.values()))
     await asyncio.sleep(0.02)
 
 

@@ -46,7 +46,7 @@ class Journal:
 
     async def check_format(self) -> None:
         """Raises NewerJournalError where a newer release has written since."""
-        found = (await self.store.read("SELECT max(format) FROM seamline_saga_format"))[0][0]
+        found = (await self.store.peek("SELECT max(format) FROM seamline_saga_format"))[0][0]
         if found is not None and found > FORMAT:
             raise NewerJournalError(
                 f"the journal of sagas has format {found}; this release of Seamline reads up to {FORMAT}",
@@ -72,7 +72,7 @@ class Journal:
         return bool(rows[0])
 
     async def workers(self) -> dict[str, int]:
-        return {row[0]: row[1] for row in await self.store.read("SELECT owner, beat FROM seamline_saga_workers")}
+        return {row[0]: row[1] for row in await self.store.peek("SELECT owner, beat FROM seamline_saga_workers")}
 
     async def take_over(self, owner: str, beat: int | None = None) -> int:
         """Take a worker's place away, unless it was heard of since ``beat``, and set its sagas free; how many."""
@@ -113,7 +113,7 @@ class Journal:
             "SELECT due_ms FROM seamline_sagas WHERE ended_ms = 0 AND owner IS NULL AND due_ms IS NOT NULL "
             "ORDER BY due_ms LIMIT 1"
         )
-        rows = await self.store.read(sql)
+        rows = await self.store.peek(sql)
         return rows[0][0] if rows else None
 
     async def head(self, saga: str) -> Head:
@@ -163,7 +163,7 @@ class Journal:
     async def news(self, owner: str) -> dict[str, int]:
         """How many messages the sagas of a worker were ever sent, of those that were sent any."""
         sql = "SELECT id, messages FROM seamline_sagas WHERE ended_ms = 0 AND owner = ? AND messages > 0"
-        return {row[0]: row[1] for row in await self.store.read(sql, (owner,))}
+        return {row[0]: row[1] for row in await self.store.peek(sql, (owner,))}
 
     # Messages.
 

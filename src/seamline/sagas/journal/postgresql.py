@@ -77,6 +77,9 @@ class PostgresqlStore:
         async with self.database.read() as connection:
             return [tuple(row) for row in (await connection.exec_driver_sql(numbered(sql), tuple(parameters))).all()]
 
+    async def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        return await self.read(sql, parameters)
+
 
 def _last(parameters: tuple[Any, ...]) -> Any:
     return parameters[-1]

@@ -45,6 +45,9 @@ class SqliteStore:
         async with self.database.read() as connection:
             return [tuple(row) for row in (await connection.exec_driver_sql(sql, tuple(parameters))).all()]
 
+    async def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        return await self.database.raw_read(lambda connection: connection.execute(sql, tuple(parameters)).fetchall())
+
 
 def _write(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[str | BaseException | None]:
     outcomes: list[str | BaseException | None] = [None] * len(writes)

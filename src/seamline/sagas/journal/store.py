@@ -36,6 +36,10 @@ class Store(Protocol):
         """One statement that only reads."""
         ...
 
+    async def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        """As :meth:`read`, for what an index answers at once with a few rows."""
+        ...
+
     def sql(self, text: str) -> str:
         """A statement in the store's own spelling."""
         ...
