@@ -96,6 +96,7 @@ class Upkeep:
     async def before_time(self, time_ms: int) -> int:
         """The offset before the first record of ``time_ms`` or later."""
         async with self._lock:
+            last = (await self._store.ends()).last  # before the survey: what comes meanwhile must not be passed over
             await self._survey()
             for segment in self._segments:
                 if segment.newest_ms < time_ms:
@@ -108,7 +109,7 @@ class Upkeep:
                     after = rows[-1].position
                     if after >= segment.last:
                         break
-            return (await self._store.ends()).last
+            return last
 
     async def trim(self, before_ms: int, bytes_max: int) -> int:
         async with self._lock:
