@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
@@ -34,7 +33,6 @@ from seamline.module.contract import Contract
 from seamline.module.wiring import Wiring
 
 PERMIT_ALL = "permit(principal, action, resource);"
-logging.getLogger("seamline.events").setLevel(logging.CRITICAL)
 
 
 class Sold(Event, key="sku"):

@@ -20,6 +20,10 @@ from seamline.kernel.store.errors import DriverMissingError, ServerError, UrlErr
 CONNECT_TIMEOUT_S: Final = 10
 POOL_SIZE: Final = 5
 POOL_OVERFLOW: Final = 10
+IDLE_IN_TRANSACTION_S: Final = 20
+"""A process that stands still in the middle of a transaction loses it after so long, and with it the rows it locked:
+another one that goes on with its work must not wait for it for ever."""
+
 _NAME_BYTES_MAX: Final = 63
 _SET_IS_APART: Final = 160_000  # since version 16 a member needs a right of its own to SET ROLE
 
@@ -46,7 +50,12 @@ class PostgresqlServer:
 
     def as_module(self, **settings: str) -> dict[str, Any]:
         """Arguments of a connection that starts as the module's role in the module's schema."""
-        own = {"role": self.role, "search_path": _quoted(self.schema), "application_name": self.schema}
+        own = {
+            "role": self.role,
+            "search_path": _quoted(self.schema),
+            "application_name": self.schema,
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_S * 1000),
+        }
         return {"timeout": CONNECT_TIMEOUT_S, "server_settings": own | settings}
 
     async def prepare(self) -> None:
