@@ -25,6 +25,17 @@ HEARS = (
 HEARS_STRANGER = HEARS.replace(
     "from shopcheck.cart import Added", "from seamline import Event\nclass Added(Event): ..."
 )
+ASKS = "from seamline import Module\nfrom shopcheck.cart import Carts\nmodule = Module('web')\n"
+WIRED = ASKS + "@module.startup\nasync def begin(carts: Carts) -> None: ...\n"
+FACE = (
+    "from fastapi import Depends, FastAPI\nimport seamline\nfrom shopcheck import cart\n"
+    "app = FastAPI()\n@app.get('/')\nasync def page(carts=Depends(seamline.use(cart.Carts))): ...\n"
+)
+MOUNTS = (
+    "from seamline import Module\nfrom shopcheck.web.face import app\nmodule = Module('web')\n"
+    "module.mount(app, at='/web')\n"
+)
+OPEN = 'permit (principal == Module::"gateway", action == Action::"http", resource == Module::"web");\n'
 TOML = '[app]\nname = "shopcheck"\nmodules = ["shopcheck.web", "shopcheck.cart"]\n'
 WEBHOOK = (
     "[[events.webhooks]]\nname = 'partner'\nmodule = 'cart'\nevents = ['Aded']\n"
@@ -101,6 +112,74 @@ def test_a_mistake_is_found_with_its_code(folder: Path, file: str, text: str, co
     assert finding["code"] == code
     assert said in finding["fact"]
     assert finding["remedy"] or finding["place"]
+
+
+def test_a_contract_that_is_asked_for_needs_a_permit_for_one_of_its_methods_at_least(folder: Path) -> None:
+    """Wired by type, or by `Depends(use(...))` of a mounted app; the remedy, put into the policy, heals it."""
+    (folder / "shopcheck/web/module.py").write_text(WIRED)
+    assert check(folder)[0] == 0
+    (folder / "policy/app.cedar").write_text(OPEN)
+    for wired in (True, False):
+        if not wired:
+            (folder / "shopcheck/web/face.py").write_text(FACE)
+            (folder / "shopcheck/web/module.py").write_text(MOUNTS)
+        status, result = check(folder)
+        assert status == 1
+        (finding,) = result["findings"]
+        assert (finding["code"], finding["fact"]) == (
+            "SL4505",
+            "module 'web' asks for Carts, but may call nothing of it",
+        )
+        assert finding["place"].endswith("web/module.py:3" if wired else "web/face.py:6")
+    permit = finding["remedy"].split("`")[1]
+    (folder / "policy/app.cedar").write_text(OPEN + permit)
+    assert check(folder)[0] == 0
+
+
+def test_a_route_needs_a_permit_of_the_gateway(folder: Path) -> None:
+    """That of a mounted app and that of the settings; the remedy, put into the policy, heals it."""
+    (folder / "shopcheck/web/face.py").write_text(FACE)
+    (folder / "shopcheck/web/module.py").write_text(MOUNTS)
+    (folder / "seamline.toml").write_text(f"{TOML}[[gateway.routes]]\nmodule = 'web'\npath = '/old'\n")
+    _, result = check(folder)
+    mounted, routed = result["findings"]
+    assert (mounted["code"], routed["code"]) == ("SL4505", "SL4505")
+    assert mounted["fact"].startswith("module 'web' answers at '/web', but 'gateway' may not")
+    assert mounted["place"].endswith("web/module.py:3")
+    assert "'/old'" in routed["fact"]
+    assert routed["place"] == "seamline.toml [gateway] routes"
+    permit = mounted["remedy"].split("`")[1]
+    (folder / "policy/app.cedar").write_text(POLICY + permit)
+    assert check(folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://me:secret@x", "'amqp://x' names no broker"),
+        ("nats:me:secret@x", "'x' names no broker"),
+        ("nats://me:secret@x?secret=5", "the url ends in"),
+        ("redis://me:secret@x:port", "cannot be read"),
+        ("kafka://me:secret@x:port", "has the server 'x:port'"),
+        ("postgresql:///db", "names no host"),
+    ],
+)
+def test_a_brokers_url_is_read(folder: Path, url: str, said: str) -> None:
+    """Its scheme, host and port; no password is told."""
+    (folder / "seamline.toml").write_text(f"{TOML}[events]\nbroker = '{url}'\n")
+    _, result = check(folder)
+    (finding,) = result["findings"]
+    assert (finding["code"], finding["place"]) == ("SL7203", "seamline.toml [events] broker")
+    assert said in finding["fact"]
+    assert finding["remedy"]
+    assert "secret@" not in json.dumps(result)
+
+
+def test_the_url_of_a_broker_that_is_away_is_sound(folder: Path) -> None:
+    """Nothing is connected."""
+    for url in ("nats://127.0.0.1:1", "redis://127.0.0.1:1", "kafka://127.0.0.1:1", "postgresql://127.0.0.1:1/db"):
+        (folder / "seamline.toml").write_text(f"{TOML}[events]\nbroker = '{url}'\n")
+        assert check(folder)[0] == 0
 
 
 def test_all_findings_are_told_at_once(folder: Path) -> None:

@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False)
     """,
 )
 def check(app_folder: App = None, as_json: Json = False) -> None:
-    """Load the application and check settings, modules, contracts, wiring and policy. Nothing is started.
+    """Load the application and check settings, modules, contracts, wiring, permits and urls. Nothing is started.
 
     Where `seamline contracts lock` was used, changes that break what it promised are found too.
 
@@ -56,7 +56,33 @@ def findings(folder: Path) -> tuple[list[SeamlineError], list[str]]:
     except SeamlineError as error:
         return all_of(error), []
     found = [each for error in application.findings() for each in all_of(error)]
-    return [*found, *unknown_events(application), *broken_promises(application)], list(application.modules)
+    found += [*unusable_broker(application), *unknown_events(application), *broken_promises(application)]
+    return [*found, *unpermitted(application)], list(application.modules)
+
+
+def unusable_broker(application: Application) -> list[SeamlineError]:
+    """A broker's url that cannot be used, or whose client is not installed. Whether the broker answers is not asked."""
+    events = application.settings.events
+    if not events.broker:
+        return []
+    from seamline.events.brokers import check_url
+    from seamline.events.errors import BrokerUrlError
+
+    try:
+        check_url(events.broker, app=application.settings.app.name, settings=events)
+    except BrokerUrlError as error:
+        return [error]
+    return []
+
+
+def unpermitted(application: Application) -> list[SeamlineError]:
+    """What would be refused whenever it is asked. Where modules or policy cannot be read, that is found already."""
+    from seamline.run.permits import missing_permits
+
+    try:
+        return [*missing_permits(application, application.policy())]
+    except SeamlineError:
+        return []
 
 
 def unknown_events(application: Application) -> list[SeamlineError]:

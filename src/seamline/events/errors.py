@@ -51,6 +51,9 @@ class BrokerUrlError(EventsError):
 
     code = "SL7203"
 
+    def __init__(self, fact: str, remedy: str = "", *, place: str | None = "seamline.toml [events] broker") -> None:
+        super().__init__(fact, remedy, place=place)
+
 
 class EventDecodeError(EventsError):
     """SL7204: an event does not fit its schema; it goes to the dead letters."""

@@ -15,6 +15,7 @@ PolicyError                 SL4500  stop: the policy in force stays as it was
   UnknownPolicyNameError    SL4502  a policy names what does not exist
   PolicyTypeError           SL4503  a policy can never apply or reads what is not there
   PolicyTestError           SL4504  ``tests.toml`` cannot be used
+  MissingPermitError        SL4505  the code asks for what the policy does not permit
 """
 
 from __future__ import annotations
@@ -128,3 +129,12 @@ class PolicyTestError(PolicyError):
     """``policy/tests.toml`` is missing, malformed, or names what does not exist, so that it would test nothing."""
 
     code: ClassVar[str] = "SL4504"
+
+
+class MissingPermitError(PolicyError):
+    """A module asks for a contract of which it may call nothing, or has a route that the gateway may not follow.
+
+    Nothing is refused at the start: each such call is, when it comes.
+    """
+
+    code: ClassVar[str] = "SL4505"

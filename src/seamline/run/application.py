@@ -137,14 +137,20 @@ class Application:
 
     def graph(self) -> list[tuple[str, str, str]]:
         """The arrows between modules as (caller, contract, callee), in order: wired, or asked for with ``use``."""
+        return [arrow[:3] for arrow in self.asked()]
+
+    def asked(self) -> list[tuple[str, str, str, str]]:
+        """:meth:`graph`, with the place where each contract is asked for."""
         owners = {contract.__name__: module for contract, module in self.contracts.items()}
-        arrows = {
-            (module.name, contract, owners[contract])
+        return sorted(
+            (module.name, contract, owners[contract], place)
             for module in self.modules.values()
-            for contract in ({c.__name__ for c in self.calls_of(module)} | _used_in(module.folder))
+            for contract, place in {
+                **{c.__name__: module.place for c in self.calls_of(module)},
+                **_used_in(module.folder),
+            }.items()
             if contract in owners
-        }
-        return sorted(arrows)
+        )
 
     def heard(self) -> list[tuple[str, str, str]]:
         """Which module handles which event of which, as (hearer, event, publisher), in order."""
@@ -321,14 +327,18 @@ def _events_in(package: ModuleType) -> list[type[Event]]:
     ]
 
 
-def _used_in(folder: Path) -> set[str]:
-    """The names of contracts that the files of a module ask for with ``use(Contract)``, found without running them."""
-    used: set[str] = set()
-    for file in folder.rglob("*.py"):
+def _used_in(folder: Path) -> dict[str, str]:
+    """The names of contracts that a module's files ask for with ``use(Contract)``, found without running them, each
+    with the first place."""
+    used: dict[str, str] = {}
+    for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_bytes())):
             match node:
-                case ast.Call(func=ast.Name(id="use"), args=[ast.Name(id=contract)]):
-                    used.add(contract)
+                case ast.Call(
+                    func=ast.Name(id="use") | ast.Attribute(attr="use"),
+                    args=[ast.Name(id=contract) | ast.Attribute(attr=contract)],
+                ):
+                    used.setdefault(contract, f"{file}:{node.lineno}")
                 case _:
                     pass
     return used

@@ -6,7 +6,8 @@ and fence by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from seamline.events.brokers.urls import shown
@@ -16,6 +17,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.settings import EventsSettings
 
 if TYPE_CHECKING:
+    from seamline.events.brokers.partitioned import PartitionedLog
     from seamline.events.leases import Leases
 
 _POSTGRESQL: Final = frozenset(("postgresql", "postgresql+asyncpg", "postgres"))
@@ -36,13 +38,36 @@ def open_transport(
     Raises:
         BrokerUrlError: the url is wrong, or the broker's client is not installed.
     """
-    scheme = url.partition("://")[0]
-    try:
-        if scheme in _KAFKA:
+    with _client_installed(url):
+        if _scheme(url) in _KAFKA:
             from seamline.events.brokers.kafka import KafkaTransport
 
             return KafkaTransport(url, app, settings, clock)
-        return _partitioned(url, scheme, app, settings, leases, clock)
+        from seamline.events.brokers.sharing import PartitionedTransport
+
+        log = _log_class(url)(url, app=app, settings=settings)
+        return PartitionedTransport(log, name=_scheme(url), partitions=settings.partitions, leases=leases, clock=clock)
+
+
+def check_url(url: str, *, app: str, settings: EventsSettings) -> None:
+    """Raises BrokerUrlError as :func:`open_transport` would; nothing is started that could connect."""
+    with _client_installed(url):
+        if _scheme(url) in _KAFKA:
+            from seamline.events.brokers.kafka.address import KafkaAddress
+
+            KafkaAddress.parse(url)
+        else:
+            _log_class(url)(url, app=app, settings=settings)
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
+
+
+@contextmanager
+def _client_installed(url: str) -> Generator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         extra = {"asyncpg": "postgresql", "nats": "nats", "redis": "redis", "confluent_kafka": "kafka"}.get(
             error.name or ""
@@ -55,12 +80,9 @@ def open_transport(
         ) from error
 
 
-def _partitioned(
-    url: str, scheme: str, app: str, settings: EventsSettings, leases: Callable[[str], Leases], clock: Clock
-) -> Transport:
+def _log_class(url: str) -> Callable[..., PartitionedLog]:
     # Each client is heavy, and only the one that is used has to be installed.
-    from seamline.events.brokers.sharing import PartitionedTransport
-
+    scheme = _scheme(url)
     if scheme in _POSTGRESQL:
         from seamline.events.brokers.postgresql import PostgresqlLog as Log
     elif scheme in _NATS:
@@ -69,8 +91,7 @@ def _partitioned(
         from seamline.events.brokers.redis import RedisLog as Log
     else:
         raise BrokerUrlError(
-            f"[events] broker is {shown(url)!r}, which names no broker that is known",
-            "Begin it with postgresql://, nats://, redis:// or kafka://, or leave it empty for the embedded log",
+            f"{shown(url)!r} names no broker that is known",
+            "Begin it with postgresql://, nats://, redis:// or kafka://, or leave it empty for the embedded log.",
         )
-    log = Log(url, app=app, settings=settings)
-    return PartitionedTransport(log, name=scheme, partitions=settings.partitions, leases=leases, clock=clock)
+    return Log

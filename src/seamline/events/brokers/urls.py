@@ -13,9 +13,7 @@ def split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise BrokerUrlError(
-            f"the url of [events] broker cannot be read ({error})", "Write <broker>://user:password@host:port"
-        ) from error
+        raise BrokerUrlError(f"the url cannot be read ({error})", "Write <broker>://user:password@host:port") from error
     if not parts.hostname:
         raise BrokerUrlError(f"{shown(url)!r} names no host", f"Write {parts.scheme or '<broker>'}://host:port")
     return parts
@@ -23,7 +21,7 @@ def split(url: str) -> SplitResult:
 
 def shown(url: str) -> str:
     """The url without user and password."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 

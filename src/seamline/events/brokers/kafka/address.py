@@ -51,7 +51,7 @@ class KafkaAddress:
         parts = urlsplit(url)
         protocol = _SCHEMES.get(parts.scheme)
         if protocol is None:
-            raise BrokerUrlError(f"the broker's url begins with {parts.scheme!r}", _SHAPE, place="[events] broker")
+            raise BrokerUrlError(f"the broker's url begins with {parts.scheme!r}", _SHAPE)
         credentials, _, hosts = parts.netloc.rpartition("@")
         servers = ",".join(_server(host) for host in hosts.split(","))
         properties = {"security.protocol": protocol}
@@ -68,7 +68,6 @@ class KafkaAddress:
             raise BrokerUrlError(
                 f"the broker's url sets {taken[0]!r}, which Seamline's promises stand on",
                 "Remove it from the url.",
-                place="[events] broker",
             )
         return cls(properties | given | {"bootstrap.servers": servers})
 
@@ -84,5 +83,5 @@ def _server(host: str) -> str:
     if host and not colon:
         return f"{host}:9092"
     if not name or not port.isdigit() or not 0 < int(port) < 65536:
-        raise BrokerUrlError(f"the broker's url has the server {host!r}", _SHAPE, place="[events] broker")
+        raise BrokerUrlError(f"the broker's url has the server {host!r}", _SHAPE)
     return host

@@ -65,7 +65,6 @@ class Cluster:
             raise BrokerUrlError(
                 f"the client refuses the broker's url: {reason(error)}",
                 "Properties after the `?` are those of librdkafka's CONFIGURATION.md.",
-                place="[events] broker",
             ) from None
 
     def brokers(self) -> int:

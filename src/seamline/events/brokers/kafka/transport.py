@@ -86,7 +86,6 @@ class KafkaTransport:
             raise BrokerUrlError(
                 f"the consumer refuses the broker's url: {reason(error)}",
                 "Properties after the `?` are those of librdkafka's CONFIGURATION.md.",
-                place="[events] broker",
             ) from None
         await subscription.open()
         self._subscriptions.append(subscription)

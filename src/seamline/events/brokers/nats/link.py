@@ -143,7 +143,5 @@ class NatsLink:
 def _replicas(query: str) -> int:
     found = re.fullmatch(r"(?:replicas=([1-5]))?", query)
     if found is None:
-        raise BrokerUrlError(
-            f"the url of [events] broker ends in {query!r}", 'Only "?replicas=3" (1 to 5) may stand there'
-        )
+        raise BrokerUrlError(f"the url ends in {query!r}", 'Only "?replicas=3" (1 to 5) may stand there')
     return int(found[1] or 1)
