@@ -99,11 +99,11 @@ def test_the_picture_names_the_change_whom_it_breaks_and_the_remedy(app: Path) -
         "  event Moved\n"
         "    ✗ count: new, and required\n"
         "        breaks: old event, new reader\n"
-        "        Raise it to `version=2` with `@Moved.upcast(1)`, or: Leave it as it was, and add what is new beside "
+        "        Raise it to `version=2` with `@Moved.upcast(1)`, or leave it as it was, and add what is new beside "
         "it: a field with a default, or another method.\n"
         "    ✗ pieces: removed; renamed to 'count'?\n"
         "        breaks: new event, old reader\n"
-        "        Raise it to `version=2` with `@Moved.upcast(1)`, or: Leave it as it was, and add what is new beside "
+        "        Raise it to `version=2` with `@Moved.upcast(1)`, or leave it as it was, and add what is new beside "
         "it: a field with a default, or another method.\n"
     )
 

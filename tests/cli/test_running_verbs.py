@@ -224,6 +224,7 @@ def test_status_has_a_row_for_each_process(supervisor: Supervisor, capsys: pytes
     assert title.split() == ["workload", "state", "pid", "up", "restarts", "CPU", "memory", "modules", "mesh"]
     assert [row.split()[0] for row in rows] == ["web", "back", "back#1"]
     assert "◂ public" in rows[0]
+    assert rows[0].split().count("web") == 2, "the workload and its only module"
     assert "cart, orders" in rows[1]
     assert "63 MB" in rows[1]
     assert "63 MB" not in rows[2]

@@ -17,6 +17,7 @@ from tests.events.contenders import CONTENDERS
 from tests.events.servers import Redis
 
 from seamline.events.brokers import open_transport
+from seamline.events.brokers.nats.log import durability
 from seamline.events.errors import BrokerUrlError, EventsError
 from seamline.events.leases import Leases
 from seamline.kernel.clock import SystemClock
@@ -66,11 +67,24 @@ async def test_each_broker_states_its_policy_when_it_connects(arena: Arena, capl
     assert "fsync" in line.getMessage()
     if arena.contender.name == "nats":
         assert line.levelno == logging.WARNING
-        assert "sync: always" in line.getMessage()
+        assert "sync_interval: always" in line.getMessage()
         assert "power loss may lose" in transport.promises.durable_when
     else:
         assert line.levelno == logging.INFO
         assert transport.promises.durable_when.startswith("fsynced")
+
+
+def test_nats_is_spoken_of_as_the_connected_version_is():
+    """Before 2.10 there is nothing to set; since then nobody is told to upgrade."""
+    fact, remedy = durability((2, 9, 10), 1)
+    assert "NATS 2.9.10 fsyncs every 2 minutes" in fact
+    assert remedy.startswith("upgrade to 2.10")
+    for version in ((2, 10, 0), (2, 12, 1), (3, 0, 0)):
+        fact, remedy = durability(version, 3)
+        assert "on 3 servers" in fact
+        assert "sync_interval comes round" in fact
+        assert "2.10" not in fact + remedy
+        assert remedy.startswith("set `sync_interval: always`")
 
 
 @pytest.mark.needs_server

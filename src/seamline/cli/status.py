@@ -74,7 +74,7 @@ def processes(workloads: list[dict[str, Any]], width: int) -> Any:
                     f"[bold red]{replica['restarts']}[/]" if replica["restarts"] else "0",
                     f"{replica['cpu_percent']:.0f} %",
                     output.megabytes(replica["rss_mb"]),
-                    "" if workload["modules"] == [workload["name"]] else ", ".join(workload["modules"]),
+                    ", ".join(workload["modules"]),
                     replica["mesh"],
                 ][: len(columns)]
             )

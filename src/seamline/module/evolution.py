@@ -30,7 +30,7 @@ NEW_EVENT = "new event, old reader"
 Verdict = Literal["breaking", "care", "compatible"]
 VERDICTS: tuple[Verdict, ...] = ("breaking", "care", "compatible")
 
-_BESIDE = "Leave it as it was, and add what is new beside it: a field with a default, or another method."
+_BESIDE = "leave it as it was, and add what is new beside it: a field with a default, or another method."
 _CALLEE_FIRST = "Update the callee before its callers."
 _READERS_FIRST = "Update the modules that handle it before the one that publishes it."
 
@@ -163,7 +163,10 @@ def _judged(
     module: str, what: Literal["method", "fault"], name: str, difference: Difference, breaks: list[str]
 ) -> Change:
     verdict: Verdict = "breaking" if OLD_CALLER in breaks else "care" if breaks or difference.default else "compatible"
-    remedy = {"breaking": _BESIDE, "care": _CALLEE_FIRST if breaks else "Old callers still send the old one."}
+    remedy = {
+        "breaking": _BESIDE.capitalize(),
+        "care": _CALLEE_FIRST if breaks else "Old callers still send the old one.",
+    }
     return Change(
         verdict=verdict, module=module, what=what, name=name, path=difference.path, fact=difference.fact,
         breaks=tuple(breaks), remedy=remedy.get(verdict, ""),
@@ -245,7 +248,7 @@ def _event(
         verdict: Verdict = "compatible"
         remedy = ""
         if breaks and not upcast:
-            verdict, remedy = "breaking", f"Raise it to `version={was + 1}` with `@{name}.upcast({was})`, or: {_BESIDE}"
+            verdict, remedy = "breaking", f"Raise it to `version={was + 1}` with `@{name}.upcast({was})`, or {_BESIDE}"
         elif breaks:
             verdict, remedy = "care", _READERS_FIRST
         elif difference.default:

@@ -41,6 +41,21 @@ _HEADERS_ROOM: Final = 64
 _WRONG_LAST: Final = frozenset((10070, 10071, 10164))
 
 
+def durability(version: tuple[int, int, int], replicas: int) -> tuple[str, str]:
+    """What an acknowledgement of such a server is worth, and how it would be worth more."""
+    several = f" on {replicas} servers (a majority)" if replicas > 1 else ""
+    lost = "power loss may lose what was acknowledged in between"
+    if version < (2, 10, 0):
+        number = ".".join(map(str, version))
+        fact = f"written{several}; NATS {number} fsyncs every 2 minutes and has no setting for it: {lost}"
+        return fact, "upgrade to 2.10 or newer, and set `sync_interval: always` in its jetstream block"
+    fact = (
+        f"written{several}; fsynced when the server's sync_interval comes round (2 minutes unless it is set, and not "
+        f"readable from here): {lost}"
+    )
+    return fact, "set `sync_interval: always` in its jetstream block"
+
+
 class NatsLog:
     """See :class:`seamline.events.brokers.partitioned.PartitionedLog`."""
 
@@ -62,17 +77,7 @@ class NatsLog:
             client = await self.link.client()
             await client.jetstream(timeout=TIMEOUT_S).account_info()
         version = client.connected_server_version
-        configurable = (version.major, version.minor) >= (2, 10)
-        remedy = (
-            "set `sync: always` in its jetstream block"
-            if configurable
-            else "NATS before 2.10 has no setting for it: upgrade and set `sync: always`"
-        )
-        several = f" on {self.link.replicas} servers (a majority)" if self.link.replicas > 1 else ""
-        said = (
-            f"written{several}; fsynced when the server's sync_interval comes round (2 minutes unless it is set, and "
-            "not readable from here): power loss may lose what was acknowledged in between"
-        )
+        said, remedy = durability((version.major, version.minor, version.patch), self.link.replicas)
         level = logging.INFO if self._settings.durability == "relaxed" else logging.WARNING
         _log.log(level, "NATS at %s: a published event is %s; %s", self.link.shown, said, remedy)
         return Promises(
