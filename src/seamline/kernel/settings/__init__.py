@@ -6,6 +6,7 @@ the database of one module. What a setting does is not decided here.
 """
 
 from seamline.kernel.settings.application import Settings, read_secret
+from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings
 from seamline.kernel.settings.errors import (
     BadPlacementError,
     BadValueError,
@@ -34,13 +35,16 @@ from seamline.kernel.settings.sections import (
 
 __all__ = [
     "AppSettings",
+    "AuthSettings",
     "BadPlacementError",
     "BadValueError",
+    "CertificateClientSettings",
     "DataFolderUnusableError",
     "DataSettings",
     "EventsSettings",
     "GatewaySettings",
     "IdentitySettings",
+    "IssuerSettings",
     "MeshRules",
     "MeshSettings",
     "ModuleData",

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from seamline.kernel.settings.auth import AuthSettings, read_auth
 from seamline.kernel.settings.errors import (
     BadPlacementError,
     BadValueError,
@@ -44,6 +45,7 @@ _SECTIONS = (
     "topologies",
     "replicas",
     "gateway",
+    "auth",
     "data",
     "events",
     "sagas",
@@ -55,6 +57,7 @@ _SECTIONS = (
 _PLAIN_SECTIONS = {
     "app": AppSettings,
     "gateway": GatewaySettings,
+    "auth": AuthSettings,
     "events": EventsSettings,
     "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
@@ -77,6 +80,7 @@ class Settings:
     """Name to groups of modules, ``"*"`` spelt out; ``monolith`` and ``services`` exist always."""
     replicas: Mapping[str, int]
     gateway: GatewaySettings
+    auth: AuthSettings
     data: DataSettings
     events: EventsSettings
     sagas: SagasSettings
@@ -169,12 +173,14 @@ class _ApplicationReader(TableReader):
             self.unread_overrides(name, [item.name for item in fields(kind)])
         app = self._app(self.table(tables, "app"))
         names = [package.rpartition(".")[2] for package in app.modules]
+        gateway = self._gateway(self.table(tables, "gateway"), names)
         settings = Settings(
             folder=folder,
             app=app,
             topologies=self._topologies(self.table(tables, "topologies"), names),
             replicas=self._replicas(self.table(tables, "replicas"), names),
-            gateway=self._gateway(self.table(tables, "gateway"), names),
+            gateway=gateway,
+            auth=read_auth(self, self.table(tables, "auth"), gateway.address),
             data=self._data(self.table(tables, "data"), names),
             events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
