@@ -162,7 +162,7 @@ def test_a_policy_that_fails_to_evaluate_denies():
             'permit(principal == Modul::"ads", action, resource);',
             UnknownPolicyNameError,
             (
-                'SL4502: policy.cedar:1: Modul::"ads" does not exist: the entities are Module and Action. '
+                'SL4502: policy.cedar:1: Modul::"ads" does not exist: the entities are Module, Action and Secret. '
                 "Did you mean 'Module'?"
             ),
         ),

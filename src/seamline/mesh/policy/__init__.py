@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from seamline.mesh.policy.cases import Case, CaseResult, read_cases, run_cases
 from seamline.mesh.policy.policy import Explanation, Policy, Reason
+from seamline.mesh.policy.secret_rules import SecretRules
 from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, World, call_name
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Explanation",
     "Policy",
     "Reason",
+    "SecretRules",
     "World",
     "call_name",
     "read_cases",

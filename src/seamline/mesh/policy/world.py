@@ -25,6 +25,11 @@ VIEWS = "views"
 """The action of querying a module's views."""
 PLAIN = (HTTP, EVENTS, VIEWS)
 """The actions that every module has."""
+SECRET = "secret"  # noqa: S105  # the name of an action
+"""The action of reading a secret: the one whose resource is a ``Secret`` and no module."""
+ROTATE = "rotate"
+"""The action of giving a secret its next value; likewise."""
+FOR_SECRETS = (SECRET, ROTATE)
 
 _CEDAR_TYPES: dict[type[Any], dict[str, Any]] = {
     bool: {"type": "Boolean"},
@@ -157,13 +162,19 @@ class World:
             actions[contract] = {}
             for method in methods:
                 actions[f"{contract}.{method}"] = {"memberOf": [{"id": contract}], "appliesTo": applies}
+        for action in FOR_SECRETS:
+            actions[action] = {"appliesTo": {**applies, "resourceTypes": ["Secret"]}}
         return {
-            "entityTypes": {"Module": {"shape": {"type": "Record", "attributes": attributes}}},
+            "entityTypes": {"Module": {"shape": {"type": "Record", "attributes": attributes}}, "Secret": {}},
             "actions": actions,
         }
 
     def _leaves(self) -> list[str]:
-        return [*PLAIN, *(call_name(contract, method) for _, contract, method in self.calls() if contract)]
+        return [
+            *PLAIN,
+            *FOR_SECRETS,
+            *(call_name(contract, method) for _, contract, method in self.calls() if contract),
+        ]
 
     def _unknown_names(self, policy: SourcePolicy) -> Iterator[UnknownPolicyNameError]:
         actions = [*self._leaves(), *self.contracts]
@@ -179,10 +190,10 @@ class World:
                 yield UnknownPolicyNameError(
                     f"there is no method or contract {name!r}", nearest(name, actions), place=place
                 )
-            elif kind not in {"Module", "Action"}:
+            elif kind not in {"Module", "Action", "Secret"}:
                 yield UnknownPolicyNameError(
-                    f'{kind}::"{name}" does not exist: the entities are Module and Action',
-                    nearest(kind, ("Module", "Action")),
+                    f'{kind}::"{name}" does not exist: the entities are Module, Action and Secret',
+                    nearest(kind, ("Module", "Action", "Secret")),
                     place=place,
                 )
 
