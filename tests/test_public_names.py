@@ -13,7 +13,7 @@ Approval(approved, by='', comment='')
 ApprovalExpired(fact, remedy='', *, place=None)
     code
     to_json()
-CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None)
+CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None, subject=None)
     caller
     deadline
     idempotency_key
@@ -21,6 +21,7 @@ CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, ide
     method
     module
     priority
+    subject
     trace
 CallError(fact, remedy='', *, place=None)
     code
@@ -111,6 +112,13 @@ Place(app='', topology='', workload='', replica=0)
     replica
     topology
     workload
+Principal
+    agent
+    chain
+    has_role(name)
+    module
+    require_user()
+    user
 Saga(course)
     approval(name, timeout_s=None, **shown)
     child(function, *arguments, key='')
@@ -161,6 +169,19 @@ Unimplemented(fact, remedy='', *, place=None)
     connect
     started
     to_json()
+User(id, issuer='', roles=frozenset(), tenant='', name='', email='', session='', authenticated_at=0, level='', client='', scopes=None, attributes=<factory>)
+    attributes
+    authenticated_at
+    client
+    email
+    id
+    issuer
+    level
+    name
+    roles
+    scopes
+    session
+    tenant
 WaitExpired(fact, remedy='', *, place=None)
     code
     to_json()

@@ -20,6 +20,7 @@ from seamline.module.errors import (
 )
 from seamline.module.module import Module
 from seamline.module.port import use
+from seamline.module.principal import Principal, Subject, User
 from seamline.module.values import Event, Fault
 
 __all__ = [
@@ -36,9 +37,12 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Place",
+    "Principal",
+    "Subject",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "User",
     "compile_contract",
     "current",
     "idempotent",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seamline.kernel.signal.trace import TraceContext
+    from seamline.module.principal import Subject
 
 NO_DEADLINE = float("inf")
 
@@ -18,10 +19,13 @@ class CallContext:
     ``module`` is the module at work, ``caller`` the module that asked (``"gateway"`` for a public request).
     ``deadline`` is in seconds of the event loop's clock, ``inf`` when there is none.
     ``idempotency_key`` names what the call is for, however often it is tried; the callee runs it once.
-    ``key_for_calls`` is the one that calls made from here carry.
+    ``key_for_calls`` is the one that calls made from here carry. ``subject`` is on whose behalf it is made (a handler
+    asks for :class:`~seamline.Principal`), None when nobody has signed in.
     """
 
-    __slots__ = ("caller", "deadline", "idempotency_key", "key_for_calls", "method", "module", "priority", "trace")
+    __slots__ = (
+        "caller", "deadline", "idempotency_key", "key_for_calls", "method", "module", "priority", "subject", "trace",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class CallContext:
         priority: int = 1,
         idempotency_key: str | None = None,
         key_for_calls: str | None = None,
+        subject: Subject | None = None,
     ) -> None:
         self.module = module
         self.caller = caller
@@ -42,6 +47,7 @@ class CallContext:
         self.priority = priority
         self.idempotency_key = idempotency_key
         self.key_for_calls = key_for_calls
+        self.subject = subject
 
 
 CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")

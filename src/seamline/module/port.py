@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from seamline.module.contract import Contract
 from seamline.module.errors import WiringError
+from seamline.module.principal import Principal
 
 C = TypeVar("C", bound=Contract)
+U = TypeVar("U", bound=Contract | Principal)
 
 
 class CallPort(Protocol):
@@ -27,29 +29,35 @@ MOUNTED: ContextVar[Stubs] = ContextVar("seamline_mounted")
 """The stubs of the module whose mounted app is serving a request."""
 
 
-def use(contract: type[C]) -> Callable[[], Awaitable[C]]:
-    """A contract for code inside a mounted app.
+def use(contract: type[U]) -> Callable[[], Awaitable[U]]:
+    """A contract, or the Principal, for code inside a mounted app.
 
     In FastAPI: ``payments: Annotated[Payments, Depends(use(Payments))]``. Elsewhere in a mounted app:
     ``payments = await use(Payments)()``. The calls are made under the identity of the module that mounts the app.
 
     Raises:
-        WiringError: it is no contract; or outside of a request that came through Seamline.
+        WiringError: it is neither; or outside of a request that came through Seamline.
     """
+    if contract is Principal:
+
+        async def principal() -> U:
+            return cast("U", Principal())
+
+        return principal
     if not issubclass(contract, Contract):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all code is typed
         raise WiringError(
             f"use({contract.__name__}): {contract.__name__} is no contract, and a mounted app asks for contracts only",
             f"Ask for {contract.__name__} in a service, and let the app call its contract.",
         )
 
-    async def dependency() -> C:
+    async def dependency() -> U:
         stubs = MOUNTED.get(None)
         if stubs is None:
             raise WiringError(
                 f"use({contract.__name__}) was asked outside of a request that came through Seamline",
                 "Start the app with `seamline up`, or override the dependency in the test.",
             )
-        return stubs(contract)
+        return stubs(cast("type[Contract]", contract))
 
     dependency.__seamline_contract__ = contract  # pyright: ignore[reportFunctionMemberAccess]
     return dependency

@@ -20,6 +20,7 @@ from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
 from seamline.module.module import Module
+from seamline.module.principal import Principal
 from seamline.module.values import Event
 from seamline.module.wiring import Platform, Wiring
 
@@ -242,7 +243,7 @@ def checking_platform() -> Platform:
         return None
 
     return dict.fromkeys(
-        (Contract, *database_class(), *events_classes(), *sagas_classes(), *views_class(), Clock, Settings, Module),
+        (Contract, *database_class(), *events_classes(), *sagas_classes(), *views_class(), Clock, Settings, Module, Principal),
         nothing,
     )
 

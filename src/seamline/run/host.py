@@ -24,6 +24,7 @@ from seamline.module.context import CURRENT, current
 from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
+from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, views_class
 from seamline.run.faces import Faces, PublicRoute
@@ -244,6 +245,7 @@ class Host:
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,
             Module: lambda module: module,
+            Principal: lambda _: Principal(),
         }
 
     def _views_for(self, module: Module) -> Views:
