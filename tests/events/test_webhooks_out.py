@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import select
+from sqlalchemy import MetaData, select
 from tests.events.shop import Returned, Sold, running, shop, until
+from tests.events.test_embedded import said
 
 from seamline.events.cloudevents import from_headers
 from seamline.events.errors import EventsError
@@ -27,11 +30,14 @@ from seamline.events.webhooks.addresses import is_public
 from seamline.events.webhooks.egress import PAUSES_S, WebhookSender
 from seamline.events.webhooks.errors import WebhookAddressError, WebhookError, WebhookRefusedError
 from seamline.events.webhooks.signatures import read_secrets, verify
+from seamline.events.webhooks.tries import AGE_MAX_S, Tried, Tries
 from seamline.kernel.clock import Clock, ManualClock, SystemClock
 from seamline.kernel.settings import BadValueError, WebhookSettings
+from seamline.kernel.store import Database, sqlite_url
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 VARIABLE = "TEST_PARTNER_SECRET"
+ATTEMPTS = 3
 RECORD = Record(id="e1", source="shop", type="Sold", data=b'{"sku":"mug","number":1}', time_ms=1000, key="mug")
 
 
@@ -315,3 +321,94 @@ async def test_what_cannot_work_is_said_before_anything_is_sent(
         async with running(tmp_path, shop(), webhooks=(settings("https://partner.example/", **changes),)):
             pass
     assert "Sould" in str(caught.value) or "short" not in str(caught.value)
+
+
+LATER = "503 Later\r\nRetry-After: 3600"
+
+
+@contextlib.asynccontextmanager
+async def killed_at_the_end(folder: Path, url: str, *words: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """A process that sends, until SIGKILL."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.events.webhook_process", str(folder), url, *words,
+        cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, VARIABLE: SECRET},  # noqa: TID251  # for the child
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def test_a_process_that_is_killed_between_two_tries_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who comes after it keeps the pause and the count: as many tries in all as the settings say, then a dead letter
+    that knows of all of them."""
+    async with Receiver(*[LATER] * 3).listening() as receiver:
+        for ahead_s, sent in ((0, 1), (0, 1), (3_700, 2)):
+            words = [str(ahead_s), *(["publish"] if not receiver.got else [])]
+            async with killed_at_the_end(tmp_path, receiver.url, *words) as process:
+                await said(process, "resting")
+                assert len(receiver.got) == sent
+        monkeypatch.setenv(VARIABLE, SECRET)
+        clock = SystemClock()
+        clock.offset_s = 7_500
+        webhook = settings(receiver.url, attempts=ATTEMPTS)
+        async with running(tmp_path, shop(), webhooks=(webhook,), clock=clock) as process:
+            await until(lambda: process.runtime.stats()["consumers"][0]["dead"])
+            (letter,) = await process.runtime.admin("dead list", {"module": "shop"})
+            assert (letter["attempts"], len(receiver.got)) == (ATTEMPTS, ATTEMPTS)
+            (done,) = await process.runtime.admin("dead retry", {"module": "shop", "number": letter["number"]})
+            assert done["done"]
+    assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
+    assert len(receiver.got) == ATTEMPTS + 1
+
+
+async def test_what_was_given_up_is_sent_at_once_when_somebody_asks_and_counted_anew_in_a_replay(tmp_path: Path):
+    """By hand there is no pause between two tries; a replay has as many as there may be."""
+    clock = ManualClock()
+    database = Database(sqlite_url(tmp_path, "shop"), "shop", MetaData())
+    await database.start()
+    tries = Tries(database, "partner")
+    await tries.open(0)
+    async with (
+        Receiver("410 Gone", *["500 No"] * 4).listening() as receiver,
+        sending(receiver.url, clock=clock, attempts=2) as sender,
+    ):
+
+        async def tried(*, replayed: bool = False) -> WebhookError:
+            with pytest.raises(WebhookError) as caught:
+                await sender.deliver_in_time(RECORD, tries, replayed=replayed)
+            return caught.value
+
+        assert (await tried()).hopeless
+        assert (await tried()).hopeless
+        assert len(receiver.got) == 2, "at once"
+        first = await tried(replayed=True)
+        assert not first.hopeless
+        resting = await tried(replayed=True)
+        assert "has been tried 1 time" in str(resting)
+        assert (len(receiver.got), resting.retry_after_s) == (3, pytest.approx(first.retry_after_s, abs=0.001))
+        clock.advance(7)
+        assert (await tried(replayed=True)).hopeless
+        assert len(receiver.got) == 4
+        receiver.answers.clear()
+        await sender.deliver_in_time(RECORD, tries)
+        assert await tries.of(RECORD) == Tried()
+    await database.close()
+
+
+async def test_what_was_due_a_month_ago_is_forgotten(tmp_path: Path):
+    """A webhook that was taken out of the settings leaves nothing for ever."""
+    database = Database(sqlite_url(tmp_path, "shop"), "shop", MetaData())
+    await database.start()
+    tries = Tries(database, "partner")
+    await tries.open(0)
+    await tries.note(RECORD, Tried(1, 1_000))
+    await tries.open(AGE_MAX_S * 1000)
+    assert await tries.of(RECORD) == Tried(1, 1_000)
+    await tries.open(AGE_MAX_S * 1000 + 1_001)
+    assert await tries.of(RECORD) == Tried()
+    await database.close()

@@ -48,6 +48,8 @@ class DeadLetters:
         """
         record = delivery.record
         reason, detail = explained(error)
+        if isinstance(error, EventsError):
+            attempts = max(attempts, error.attempts)
         at_ms = now_ms(self._clock)
         again = update(dead_letters).where(_is(group, record)).values(
             reason=reason, detail=detail, attempts=dead_letters.c.attempts + attempts, last_ms=at_ms, claimed_ms=0

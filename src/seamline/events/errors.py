@@ -19,8 +19,6 @@ BrokerError, LogFullError and LostLeaseError heal by themselves when what they n
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from seamline.kernel.errors import SeamlineError
 
 
@@ -28,10 +26,12 @@ class EventsError(SeamlineError):
     """SL7200: an event could not be published, delivered or read."""
 
     code = "SL7200"
-    hopeless: ClassVar[bool] = False
+    hopeless: bool = False
     """Where a handler raises it: trying again changes nothing, the event goes to the dead letters at once."""
     retry_after_s: float = 0.0
     """Where a handler raises it: the event is tried again no sooner."""
+    attempts: int = 0
+    """Where a handler raises it: how often it has tried, if it knows of more than this process did."""
 
 
 class UndeclaredEventError(EventsError):

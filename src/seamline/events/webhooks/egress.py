@@ -19,9 +19,11 @@ from seamline.events.record import Record
 from seamline.events.webhooks.addresses import Lookup, any_addresses, look_up, public_address
 from seamline.events.webhooks.errors import WebhookError, WebhookRefusedError
 from seamline.events.webhooks.signatures import Secret, read_secrets, sign
-from seamline.kernel.clock import Clock
+from seamline.events.webhooks.tries import Tried, Tries
+from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.settings import BadValueError, WebhookSettings, read_secret
 from seamline.kernel.settings.tables import FILE_NAME, choices
+from seamline.kernel.store import Database
 from seamline.kernel.wire.http1_client import HttpClientError, HttpPool
 from seamline.module.context import current
 from seamline.module.module import EventHandler
@@ -87,6 +89,34 @@ class WebhookSender:
         asked = answer.header(b"retry-after") or b""
         raise self._failed(f"answered {answer.status}", attempt, float(asked) if asked.isdigit() else 0.0)
 
+    async def deliver_in_time(self, record: Record, tries: Tries, *, replayed: bool = False) -> None:
+        """Hand one record over if it is due, going on with the tries of whoever sent it in vain before.
+
+        Raises as :meth:`deliver` does; the error is hopeless when there were as many tries as there may be.
+        """
+        tried = await tries.of(record)
+        given_up = tried.number >= self.webhook.attempts  # and comes again because somebody asks for it
+        if given_up and replayed:
+            tried = Tried()
+        elif not given_up and (left_ms := tried.due_ms - self.now_ms()) > 0:
+            raise self._resting(tried.number, left_ms / 1000)
+        number = tried.number + 1
+        try:
+            await self.deliver(record, number)
+        except WebhookError as error:
+            error.attempts = number
+            error.hopeless = error.hopeless or number >= self.webhook.attempts
+            if error.hopeless:
+                await tries.note(record, Tried(max(number, self.webhook.attempts), self.now_ms()))
+            else:
+                await tries.note(record, Tried(number, self.now_ms() + round(error.retry_after_s * 1000)))
+            raise
+        if tried.number:
+            await tries.forget(record)
+
+    def now_ms(self) -> int:
+        return now_ms(self._clock)
+
     async def close(self) -> None:
         if self._pool is not None:
             await self._pool.close()
@@ -113,6 +143,15 @@ class WebhookSender:
     def _failed(self, what: str, attempt: int, asked_s: float = 0.0) -> WebhookError:
         error = WebhookError(f"the receiver of webhook {self.webhook.name!r} {what}", "It is tried again.")
         error.retry_after_s = self._pause_s(attempt, asked_s)
+        return error
+
+    def _resting(self, number: int, left_s: float) -> WebhookError:
+        times = f"{number} time{'s' if number > 1 else ''}"
+        error = WebhookError(
+            f"the receiver of webhook {self.webhook.name!r} has been tried {times} before this process was here",
+            f"It is tried again in {left_s:.0f} s.",
+        )
+        error.attempts, error.retry_after_s = number, left_s
         return error
 
     @staticmethod
@@ -165,20 +204,30 @@ def webhook_handlers(sender: WebhookSender, owners: Mapping[type[Event], str]) -
 
 
 def _sending(sender: WebhookSender):  # noqa: ANN202  # an event handler
-    async def send_webhook(event: Event, context: EventContext) -> None:
-        call = current()
-        trace = call.trace if call is not None else None
-        record = Record(
-            id=context.id,
-            source=context.source,
-            type=type(event).__name__,
-            data=encode_event(event),
-            time_ms=round(context.time.timestamp() * 1000),
-            key=context.key,
-            version=type(event).event_version,
-            trace=trace.to_traceparent() if trace is not None else "",
-            headers=dict(context.headers),
-        )
-        await sender.deliver(record, context.attempt)
+    tries: Tries | None = None
+
+    async def send_webhook(event: Event, context: EventContext, database: Database) -> None:
+        nonlocal tries
+        if tries is None:
+            opened = Tries(database, sender.webhook.name)
+            await opened.open(sender.now_ms())
+            tries = opened
+        await sender.deliver_in_time(_record(event, context), tries, replayed=context.replayed)
 
     return send_webhook
+
+
+def _record(event: Event, context: EventContext) -> Record:
+    call = current()
+    trace = call.trace if call is not None else None
+    return Record(
+        id=context.id,
+        source=context.source,
+        type=type(event).__name__,
+        data=encode_event(event),
+        time_ms=round(context.time.timestamp() * 1000),
+        key=context.key,
+        version=type(event).event_version,
+        trace=trace.to_traceparent() if trace is not None else "",
+        headers=dict(context.headers),
+    )
