@@ -25,11 +25,12 @@ lock: env ## pin every dependency anew, with hashes
 demo: env ## start the boutique in one process and print where to look
 	$(RUN)seamline up --app examples/boutique
 
-check: env ## style, types and layers
+check: env ## style, types and layers, and what the boutique's contracts promise
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)pyright
 	$(RUN)lint-imports
+	$(RUN)seamline check --app examples/boutique
 
 test: check ## everything: style, types, layers, and the whole test suite
 	$(RUN)pytest
