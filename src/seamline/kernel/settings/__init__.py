@@ -5,7 +5,7 @@ in ``[section]``, ``SEAMLINE_REPLICAS_<MODULE>`` a number of replicas, ``SEAMLIN
 the database of one module. What a setting does is not decided here.
 """
 
-from seamline.kernel.settings.application import Settings, read_secret
+from seamline.kernel.settings.application import Settings, read_secret, workers_environment
 from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings
 from seamline.kernel.settings.errors import (
     BadPlacementError,
@@ -17,6 +17,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.secrets import SecretsSettings
 from seamline.kernel.settings.sections import (
     AppSettings,
     DataSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "RouteSettings",
     "RunSettings",
     "SagasSettings",
+    "SecretsSettings",
     "Settings",
     "SettingsError",
     "SettingsMissingError",
@@ -60,4 +62,5 @@ __all__ = [
     "WebhookSettings",
     "WrongTypeError",
     "read_secret",
+    "workers_environment",
 ]

@@ -23,6 +23,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.secrets import SecretsSettings, for_workers
 from seamline.kernel.settings.sections import (
     AppSettings,
     DataSettings,
@@ -51,6 +52,7 @@ _SECTIONS = (
     "sagas",
     "telemetry",
     "identity",
+    "secrets",
     "run",
     "mesh",
 )
@@ -62,6 +64,7 @@ _PLAIN_SECTIONS = {
     "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
     "identity": IdentitySettings,
+    "secrets": SecretsSettings,
     "run": RunSettings,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
@@ -86,6 +89,7 @@ class Settings:
     sagas: SagasSettings
     telemetry: TelemetrySettings
     identity: IdentitySettings
+    secrets: SecretsSettings
     run: RunSettings
     mesh: MeshSettings
 
@@ -152,6 +156,11 @@ def read_secret(variable: str, environment: Mapping[str, str] | None = None) -> 
     return found
 
 
+def workers_environment(settings: Settings) -> dict[str, str]:
+    """The environment of this process, without what is the supervisor's alone."""
+    return for_workers(os.environ, dynamic_credentials=settings.data.credentials == "dynamic")  # noqa: TID251
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -186,6 +195,7 @@ class _ApplicationReader(TableReader):
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
             telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
             identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
+            secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
             run=self.section(RunSettings, "run", self.table(tables, "run")),
             mesh=self._mesh(self.table(tables, "mesh")),
         )

@@ -79,6 +79,11 @@ class DataSettings:
     """``[data]``: an empty ``url`` is a SQLite file for each module under the data directory."""
 
     url: str = ""
+    credentials: Literal["static", "dynamic"] = "static"
+    """``dynamic``: in PostgreSQL each process has a login of its own for each module, which is replaced while it runs;
+    the user of the url stays with the supervisor."""
+    credentials_s: float = 3600
+    """How long such a login is valid; at half of it there is a new one."""
     modules: Mapping[str, ModuleData] = field(default_factory=lambda: MappingProxyType({}))
 
     def url_of(self, module: str) -> str:
