@@ -67,17 +67,21 @@ class Pen:
             return await self.settle()
         written = self._on_its_way = self._course.engine.loop.create_future()
         try:
-            if before is not None:
-                await asyncio.shield(before)
-            await self._keep(statements, written)
+            await self._keep(before, statements, written)
         except asyncio.CancelledError:
             # Only the branch that waits was cancelled: others rely on what it writes.
             if not self._course.lost:
-                self._course.engine.tasks.spawn(self._keep(statements, written), name=f"journal of {self._course.id}")
+                again = self._keep(before, statements, written)
+                self._course.engine.tasks.spawn(again, name=f"journal of {self._course.id}")
             raise
         return None
 
-    async def _keep(self, statements: list[Statement], written: asyncio.Future[None]) -> None:
+    async def _keep(
+        self, before: asyncio.Future[None] | None, statements: list[Statement], written: asyncio.Future[None]
+    ) -> None:
+        """Write statements after those before them, which may be held up."""
+        if before is not None:
+            await asyncio.shield(before)
         try:
             await self._course.engine.keep(self._course, statements)
         except BaseException:

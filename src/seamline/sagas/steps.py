@@ -131,14 +131,20 @@ async def _call(course: Course, step: Step[Any], entry: Entry, key: str, callee:
             value = await step.call(*step.arguments)
             entry.output = callee.encode_result(value)
             return value
+        if timeout_s is None:
+            return await _here(course, step, entry)
         async with asyncio.timeout(timeout_s):
-            if how in (LOCAL, DIRECT):
-                return await _local(course, step, entry)
-            value = await run_thread(step.call, step.arguments)
-            entry.output = callee.encode_result(value)
-            return value
+            return await _here(course, step, entry)
     finally:
         CURRENT.reset(token)
+
+
+async def _here(course: Course, step: Step[Any], entry: Entry) -> Any:
+    if step.callee.how in (LOCAL, DIRECT):
+        return await _local(course, step, entry)
+    value = await run_thread(step.call, step.arguments)
+    entry.output = step.callee.encode_result(value)
+    return value
 
 
 async def _local(course: Course, step: Step[Any], entry: Entry) -> Any:

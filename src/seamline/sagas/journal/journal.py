@@ -27,15 +27,13 @@ class Journal:
 
     async def start(self) -> None:
         """Make the tables where they are absent. Raises NewerJournalError, and touches nothing."""
-        database = self.store.database
-        if await self._tables_exist():
-            await self.check_format()
-            return
-        await database.ensure(TABLES)
-        await self.store.run(
-            [("INSERT INTO seamline_saga_format (format) VALUES (?) ON CONFLICT DO NOTHING", (FORMAT,))]
-        )
+        if not await self._tables_exist():
+            await self.store.database.ensure(TABLES)
+            await self.store.run(
+                [("INSERT INTO seamline_saga_format (format) VALUES (?) ON CONFLICT DO NOTHING", (FORMAT,))]
+            )
         await self.check_format()
+        await self.store.prepare()
 
     async def _tables_exist(self) -> bool:
         if self.store.database.path is not None:

@@ -1,27 +1,26 @@
-"""The journal in the module's PostgreSQL schema: each kind of statement goes to the server once for many sagas."""
+"""The journal in the module's PostgreSQL schema: many sagas write in one round trip."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.kernel.store import Database
+from seamline.sagas.journal.function import CALL, CREATE, NAME
 from seamline.sagas.journal.statements import FENCE, ORDER, POST, POST_BODY, STATEMENTS, Statement, Write, numbered
 from seamline.sagas.journal.store import Rows, lost
 
 _SQL: Final = {kind: numbered(STATEMENTS[kind]) for kind in ORDER}
-_FENCE: Final = f"{numbered(FENCE)} FOR SHARE"
+_FENCE: Final = f"{numbered(FENCE)} FOR KEY SHARE"
 """Whoever takes the sagas over deletes the row, and waits until what was written before is on disk."""
 
 _POST: Final = numbered(POST)
 _POST_BODY: Final = numbered(POST_BODY)
-_FENCES: Final = "SELECT owner FROM seamline_saga_workers WHERE owner = ANY($1::text[]) FOR SHARE"
-_FOUND_BY_KEYS: Final = (
-    "SELECT s.type, s.key, s.id FROM unnest($1::text[], $2::text[]) AS k(type, key) "
-    "JOIN seamline_sagas s ON s.type = k.type AND s.key = k.key"
-)
+CHARACTERS_MAX: Final = 32 * 2**20
+"""Of what goes to the server at once, unless one saga alone writes more: a document there has a limit."""
 
 
 class PostgresqlStore:
@@ -31,29 +30,34 @@ class PostgresqlStore:
     def sql(self, text: str) -> str:
         return numbered(text)
 
-    async def write(self, writes: Sequence[Write]) -> Sequence[str | BaseException | None]:
+    async def prepare(self) -> None:
         async with self.database.transaction() as connection:
-            owners = sorted({write.owner for write in writes if write.owner})
-            # The first statement goes through SQLAlchemy, which begins the transaction with it.
-            found = await connection.exec_driver_sql(_FENCES, (owners,))
-            held = {"", *(row[0] for row in found)}
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            batches: dict[str, list[tuple[Any, ...]]] = {}
-            for write in writes:
-                if write.owner in held:
-                    for kind, parameters in write.statements:
-                        batches.setdefault(kind, []).append(parameters)
-            for kind in ORDER:
-                if kind in batches:
-                    # In one order of sagas, so that two writers never wait for each other.
-                    rows = sorted(batches[kind], key=_saga_in[kind]) if kind in _saga_in else batches[kind]
-                    await driver.executemany(_SQL[kind], rows)
-            for write in writes:
-                if write.post is not None and write.owner in held:
-                    number = await driver.fetchval(_POST, write.post[0])
-                    if number is not None:
-                        await driver.execute(_POST_BODY, write.post[0], number, *write.post[1:])
-            return await _outcomes(driver, writes, held)
+            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext($1))", (NAME,))
+            if (await connection.exec_driver_sql("SELECT to_regproc($1)", (NAME,))).scalar() is None:
+                await connection.exec_driver_sql(CREATE)
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[str | BaseException | None]:
+        rows = _rows(writes)
+        if len(rows) > CHARACTERS_MAX and len(writes) > 1:
+            half = len(writes) // 2
+            return [*await self.write(writes[:half]), *await self.write(writes[half:])]
+        owners = sorted({write.owner for write in writes if write.owner})
+        keys = [write.key for write in writes if write.key is not None]
+        async with self.database.transaction() as connection:
+            # The function is a transaction by itself: no BEGIN, no COMMIT.
+            alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            call = await alone.exec_driver_sql(CALL, (owners, rows, msgspec.json.encode(keys).decode()))
+            answer: Any = call.one()
+        held, ids = answer
+        if ids is None:
+            return await self._without_lost(writes, {"", *held})
+        found = iter(ids)
+        return [None if write.key is None else next(found) for write in writes]
+
+    async def _without_lost(self, writes: Sequence[Write], held: set[str]) -> Sequence[str | BaseException | None]:
+        """What workers that have their place write, after one that has lost it held all of them up."""
+        kept = iter(await self.write([write for write in writes if write.owner in held]))
+        return [next(kept) if write.owner in held else lost(write.owner) for write in writes]
 
     async def write_with(self, connection: AsyncConnection, write: Write) -> None:
         if write.owner and (await connection.exec_driver_sql(_FENCE, (write.owner,))).first() is None:
@@ -100,13 +104,15 @@ _saga_in: Final = {
 }
 
 
-async def _outcomes(driver: Any, writes: Sequence[Write], held: set[str]) -> list[str | BaseException | None]:
-    keys = [write.key for write in writes if write.key is not None and write.owner in held]
-    ids: dict[tuple[str, str], str] = {}
-    if keys:
-        rows = await driver.fetch(_FOUND_BY_KEYS, [each[0] for each in keys], [each[1] for each in keys])
-        ids = {(row[0], row[1]): row[2] for row in rows}
-    return [
-        lost(write.owner) if write.owner not in held else ids[write.key] if write.key is not None else None
-        for write in writes
-    ]
+def _rows(writes: Sequence[Write]) -> str:
+    """What is written, by kind."""
+    batches: dict[str, list[tuple[Any, ...]]] = {}
+    for write in writes:
+        for kind, parameters in write.statements:
+            batches.setdefault(kind, []).append(parameters)
+        if write.post is not None:
+            batches.setdefault("post", []).append(write.post)
+    for kind, rows in batches.items():
+        if kind in _saga_in:  # in one order of sagas, so that two writers never wait for each other
+            rows.sort(key=_saga_in[kind])
+    return msgspec.json.encode(batches).decode()

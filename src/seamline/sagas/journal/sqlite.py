@@ -23,6 +23,9 @@ class SqliteStore:
     def sql(self, text: str) -> str:
         return text
 
+    async def prepare(self) -> None:
+        return
+
     async def write(self, writes: Sequence[Write]) -> Sequence[str | BaseException | None]:
         return await self.database.raw(lambda connection: _write(connection, writes))
 

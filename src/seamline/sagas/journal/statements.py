@@ -8,6 +8,8 @@ with it the right to write.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import count
 from typing import Any, Final
 
 COLUMNS: Final = (
@@ -16,33 +18,39 @@ COLUMNS: Final = (
 )
 
 ORDER: Final = ("start", "entry", "work", "rest", "free", "end", "clear", "renew", "take", "unwait", "drop")
-"""The kinds of statements, in the order in which a transaction runs them."""
+"""The kinds of statements, in the order in which a transaction runs them. They cast their numbers, since PostgreSQL
+gets them as a document; see :mod:`.function`."""
 
 STATEMENTS: Final[dict[str, str]] = {
     "start": (
         "INSERT INTO seamline_sagas (id, type, key, version, status, owner, due_ms, created_ms, began_ms, updated_ms, "
-        "input, crc, trace, parent) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        "input, crc, trace, parent) VALUES (?, ?, ?, CAST(? AS INTEGER), 'running', ?, CAST(? AS BIGINT), "
+        "CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), ?, CAST(? AS BIGINT), ?, ?) ON CONFLICT DO NOTHING"
     ),
-    "entry": "INSERT INTO seamline_saga_journal (saga, seq, entry, crc) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    "entry": (
+        "INSERT INTO seamline_saga_journal (saga, seq, entry, crc) "
+        "VALUES (?, CAST(? AS INTEGER), ?, CAST(? AS BIGINT)) ON CONFLICT DO NOTHING"
+    ),
     # How it stands, for people.
-    "work": "UPDATE seamline_sagas SET status = ?, work = ?, stuck = ?, updated_ms = ? WHERE id = ?",
+    "work": "UPDATE seamline_sagas SET status = ?, work = ?, stuck = ?, updated_ms = CAST(? AS BIGINT) WHERE id = ?",
     # It leaves memory. A message that came meanwhile makes it due at once.
     "rest": (
-        "UPDATE seamline_sagas SET owner = NULL, due_ms = CASE WHEN messages > ? THEN 0 ELSE CAST(? AS BIGINT) END, "
-        "status = ?, work = ?, stuck = ?, updated_ms = ? WHERE id = ?"
+        "UPDATE seamline_sagas SET owner = NULL, due_ms = CASE WHEN messages > CAST(? AS INTEGER) THEN 0 "
+        "ELSE CAST(? AS BIGINT) END, status = ?, work = ?, stuck = ?, updated_ms = CAST(? AS BIGINT) WHERE id = ?"
     ),
     "free": "UPDATE seamline_sagas SET owner = NULL, due_ms = 0 WHERE id = ? AND owner = ?",
     "end": (
-        "UPDATE seamline_sagas SET owner = NULL, due_ms = NULL, status = ?, result = ?, ended_ms = ?, updated_ms = ?, "
-        "work = ?, stuck = '' WHERE id = ?"
+        "UPDATE seamline_sagas SET owner = NULL, due_ms = NULL, status = ?, result = ?, "
+        "ended_ms = CAST(? AS BIGINT), updated_ms = CAST(? AS BIGINT), work = ?, stuck = '' WHERE id = ?"
     ),
     "clear": "DELETE FROM seamline_saga_messages WHERE saga = ?",
     "renew": (
-        "UPDATE seamline_sagas SET run = ?, began_ms = ?, updated_ms = ?, input = ?, crc = ?, work = '' WHERE id = ?"
+        "UPDATE seamline_sagas SET run = CAST(? AS INTEGER), began_ms = CAST(? AS BIGINT), "
+        "updated_ms = CAST(? AS BIGINT), input = ?, crc = CAST(? AS BIGINT), work = '' WHERE id = ?"
     ),
     "drop": "DELETE FROM seamline_saga_journal WHERE saga = ?",
     "unwait": "DELETE FROM seamline_saga_waits WHERE saga = ?",
-    "take": "DELETE FROM seamline_saga_messages WHERE saga = ? AND n = ?",
+    "take": "DELETE FROM seamline_saga_messages WHERE saga = ? AND n = CAST(? AS INTEGER)",
 }
 
 POST: Final = (
@@ -51,7 +59,10 @@ POST: Final = (
 )
 """A message begins with its number, which also says to the saga's worker that there is one."""
 
-POST_BODY: Final = "INSERT INTO seamline_saga_messages (saga, n, kind, name, body, time_ms) VALUES (?, ?, ?, ?, ?, ?)"
+POST_BODY: Final = (
+    "INSERT INTO seamline_saga_messages (saga, n, kind, name, body, time_ms) "
+    "VALUES (?, CAST(? AS INTEGER), ?, ?, ?, CAST(? AS BIGINT))"
+)
 FENCE: Final = "SELECT 1 FROM seamline_saga_workers WHERE owner = ?"
 FOUND_BY_KEY: Final = "SELECT id FROM seamline_sagas WHERE type = ? AND key = ?"
 
@@ -87,11 +98,10 @@ _PLACEHOLDER = re.compile(r"\?")
 
 def numbered(sql: str) -> str:
     """``?`` as PostgreSQL writes it: ``$1``."""
-    number = 0
+    return filled(sql, (f"${number}" for number in count(1)))
 
-    def next_number(_: re.Match[str]) -> str:
-        nonlocal number
-        number += 1
-        return f"${number}"
 
-    return _PLACEHOLDER.sub(next_number, sql)
+def filled(sql: str, values: Iterable[str]) -> str:
+    """Each ``?`` replaced by an expression."""
+    each = iter(values)
+    return _PLACEHOLDER.sub(lambda _: next(each), sql)

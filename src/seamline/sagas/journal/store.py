@@ -19,6 +19,10 @@ class Store(Protocol):
 
     database: Database
 
+    async def prepare(self) -> None:
+        """Make what :meth:`write` needs beside the tables."""
+        ...
+
     async def write(self, writes: Sequence[Write]) -> Sequence[str | BaseException | None]:
         """Many writes in one transaction. A start with a key gives the id of the saga that has it; a write whose
         worker has lost its place gives LostSagasError, and nothing of it is kept."""
