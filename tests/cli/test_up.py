@@ -9,7 +9,7 @@ import pytest
 
 from seamline.cli import connect
 from seamline.cli.app import run
-from seamline.cli.up import where_options, with_address
+from seamline.cli.up import banner, where_options, with_address
 
 
 @pytest.fixture
@@ -80,3 +80,17 @@ def test_the_banner_names_the_folder_only_where_it_is_needed(folder: Path, monke
     assert where_options(settings, folder / "data") == f" --app {folder.name} --data {folder.name}/data"
     monkeypatch.chdir("/")
     assert where_options(settings, None) == f" --app {str(folder).removeprefix('/')}"
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_nobody_is_sent_where_nothing_answers(
+    folder: Path, capsys: pytest.CaptureFixture[str], *, public: bool
+) -> None:
+    """Without a public face there is no page to open, and nothing to put under load."""
+    workloads = [{"name": "all", "replicas": [{"gateway": public}, {"gateway": False}]}]
+    status = {"url": "http://127.0.0.1:8080", "topology": "monolith", "workloads": workloads}
+    banner(connect.read_settings(folder), status, None, stop="Ctrl-C")
+    said = capsys.readouterr().out
+    assert "2 processes" in said
+    assert ("http://127.0.0.1:8080" in said, "load" in said) == (public, public)
+    assert "seamline topology switch services" in said

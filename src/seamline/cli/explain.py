@@ -23,7 +23,7 @@ from seamline.cli.options import Json
 app = typer.Typer(add_completion=False)
 
 CODE = re.compile(rb"\"SL\d{4}\"")
-TREE_LINE = re.compile(r"(SL\d{4})[ ]+(\S.*)")
+TREE_LINE = re.compile(r"(\w+)[ ]+SL\d{4}[ ]+(\S.*)")
 ROOM_OF_RANGE = {
     "SL0": "Seamline itself",
     "SL1": "settings",
@@ -72,7 +72,7 @@ def read_file(root: Path, path: Path) -> Iterator[Meaning]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and (code := code_of(node)):
             text = inspect.cleandoc(ast.get_docstring(node) or "").removeprefix(f"{code}: ").replace("``", "`")
-            line = lines.get(code) or manual.summary(text)
+            line = lines.get(node.name) or manual.summary(text)
             yield Meaning(code, node.name, sentence(line), sentence(text), module)
 
 
@@ -125,9 +125,9 @@ def explain(
         typer.echo(manual.strong(f"{meaning.code}  {meaning.name}"))
         typer.echo(f"about {_room_of(meaning.code)}; raised as {meaning.module}")
         typer.echo(f"exit status {output.status_of(meaning.code)}\n")
-        typer.echo(manual.paragraphs(f"{meaning.summary or 'It has no explanation yet'}."))
-        if manual.summary(meaning.text) != meaning.summary:
-            typer.echo("\n" + manual.paragraphs(meaning.text))
+        if not meaning.text.startswith(meaning.summary) or not meaning.text:
+            typer.echo(manual.paragraphs(f"{meaning.summary or 'It has no explanation yet'}.") + "\n")
+        typer.echo(manual.paragraphs(meaning.text))
 
 
 def _room_of(code: str) -> str:

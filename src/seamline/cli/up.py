@@ -108,12 +108,13 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
     processes = sum(len(workload["replicas"]) for workload in status["workloads"])
     other = "monolith" if status["topology"] == "services" else "services"
     plural = "es" if processes != 1 else ""
+    public = any(replica["gateway"] for workload in status["workloads"] for replica in workload["replicas"])
     rows = (
-        ("open it", status["url"]),
+        *([("open it", str(status["url"]))] if public else []),
         ("change it", f"{seamline} topology switch {other}{here}"),
         ("look at it", f"{seamline} status{here}"),
         ("", f"{seamline} top{here}"),
-        ("prove it", f"{seamline} load --switches 10{here}"),
+        *([("prove it", f"{seamline} load --switches 10{here}")] if public else []),
         ("stop it", stop if stop == "Ctrl-C" else f"{seamline} down{here}"),
     )
     modules = f"{len(settings.modules)} module{'s' if len(settings.modules) != 1 else ''}"

@@ -207,8 +207,7 @@ class Application:
                         EventError(
                             f"module {module.name!r} handles {event.__name__}, but may not read the events of "
                             f"module {owner!r}",
-                            f'Add to policy: permit (principal == Module::"{module.name}", '
-                            f'action == Action::"events", resource == Module::"{owner}");',
+                            policy.explain(module.name, owner, "", EVENTS).remedy,
                             place=module.place,
                         )
                     )
@@ -243,7 +242,17 @@ def checking_platform() -> Platform:
         return None
 
     return dict.fromkeys(
-        (Contract, *database_class(), *events_classes(), *sagas_classes(), *views_class(), Clock, Settings, Module, Principal),
+        (
+            Contract,
+            *database_class(),
+            *events_classes(),
+            *sagas_classes(),
+            *views_class(),
+            Clock,
+            Settings,
+            Module,
+            Principal,
+        ),
         nothing,
     )
 
@@ -262,6 +271,11 @@ def events_classes() -> tuple[type[Any], ...]:
 def sagas_classes() -> tuple[type[Any], ...]:
     """``Sagas``, if a module has imported it; likewise."""
     return _imported(("seamline.sagas.sagas", "Sagas"))
+
+
+def secrets_class() -> tuple[type[Any], ...]:
+    """``Secrets``, if a module has imported it; likewise."""
+    return _imported(("seamline.secrets.secrets", "Secrets"))
 
 
 def _imported(*names: tuple[str, str]) -> tuple[type[Any], ...]:
