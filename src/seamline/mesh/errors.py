@@ -10,6 +10,13 @@ IdentityError               SL4000  stop: the peer or the key material is not wh
   ForeignTrustDomainError   SL4012  the peer belongs to another trust domain
   ForeignApplicationError   SL4013  the peer belongs to another application
   UnexpectedModuleError     SL4014  the peer is another module than the one asked for
+DelegationError             SL4100  stop: the proof of on whose behalf a call is made is not good
+  MalformedTokenError       SL4101  it is no token of this kind
+  UntrustedSignerError      SL4102  a link is not signed by a module of this application that may sign it
+  BrokenChainError          SL4103  its links do not follow each other, or one gives more than the one before
+  WrongAudienceError        SL4104  it was made for another module, or comes from one that it was not made by
+  ExpiredTokenError         SL4105  its time is over, or has not come
+  UnknownKeyError           SL4106  nobody has told (yet) whose key signed a link
 PolicyError                 SL4500  stop: the policy in force stays as it was
   PolicySyntaxError         SL4501  a file is not Cedar
   UnknownPolicyNameError    SL4502  a policy names what does not exist
@@ -92,6 +99,54 @@ class UnexpectedModuleError(IdentityError):
     """The peer is a module of this application, but not the one that the connection was opened to."""
 
     code: ClassVar[str] = "SL4014"
+
+
+class DelegationError(IdentityError):
+    """The proof of on whose behalf a call is made is not good. The call is refused; nothing ran."""
+
+    code: ClassVar[str] = "SL4100"
+
+
+class MalformedTokenError(DelegationError):
+    """SL4101: a delegation token is not written as one: another algorithm, a key inside it, too long, or damaged."""
+
+    code: ClassVar[str] = "SL4101"
+
+
+class UntrustedSignerError(DelegationError):
+    """SL4102: a link of a delegation token is not signed by who it says, or by a module that may not begin one.
+
+    Only the gateway says who the user is, and each module signs for itself, with the key of its certificate.
+    """
+
+    code: ClassVar[str] = "SL4102"
+
+
+class BrokenChainError(DelegationError):
+    """SL4103: the links of a delegation token do not follow each other, or one claims more than it was given.
+
+    A link may only narrow: a shorter time, fewer scopes.
+    """
+
+    code: ClassVar[str] = "SL4103"
+
+
+class WrongAudienceError(DelegationError):
+    """SL4104: a delegation token was made for another module, or is shown by one that did not make its last link."""
+
+    code: ClassVar[str] = "SL4104"
+
+
+class ExpiredTokenError(DelegationError):
+    """SL4105: a delegation token's time is over, or has not come. Compare the clocks of both machines."""
+
+    code: ClassVar[str] = "SL4105"
+
+
+class UnknownKeyError(DelegationError):
+    """SL4106: the key that signed a link is not known here yet. It is asked for, and the call is tried again."""
+
+    code: ClassVar[str] = "SL4106"
 
 
 class PolicyError(SeamlineError):

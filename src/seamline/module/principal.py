@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from seamline.module.context import CURRENT
 from seamline.module.errors import Unauthenticated
@@ -43,7 +44,7 @@ class Subject:
     event or the saga in which it waited, and is empty on a call that goes straight through.
     """
 
-    __slots__ = ("_next", "agent", "chain", "checked", "expires_at", "parent", "token", "user", "via", "wider")
+    __slots__ = ("_next", "agent", "chain", "checked", "expires_at", "parent", "sent", "token", "user", "via", "wider")
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class Subject:
         """The subject of the call in whose course this one's call is made."""
         self.wider = wider
         """What this one was narrowed from."""
+        self.sent: dict[str, Any] = {}
+        """What the mesh has made to prove it, by the module that it goes to."""
         self._next: dict[str, Subject] = {}
 
     def acting(self, module: str) -> Subject:

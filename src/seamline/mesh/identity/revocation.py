@@ -195,7 +195,7 @@ def _names(subject: Subject) -> list[tuple[str, str]]:
     origin = subject
     while origin.token is None and origin.parent is not None:
         origin = origin.parent
-    token = getattr(origin.token, "id", "")
+    token = getattr(origin.token, "jti", "")
     if token:
         names.append(("token", token))
     return names

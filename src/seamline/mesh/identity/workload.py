@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 from typing import Protocol, cast
 
 from cryptography import x509
@@ -22,11 +23,16 @@ from seamline.mesh.errors import (
     UnexpectedModuleError,
 )
 from seamline.mesh.identity.handshake import client_object, server_object
+from seamline.mesh.identity.keyring import PublicKeys, Signer, known_key
 from seamline.mesh.identity.keys import secret_file
+from seamline.mesh.identity.rotation import BACKDATE
 from seamline.mesh.identity.spiffe import SpiffeId
 
 FRAMES = "seamline/1"
 HTTP1 = "http/1.1"
+
+_SETTLE_S = 2.0
+"""How long a new key signs nothing yet where an old one can: until everybody has been told of it."""
 
 
 class HasPeerCertificate(Protocol):
@@ -40,6 +46,9 @@ class _Svid:
     pem: bytes
     not_before: datetime
     not_after: datetime
+    signer: Signer
+    next_signer: Signer | None = None
+    signs_from: float = 0.0
     server: ssl.SSLContext | None = None
     clients: dict[tuple[str, ...], ssl.SSLContext] = field(default_factory=dict[tuple[str, ...], ssl.SSLContext])
 
@@ -57,6 +66,8 @@ class WorkloadIdentity:
         self._svids: dict[str, _Svid] = {}
         self._roots: dict[bytes, x509.Certificate] = {}
         self._front: ssl.SSLContext | None = None
+        self.keys = PublicKeys()
+        """Everybody's, as the supervisor tells of them."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -80,15 +91,28 @@ class WorkloadIdentity:
 
         Raises SvidError if the chain is not the module's own or the key does not fit, and changes nothing then.
         """
-        leaf = self._checked_leaf(module, key_pem, chain_pem)
+        leaf, key = self._checked_leaf(module, key_pem, chain_pem)
         pem = key_pem.rstrip() + b"\n" + chain_pem
+        public = known_key(leaf, module)
+        self.keys.add([public])
+        signer = Signer(public.kid, key)
         known = self._svids.get(module)
         if known is None:
-            self._svids[module] = _Svid(pem, leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+            self._svids[module] = _Svid(pem, leaf.not_valid_before_utc, leaf.not_valid_after_utc, signer)
             return
+        known.signer, known.next_signer = self.signer(module), signer
+        slept = leaf.not_valid_before_utc + BACKDATE > known.not_after
+        known.signs_from = 0.0 if slept else monotonic() + _SETTLE_S
         known.pem, known.not_before, known.not_after = pem, leaf.not_valid_before_utc, leaf.not_valid_after_utc
         for context in self._contexts(known):
             _load(context, pem)
+
+    def signer(self, module: str) -> Signer:
+        """The key with which the module proves on whose behalf it acts. Raises NoSvidError."""
+        svid = self._svid(module)
+        if svid.next_signer is not None and monotonic() >= svid.signs_from:
+            svid.signer, svid.next_signer = svid.next_signer, None
+        return svid.signer
 
     def remove(self, module: str) -> None:
         """Forget a module that this process hosts no more."""
@@ -185,7 +209,9 @@ class WorkloadIdentity:
             raise NoSvidError(f"module {module!r} has no certificate here", "The supervisor issues one at the start.")
         return svid
 
-    def _checked_leaf(self, module: str, key_pem: bytes, chain_pem: bytes) -> x509.Certificate:
+    def _checked_leaf(
+        self, module: str, key_pem: bytes, chain_pem: bytes
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         try:
             leaf = x509.load_pem_x509_certificates(chain_pem)[0]
             key = serialization.load_pem_private_key(key_pem, None)
@@ -199,7 +225,7 @@ class WorkloadIdentity:
         own = str(self.spiffe_id(module))
         if uris != [own]:
             raise SvidError(f"the certificate is for {uris}, not for {own!r}", "Ask for the module's own.")
-        return leaf
+        return leaf, key
 
     def _contexts(self, svid: _Svid) -> list[ssl.SSLContext]:
         return [*([svid.server] if svid.server else []), *svid.clients.values()]
