@@ -21,9 +21,10 @@ from seamline.module.errors import (
 from seamline.module.module import Module
 from seamline.module.port import use
 from seamline.module.principal import Principal, Subject, User
-from seamline.module.values import Event, Fault
+from seamline.module.values import Attribute, Event, Fault
 
 __all__ = [
+    "Attribute",
     "CallContext",
     "CallError",
     "Contract",

@@ -14,7 +14,7 @@ import msgspec
 
 from seamline.kernel.codec import Codec, UnsupportedTypeError, codec, inspect_type, type_name
 from seamline.module.errors import ContractError, UnserialisableParameterError, UntypedParameterError
-from seamline.module.values import Event, Fault
+from seamline.module.values import Attribute, Event, Fault
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound="Contract")
@@ -73,6 +73,8 @@ class Parameter:
     annotation: Any
     default: Any
     required: bool
+    attributes: tuple[str, ...] | None = None
+    """What policy may read of it (see ``Attribute``): paths into it; none of them is the whole, None is nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,7 +146,9 @@ def compile_contract(cls: type[Contract]) -> ContractSpec:
         namespace = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
         methods = {name: _compile_method(cls, name, member) for name, member in _public_methods(cls)}
         if not methods:
-            raise ContractError(f"the contract {cls.__qualname__!r} has no methods", "Declare one.", place=_place(cls))
+            raise ContractError(
+                f"the contract {cls.__qualname__!r} has no methods", "Declare one.", place=place_of(cls)
+            )
         spec = _SPECS[cls] = ContractSpec(
             name=cls.__name__,
             cls=cls,
@@ -177,7 +181,7 @@ def _public_methods(cls: type[Contract]) -> list[tuple[str, Callable[..., Any]]]
 
 
 def _compile_method(cls: type[Contract], name: str, method: Callable[..., Any]) -> MethodSpec:
-    place = _place(method)
+    place = place_of(method)
     label = f"{cls.__name__}.{name}"
     try:
         hints = typing.get_type_hints(method, include_extras=True)
@@ -241,19 +245,35 @@ def _parameters(
             raise UntypedParameterError(
                 f"the parameter {parameter.name!r} of {label} has no type", "Give it one.", place=place
             )
-        annotation = hints[parameter.name]
+        annotation, attributes = _without_attributes(hints[parameter.name])
         item = _stream_item(annotation)
         if item is not None:
             if stream is not None:
                 raise ContractError(f"{label} takes two streams", "A call carries one stream each way.", place=place)
             stream = (parameter.name, item[0])
         required = parameter.default is parameter.empty
-        parameters.append(Parameter(parameter.name, annotation, None if required else parameter.default, required))
+        default = None if required else parameter.default
+        parameters.append(Parameter(parameter.name, annotation, default, required, attributes))
     if stream is not None and parameters[-1].name != stream[0]:
         raise ContractError(
             f"the stream {stream[0]!r} of {label} is not the last parameter", "Put it last.", place=place
         )
     return tuple(parameters), stream
+
+
+def _without_attributes(annotation: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """The annotation as codecs know it, and the paths that policy may read."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation, None
+    paths: tuple[str, ...] | None = None
+    others: list[Any] = []
+    for each in annotation.__metadata__:
+        if each is Attribute or isinstance(each, Attribute):
+            paths = (*(paths or ()), *(each.paths if isinstance(each, Attribute) else ()))
+        else:
+            others.append(each)
+    inner = typing.get_args(annotation)[0]
+    return (typing.Annotated[(inner, *others)] if others else inner), paths  # pyright: ignore[reportInvalidTypeForm]
 
 
 def _stream_item(annotation: Any) -> tuple[Any] | None:
@@ -318,7 +338,8 @@ def _reader(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return operator.attrgetter(*names)
 
 
-def _place(thing: Any) -> str:
+def place_of(thing: Any) -> str:
+    """``file:line`` of a class or function."""
     try:
         file = inspect.getsourcefile(thing) or "?"
         line = inspect.getsourcelines(thing)[1]

@@ -1,4 +1,4 @@
-"""Faults and events: typed values with a name, declared beside a contract."""
+"""Faults and events: typed values with a name, declared beside a contract; and what policy may read of arguments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from typing import Any, ClassVar, dataclass_transform
 
 from seamline.kernel.codec import Codec, codec
 from seamline.module.errors import EventError
+
+
+class Attribute:
+    """Lets policy read an argument, or what it names of it::
+
+        async def refund(self, order_id: str, amount: Annotated[Money, Attribute("cents", "currency")]) -> None: ...
+
+    In a policy these are ``context.args.amount.cents`` and ``context.args.amount.currency``. A path may go through
+    fields and properties that say their type (``Attribute("address.country")``). ``Attribute`` alone is the argument
+    as a whole. What may be read is text, whole numbers, true and false, enums, ``Decimal``, ``datetime``, records of
+    these and collections of them; Cedar knows no ``float``.
+    """
+
+    __slots__ = ("paths",)
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = paths
 
 
 @dataclass_transform(kw_only_default=True)

@@ -6,22 +6,29 @@ Does not belong here: who the caller is (``mesh/identity``) and what happens to 
 
 from __future__ import annotations
 
+from seamline.mesh.policy.arguments import Arguments, arguments_of
 from seamline.mesh.policy.cases import Case, CaseResult, read_cases, run_cases
-from seamline.mesh.policy.policy import Explanation, Policy, Reason
+from seamline.mesh.policy.explanation import Explanation, Reason
+from seamline.mesh.policy.policy import Policy
+from seamline.mesh.policy.rules import Condition
 from seamline.mesh.policy.secret_rules import SecretRules
-from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, World, call_name
+from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, Vocabulary, World, call_name
 
 __all__ = [
     "EVENTS",
     "GATEWAY",
     "HTTP",
+    "Arguments",
     "Case",
     "CaseResult",
+    "Condition",
     "Explanation",
     "Policy",
     "Reason",
     "SecretRules",
+    "Vocabulary",
     "World",
+    "arguments_of",
     "call_name",
     "read_cases",
     "run_cases",

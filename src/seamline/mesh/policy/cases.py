@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from seamline.mesh.errors import PolicyTestError, UnknownPolicyNameError
-from seamline.mesh.policy.policy import Explanation, Policy
+from seamline.mesh.policy.explanation import Explanation
+from seamline.mesh.policy.policy import Policy
 from seamline.mesh.policy.world import nearest
 
 _KEYS = frozenset({"caller", "call", "expect", "to", "name"})

@@ -1,7 +1,8 @@
-"""The three functions of ``cedarpy`` that are used here, with whole types: the library's own are partly unknown."""
+"""The functions of ``cedarpy`` that are used here, with whole types: the library's own are partly unknown."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -19,3 +20,14 @@ entities = cast(
     "Callable[[str, cedarpy.Schema], cedarpy.Entities]",
     cedarpy.Entities.from_json_str,  # pyright: ignore[reportUnknownMemberType]
 )
+
+
+def with_added(entities: cedarpy.Entities, more: Sequence[dict[str, Any]]) -> cedarpy.Entities:
+    """The same entities, and some of one request."""
+    if not more:
+        return entities
+    add = cast(
+        "Callable[[str], cedarpy.Entities]",
+        entities.with_added_json_str,  # pyright: ignore[reportUnknownMemberType]
+    )
+    return add(json.dumps(more))

@@ -3,61 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seamline.mesh.errors import PolicyError
-from seamline.mesh.policy import cedar
-from seamline.mesh.policy.source import SourcePolicy, parse, policy_set
-from seamline.mesh.policy.world import EVENTS, HTTP, VIEWS, World, call_name
+from seamline.mesh.policy.arguments import Arguments
+from seamline.mesh.policy.check import check
+from seamline.mesh.policy.compiler import action_matches
+from seamline.mesh.policy.explanation import Explanation, explained
+from seamline.mesh.policy.rules import Condition, Key, Rule, make_rule
+from seamline.mesh.policy.source import SourcePolicy, parse
+from seamline.mesh.policy.values import Value
+from seamline.mesh.policy.world import Vocabulary, World, call_name
 
-_Key = tuple[str, str, str, str]
+if TYPE_CHECKING:
+    from seamline.module.principal import Subject
 
 # A module may call itself: it is no stranger to itself. A written forbid still wins.
 _BUILT_IN = '@id("a module may call itself") permit(principal, action, resource) when { principal == resource };\n'
 _BUILT_IN_FILE = "built-in"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One policy that decided."""
-
-    place: str
-    name: str
-    effect: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a call is allowed or not. ``remedy`` is empty if it is allowed."""
-
-    allowed: bool
-    caller: str
-    callee: str
-    call: str
-    reasons: tuple[Reason, ...]
-    fact: str
-    remedy: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "allowed": self.allowed,
-            "caller": self.caller,
-            "callee": self.callee,
-            "call": self.call,
-            "reasons": [
-                {"place": reason.place, "name": reason.name, "effect": reason.effect, "text": reason.text}
-                for reason in self.reasons
-            ],
-            "fact": self.fact,
-            "remedy": self.remedy,
-        }
-
-
-class _Table(dict[_Key, bool]):
-    """Decisions of one policy text; a first ask evaluates Cedar (about 0.1 ms), later ones are a look-up.
+class _Table(dict[Key, "bool | Condition"]):
+    """What one policy text says of each call: made when it is first asked, a look-up afterwards.
 
     Only what the application knows is remembered, so that strange names cannot fill the memory.
     """
@@ -65,31 +33,30 @@ class _Table(dict[_Key, bool]):
     def __init__(self, world: World, policies: Sequence[SourcePolicy]) -> None:
         super().__init__()
         self.world = world
-        self.policies = {policy.place: policy for policy in policies}
-        self.set = policy_set(policies)
-        self.denials: dict[_Key, tuple[str, str]] = {}
+        self.policies = tuple(policies)
+        self.denials: dict[Key, tuple[str, str]] = {}
+        self._by_action: dict[tuple[str, str], tuple[SourcePolicy, ...]] = {}
 
-    def __missing__(self, key: _Key) -> bool:
+    def __missing__(self, key: Key) -> bool | Condition:
         if not self.world.knows(*key):
             return False
-        self[key] = allowed = self.evaluate(key)[0]
-        return allowed
+        rule = self.rule(key)
+        self[key] = found = rule if isinstance(rule, Condition) else rule.allowed
+        return found
 
-    def evaluate(self, key: _Key) -> tuple[bool, list[SourcePolicy]]:
-        """The decision and the policies that made it."""
-        return self.evaluate_all([key])[0]
+    def rule(self, key: Key) -> Rule:
+        """The decision with the policies that make it."""
+        return make_rule(self.world, key, self._about(key))
 
-    def evaluate_all(self, keys: Sequence[_Key]) -> list[tuple[bool, list[SourcePolicy]]]:
-        requests = [self.world.request(*key) for key in keys]
-        results = cedar.decide(requests, self.set, self.world.entities)
-        # Cedar passes over a policy that fails to evaluate, a forbid too; whoever cannot be judged is refused.
-        return [
-            (
-                result.allowed and not result.diagnostics.errors,
-                [self.policies[place] for place in sorted(result.diagnostics.reasons)],
-            )
-            for result in results
-        ]
+    def _about(self, key: Key) -> tuple[SourcePolicy, ...]:
+        """The policies whose head admits the action."""
+        action = key[2:]
+        found = self._by_action.get(action)
+        if found is None:
+            ground = self.world.ground(*key)
+            found = tuple(policy for policy in self.policies if action_matches(policy.body, ground))
+            self._by_action[action] = found
+        return found
 
 
 class Policy:
@@ -111,14 +78,19 @@ class Policy:
         *,
         modules: Mapping[str, Mapping[str, Any]],
         contracts: Mapping[str, tuple[str, Sequence[str]]],
+        arguments: Mapping[str, Arguments] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Policy:
         """Read ``folder/*.cedar``; a folder that is not there permits nothing.
 
         ``modules``: name to attributes (``owner``, ``tags``, any ``str``, ``int``, ``bool`` or list of ``str``).
         ``contracts``: contract name to (module, method names).
+        ``arguments``: by full name of the method, what its contract lets policy read of its arguments.
+        ``vocabulary``: the roles, agents and attributes of users that policies may name.
         Raises PolicyError with file, line and the nearest right name; its ``findings`` hold all of them.
         """
-        return cls(folder, World(modules, contracts), _read(folder))
+        world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
+        return cls(folder, world, _read(folder))
 
     @classmethod
     def from_text(
@@ -127,25 +99,64 @@ class Policy:
         *,
         modules: Mapping[str, Mapping[str, Any]],
         contracts: Mapping[str, tuple[str, Sequence[str]]],
+        arguments: Mapping[str, Arguments] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Policy:
         """A policy without a folder, for tests and tools."""
-        return cls(None, World(modules, contracts), {"policy.cedar": text})
+        world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
+        return cls(None, world, {"policy.cedar": text})
 
-    def allows(self, caller: str, callee: str, contract: str, method: str) -> bool:
-        """Whether ``caller`` may call; unknown names may not.
+    def decision(self, caller: str, callee: str, contract: str, method: str) -> bool | Condition:
+        """True, False, or the condition on which ``caller`` may call; unknown names may not.
 
         ``contract=""`` with ``method="http"`` is public HTTP, with ``"events"`` the reading of the callee's events,
         with ``"views"`` the querying of its views.
         """
         return self._table[caller, callee, contract, method]
 
+    def allows(
+        self,
+        caller: str,
+        callee: str,
+        contract: str,
+        method: str,
+        subject: Subject | None = None,
+        arguments: tuple[Any, ...] | None = None,
+        more: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Whether this very call is allowed.
+
+        ``arguments`` are the handler's, in the order of the method's parameters; ``more`` is what the context of
+        public HTTP holds.
+        """
+        decision = self._table[caller, callee, contract, method]
+        return decision if isinstance(decision, bool) else decision(subject, arguments, more)
+
+    def may(self, caller: str, callee: str, contract: str, method: str) -> bool:
+        """Whether somebody's call, with some arguments, might be allowed."""
+        return self._table[caller, callee, contract, method] is not False
+
+    def wants_user(
+        self,
+        caller: str,
+        callee: str,
+        contract: str,
+        method: str,
+        subject: Subject | None = None,
+        arguments: tuple[Any, ...] | None = None,
+        more: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Of a refused call: whether nobody is signed in, and somebody might have been let in."""
+        decision = self._table[caller, callee, contract, method]
+        return isinstance(decision, Condition) and decision.wants_user(decision.facts(subject, arguments, more))
+
     def compile_table(self, callers: Iterable[str] | None = None) -> int:
-        """Decide everything these callers (all by default) could ask, in one batch; returns the number decided."""
+        """Decide everything these callers (all by default) could ask; returns the number decided."""
         table = self._table
         wanted = tuple(callers) if callers is not None else self.world.callers
         keys = [key for key in self._keys(wanted) if key not in table]
-        for key, (allowed, _) in zip(keys, table.evaluate_all(keys), strict=True):
-            table[key] = allowed
+        for key in keys:
+            _ = table[key]
         return len(keys)
 
     def reload(self) -> int:
@@ -155,45 +166,65 @@ class Policy:
             self.epoch += 1
         return self.epoch
 
-    def explain(self, caller: str, callee: str, contract: str, method: str) -> Explanation:
-        """Which policies permitted or forbade, or the permit line that is missing."""
-        key = (caller, callee, contract, method)
-        known = self.world.knows(*key)
-        allowed, deciding = self._table.evaluate(key) if known else (False, [])
-        reasons = tuple(Reason(policy.place, policy.name, policy.effect, policy.text) for policy in deciding)
-        call = call_name(contract, method)
-        if allowed:
-            fact = f"module {caller!r} may call {call!r} of {callee!r}"
-            return Explanation(True, caller, callee, call, reasons, fact, "")
-        fact = _denied(caller, callee, call)
-        if not known:
-            return Explanation(False, caller, callee, call, (), fact, "The application has no such module or method.")
-        if reasons:
-            names = ", ".join(reason.name for reason in reasons)
-            return Explanation(False, caller, callee, call, reasons, fact, f"Forbidden by {names}: change it.")
-        return Explanation(False, caller, callee, call, (), fact, _permit_remedy(caller, callee, call))
+    def explain(
+        self,
+        caller: str,
+        callee: str,
+        contract: str,
+        method: str,
+        subject: Subject | None = None,
+        arguments: tuple[Any, ...] | None = None,
+        more: Mapping[str, Value] | None = None,
+        *,
+        closely: bool = False,
+    ) -> Explanation:
+        """Which policies permitted or forbade, or the permit line that is missing.
 
-    def denial_text(self, caller: str, callee: str, contract: str, method: str) -> tuple[str, str]:
-        """(fact, remedy) for a PermissionDenied; explained once and remembered, since denials can come in floods."""
+        ``closely`` says what the conditions looked at, too.
+        """
+        key = (caller, callee, contract, method)
+        return explained(key, self._rule(key), (subject, arguments, more), closely=closely)
+
+    def _rule(self, key: Key) -> Rule | None:
+        return self._table.rule(key) if self.world.knows(*key) else None
+
+    def denial_text(
+        self,
+        caller: str,
+        callee: str,
+        contract: str,
+        method: str,
+        subject: Subject | None = None,
+        arguments: tuple[Any, ...] | None = None,
+        more: Mapping[str, Value] | None = None,
+    ) -> tuple[str, str]:
+        """(fact, remedy) for a PermissionDenied; what depends on no request is explained once and remembered."""
         key = (caller, callee, contract, method)
         text = self._table.denials.get(key)
         if text is None:
-            explanation = self.explain(*key)
+            explanation = self.explain(*key, subject, arguments, more)
             text = (explanation.fact, explanation.remedy)
-            if self.world.knows(*key):
+            if self._table[key] is False and self.world.knows(*key):
                 self._table.denials[key] = text
         return text
 
     def permitted(self) -> list[tuple[str, str, str]]:
-        """Every (caller, callee, call) that is allowed between different modules, in order."""
-        self.compile_table()
+        """Every (caller, callee, call) that is, or on some condition may be, allowed between different modules."""
         return [
             (caller, callee, call_name(contract, method))
             for caller, callee, contract, method in self._keys(self.world.callers)
-            if caller != callee and self._table[caller, callee, contract, method]
+            if caller != callee and self.may(caller, callee, contract, method)
         ]
 
-    def _keys(self, callers: Iterable[str]) -> list[_Key]:
+    def conditional(self) -> list[tuple[str, str, str]]:
+        """Those of :meth:`permitted` whose answer depends on the user or the arguments."""
+        return [
+            (caller, callee, call_name(contract, method))
+            for caller, callee, contract, method in self._keys(self.world.callers)
+            if isinstance(self._table[caller, callee, contract, method], Condition)
+        ]
+
+    def _keys(self, callers: Iterable[str]) -> list[Key]:
         return [(caller, *call) for caller in callers for call in self.world.calls()]
 
 
@@ -208,25 +239,10 @@ def _read(folder: Path) -> dict[str, str]:
 
 def _build(world: World, texts: Mapping[str, str]) -> _Table:
     policies, syntax = parse(texts)
-    findings: list[PolicyError] = [*syntax, *world.check(policies)]
+    findings: list[PolicyError] = [*syntax, *check(world, policies)]
     if findings:
         findings.sort(key=lambda finding: finding.place or "")
         findings[0].findings = tuple(findings)
         raise findings[0]
     built_in, _ = parse({_BUILT_IN_FILE: _BUILT_IN})
     return _Table(world, [*built_in, *policies])
-
-
-def _denied(caller: str, callee: str, call: str) -> str:
-    if call == HTTP:
-        return f"{caller!r} may not send public HTTP requests to module {callee!r}"
-    if call == EVENTS:
-        return f"{caller!r} may not read the events of module {callee!r}"
-    if call == VIEWS:
-        return f"{caller!r} may not query the views of module {callee!r}"
-    return f"module {caller!r} may not call {call!r} of {callee!r}"
-
-
-def _permit_remedy(caller: str, callee: str, call: str) -> str:
-    line = f'permit(principal == Module::"{caller}", action == Action::"{call}", resource == Module::"{callee}");'
-    return f"Add `{line}` to policy/{callee}.cedar; what runs takes it at `seamline policy reload`."

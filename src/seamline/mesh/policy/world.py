@@ -1,19 +1,26 @@
-"""The application as Cedar sees it: modules are principals and resources, methods are actions in contract groups."""
+"""The application as Cedar sees it: modules are principals and resources, methods are actions in contract groups.
+
+Who asks through the modules stands in ``context``: the user, the agent, the modules that have acted, and of a call the
+arguments that its contract lets policy read.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, cast
 
 import cedarpy
 
-from seamline.mesh.errors import PolicyError, PolicyTypeError, UnknownPolicyNameError
+from seamline.mesh.errors import UnknownPolicyNameError
 from seamline.mesh.policy import cedar
-from seamline.mesh.policy.source import SourcePolicy
+from seamline.mesh.policy.arguments import Arguments
+from seamline.mesh.policy.compiler import Ground
+from seamline.mesh.policy.facts import USER_ATTRIBUTES
+from seamline.mesh.policy.values import Entity, Value, as_set
 
 GATEWAY = "gateway"
 """The principal of public HTTP requests."""
@@ -37,7 +44,8 @@ _CEDAR_TYPES: dict[type[Any], dict[str, Any]] = {
     str: {"type": "String"},
 }
 _SET_OF_STRINGS: dict[str, Any] = {"type": "Set", "element": {"type": "String"}}
-_FOR_POLICY = re.compile(r"^for policy `[^`]*`, ")
+_HTTP_CONTEXT: dict[str, Any] = {"method": {"type": "String"}, "path": {"type": "String"}}
+_NO_ARGUMENTS: dict[str, Any] = {"type": "Record", "attributes": {}}
 
 
 def call_name(contract: str, method: str) -> str:
@@ -45,18 +53,36 @@ def call_name(contract: str, method: str) -> str:
     return f"{contract}.{method}" if contract else method
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names that policies may use beside those of the code: ``[policy]`` in ``seamline.toml``.
+
+    ``user_attributes`` are those of the application's own users, with their Cedar types (``String``, ``Long``,
+    ``Boolean``).
+    """
+
+    roles: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    user_attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
 @dataclass(frozen=True)
 class World:
     """Modules by name with their attributes; contracts by name with their module and methods.
 
     Attributes are ``str``, ``int``, ``bool`` or a list of ``str``. ``owner`` is optional, ``tags`` is always there.
+    ``arguments`` are, by full name of the method, what policy may read of its arguments.
     """
 
     modules: Mapping[str, Mapping[str, Any]]
     contracts: Mapping[str, tuple[str, Sequence[str]]]
+    arguments: Mapping[str, Arguments] = field(default_factory=lambda: MappingProxyType({}))
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
     callers: tuple[str, ...] = field(init=False)
     entities: cedarpy.Entities = field(init=False, repr=False)
     schema: cedarpy.Schema = field(init=False, repr=False)
+    _attributes: Mapping[Entity, Mapping[str, Value]] = field(init=False, repr=False)
+    _groups: Mapping[Entity, frozenset[Entity]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         callers = tuple(dict.fromkeys((*self.modules, GATEWAY)))
@@ -73,6 +99,20 @@ class World:
         object.__setattr__(self, "schema", schema)
         # The schema adds the actions with their groups to the entities.
         object.__setattr__(self, "entities", cedar.entities(json.dumps(entities), schema))
+        object.__setattr__(
+            self,
+            "_attributes",
+            {Entity("Module", each["uid"]["id"]): _values(each["attrs"]) for each in entities},
+        )
+        object.__setattr__(
+            self,
+            "_groups",
+            {
+                Entity("Action", call_name(contract, method)): frozenset((Entity("Action", contract),))
+                for _, contract, method in self.calls()
+                if contract
+            },
+        )
 
     def calls(self) -> Iterator[tuple[str, str, str]]:
         """Every (callee, contract, method) that exists, public HTTP and events included."""
@@ -91,13 +131,15 @@ class World:
         module, methods = self.contracts.get(contract, ("", ()))
         return module == callee and method in methods
 
-    def request(self, caller: str, callee: str, contract: str, method: str) -> dict[str, Any]:
-        return {
-            "principal": {"type": "Module", "id": caller},
-            "action": {"type": "Action", "id": call_name(contract, method)},
-            "resource": {"type": "Module", "id": callee},
-            "context": {},
-        }
+    def ground(self, caller: str, callee: str, contract: str, method: str) -> Ground:
+        """What is known of a call before it is made."""
+        return Ground(
+            Entity("Module", caller),
+            Entity("Action", call_name(contract, method)),
+            Entity("Module", callee),
+            self._attributes,
+            self._groups,
+        )
 
     def resolve(self, call: str, callee: str | None = None) -> tuple[str, str, str]:
         """``"Payments.charge"`` as (callee, contract, method); ``"http"`` and its like need the callee said."""
@@ -110,7 +152,7 @@ class World:
         contract, _, method = call.partition(".")
         module, methods = self.contracts.get(contract, ("", ()))
         if method not in methods:
-            raise UnknownPolicyNameError(f"there is no method {call!r}", nearest(call, self._leaves()))
+            raise UnknownPolicyNameError(f"there is no method {call!r}", nearest(call, self.leaves()))
         if callee is not None and callee != module:
             raise UnknownPolicyNameError(f"{contract!r} belongs to {module!r}, not to {callee!r}", f"Write {module!r}.")
         return module, contract, method
@@ -125,20 +167,13 @@ class World:
         """Every (callee, call) that exists, by the names people use."""
         return [(callee, call_name(contract, method)) for callee, contract, method in self.calls()]
 
-    def check(self, policies: Sequence[SourcePolicy]) -> list[PolicyError]:
-        """Names that do not exist, policies that can never apply, and what Cedar's own validator finds."""
-        errors: list[PolicyError] = []
-        sound: list[SourcePolicy] = []
-        for policy in policies:
-            found = [*self._unknown_names(policy), *self._never_applies(policy)]
-            errors.extend(found)
-            if not found:  # the validator would say the same again, less well
-                sound.append(policy)
-        result = cedar.validate("\n".join(policy.text for policy in sound), self.schema)
-        for finding in result.errors:
-            policy = sound[int(finding.policy_id.removeprefix("policy"))]
-            errors.append(_type_error(policy, _FOR_POLICY.sub("", finding.error)))
-        return errors
+    def leaves(self) -> list[str]:
+        """Every action that is not a whole contract."""
+        return [
+            *PLAIN,
+            *FOR_SECRETS,
+            *(call_name(contract, method) for _, contract, method in self.calls() if contract),
+        ]
 
     def _schema(self) -> dict[str, Any]:
         attributes: dict[str, Any] = {
@@ -152,70 +187,51 @@ class World:
                         **_CEDAR_TYPES.get(cast("type[Any]", type(value)), _SET_OF_STRINGS),
                         "required": False,
                     }
-        applies: dict[str, Any] = {
-            "principalTypes": ["Module"],
-            "resourceTypes": ["Module"],
-            "context": {"type": "Record", "attributes": {}},
-        }
-        actions: dict[str, Any] = {plain: {"appliesTo": applies} for plain in PLAIN}
+        actions: dict[str, Any] = {plain: self._applies() for plain in PLAIN}
+        actions[HTTP] = self._applies(_HTTP_CONTEXT)
         for contract, (_, methods) in self.contracts.items():
             actions[contract] = {}
             for method in methods:
-                actions[f"{contract}.{method}"] = {"memberOf": [{"id": contract}], "appliesTo": applies}
+                given = self.arguments.get(call_name(contract, method))
+                args = given.schema if given is not None else _NO_ARGUMENTS
+                actions[f"{contract}.{method}"] = {"memberOf": [{"id": contract}], **self._applies({"args": args})}
         for action in FOR_SECRETS:
-            actions[action] = {"appliesTo": {**applies, "resourceTypes": ["Secret"]}}
+            actions[action] = self._applies(to="Secret")
         return {
-            "entityTypes": {"Module": {"shape": {"type": "Record", "attributes": attributes}}, "Secret": {}},
+            "entityTypes": {
+                "Module": {"shape": {"type": "Record", "attributes": attributes}},
+                "Secret": {},
+                "Role": {},
+                "Agent": {},
+                "User": {
+                    "memberOfTypes": ["Role"],
+                    "shape": {"type": "Record", "attributes": self._user_attributes()},
+                },
+            },
             "actions": actions,
         }
 
-    def _leaves(self) -> list[str]:
-        return [
-            *PLAIN,
-            *FOR_SECRETS,
-            *(call_name(contract, method) for _, contract, method in self.calls() if contract),
-        ]
-
-    def _unknown_names(self, policy: SourcePolicy) -> Iterator[UnknownPolicyNameError]:
-        actions = [*self._leaves(), *self.contracts]
-        seen = set[tuple[str, str]]()
-        for kind, name in _entities_in(policy.body):
-            if (kind, name) in seen:
-                continue
-            seen.add((kind, name))
-            place = policy.line_of(f'"{name}"')
-            if kind == "Module" and name not in self.callers:
-                yield UnknownPolicyNameError(f"there is no module {name!r}", nearest(name, self.callers), place=place)
-            elif kind == "Action" and name not in actions:
-                yield UnknownPolicyNameError(
-                    f"there is no method or contract {name!r}", nearest(name, actions), place=place
-                )
-            elif kind not in {"Module", "Action", "Secret"}:
-                yield UnknownPolicyNameError(
-                    f'{kind}::"{name}" does not exist: the entities are Module, Action and Secret',
-                    nearest(kind, ("Module", "Action", "Secret")),
-                    place=place,
-                )
-
-    def _never_applies(self, policy: SourcePolicy) -> Iterator[PolicyTypeError]:
-        """``resource == Module::"orders"`` with a method of payments is a mistake that Cedar cannot see."""
-        resource, action = policy.body["resource"], policy.body["action"]
-        named = [action["entity"]] if "entity" in action else action.get("entities", [])
-        owners = {
-            owner
-            for owner in (self.contracts.get(entity["id"].split(".")[0], ("", ()))[0] for entity in named)
-            if owner
+    def _applies(self, more: Mapping[str, Any] | None = None, *, to: str = "Module") -> dict[str, Any]:
+        context: dict[str, Any] = {
+            "user": {"type": "Entity", "name": "User", "required": False},
+            "agent": {"type": "Entity", "name": "Agent", "required": False},
+            "chain": {"type": "Set", "element": {"type": "Entity", "name": "Module"}},
+            **(more or {}),
         }
-        if resource["op"] != "==" or not owners or any(entity["id"] in PLAIN for entity in named):
-            return
-        module = resource["entity"]["id"]
-        if module in self.callers and module not in owners:
-            right = " or ".join(f'resource == Module::"{owner}"' for owner in sorted(owners))
-            yield PolicyTypeError(
-                f"the policy can never apply: the action does not belong to {module!r}",
-                f"Write {right}.",
-                place=policy.line_of(f'"{module}"'),
-            )
+        return {
+            "appliesTo": {
+                "principalTypes": ["Module"],
+                "resourceTypes": [to],
+                "context": {"type": "Record", "attributes": context},
+            }
+        }
+
+    def _user_attributes(self) -> dict[str, Any]:
+        return {
+            **{name: {"type": kind} for name, kind in USER_ATTRIBUTES.items()},
+            "scopes": {**_SET_OF_STRINGS, "required": False},
+            **{name: {"type": kind, "required": False} for name, kind in self.vocabulary.user_attributes.items()},
+        }
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
@@ -228,31 +244,5 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     return f"Known are: {shown}."
 
 
-def _type_error(policy: SourcePolicy, message: str) -> PolicyTypeError:
-    optional = re.search(r"access to optional attribute `(\w+)`", message)
-    if optional:
-        name = optional.group(1)
-        return PolicyTypeError(
-            f"attribute {name!r} is not on every module",
-            f"Ask first: `principal has {name} && ...`.",
-            place=policy.line_of(f".{name}"),
-        )
-    return PolicyTypeError(message, "Correct the condition.", place=policy.place)
-
-
-def _entities_in(node: object) -> Iterator[tuple[str, str]]:
-    """Every (type, id) named in a policy's JSON form; the scope and the conditions spell them differently."""
-    if isinstance(node, list):
-        for item in cast("list[object]", node):
-            yield from _entities_in(item)
-    elif isinstance(node, dict):
-        mapping = cast("dict[str, object]", node)
-        for key, value in mapping.items():
-            if key in {"entity", "__entity"} and isinstance(value, dict):
-                entity = cast("dict[str, str]", value)
-                yield entity["type"], entity["id"]
-            elif key == "entities" and isinstance(value, list):
-                for entity in cast("list[dict[str, str]]", value):
-                    yield entity["type"], entity["id"]
-            else:
-                yield from _entities_in(value)
+def _values(attributes: Mapping[str, Any]) -> dict[str, Value]:
+    return {name: as_set(value) if isinstance(value, list) else value for name, value in attributes.items()}

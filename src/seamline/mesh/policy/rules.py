@@ -1,0 +1,167 @@
+"""What is to be said of one call: always, never, or a :class:`Condition` on who asks and with which arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union, cast
+
+from seamline.mesh.policy import cedar
+from seamline.mesh.policy.compiler import Ask, Asked, Fails, Known, Uncompiled, compile_policy
+from seamline.mesh.policy.facts import Facts
+from seamline.mesh.policy.source import SourcePolicy, policy_set
+from seamline.mesh.policy.values import EvaluationError, Value, to_json
+from seamline.mesh.policy.world import World, call_name
+
+if TYPE_CHECKING:
+    from seamline.module.principal import Subject
+
+Key = tuple[str, str, str, str]
+"""Caller, callee, contract, method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """A policy whose answer depends on the request."""
+
+    policy: SourcePolicy
+    ask: Ask
+    reads_user: bool
+
+    def applies(self, facts: Facts) -> bool | EvaluationError:
+        """Whether it applies, or why that cannot be said."""
+        try:
+            return self.ask(facts)
+        except EvaluationError as error:
+            return error
+        except Exception as error:  # a value of the application's own making that fails when it is looked at
+            return EvaluationError(f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The policies that decide one call, as far as they can hold at all.
+
+    A permit that cannot be judged does not permit; a forbid that cannot be judged forbids.
+    """
+
+    world: World
+    key: Key
+    permitting: tuple[SourcePolicy, ...]
+    """Permits that hold for every request."""
+    permits: tuple[Conditional, ...]
+    forbids: tuple[Conditional, ...]
+
+    def __call__(
+        self, subject: Subject | None, arguments: tuple[Any, ...] | None, more: Mapping[str, Value] | None = None
+    ) -> bool:
+        """Whether the call is allowed. ``arguments`` are those that the handler gets; ``more`` is of public HTTP."""
+        facts = self.facts(subject, arguments, more)
+        try:
+            for forbid in self.forbids:
+                if forbid.ask(facts):
+                    return False
+        except Exception:  # whoever cannot be judged is refused
+            return False
+        if self.permitting:
+            return True
+        for permit in self.permits:
+            try:
+                if permit.ask(facts):
+                    return True
+            except Exception:  # noqa: S112  # a permit that cannot be judged does not permit, but another may
+                continue
+        return False
+
+    def facts(
+        self, subject: Subject | None, arguments: tuple[Any, ...] | None, more: Mapping[str, Value] | None = None
+    ) -> Facts:
+        """The request as the policies read it."""
+        own = self.world.vocabulary.user_attributes
+        return Facts(subject, self._arguments(arguments), more, own)
+
+    def _arguments(self, arguments: tuple[Any, ...] | None) -> Callable[[], Value] | None:
+        _, _, contract, method = self.key
+        if not contract or arguments is None:
+            return None
+        declared = self.world.arguments.get(call_name(contract, method))
+        if declared is None:
+            return dict[str, Value]
+        read = declared.read
+        return lambda: read(arguments)
+
+    def wants_user(self, facts: Facts) -> bool:
+        """Of a refused call: whether nobody is signed in, and somebody might have been let in."""
+        if facts.user is not None:
+            return False
+        against = [each for each in self.forbids if each.applies(facts) is not False]
+        if against:
+            return all(each.reads_user for each in against)
+        return any(each.reads_user for each in self.permits)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A call about which nothing depends on the request: the policies that decide, and whether it is allowed."""
+
+    allowed: bool
+    deciding: tuple[SourcePolicy, ...]
+
+
+Rule = Union[Settled, Condition]  # noqa: UP007  # an alias must be a value
+
+
+def make_rule(world: World, key: Key, policies: Sequence[SourcePolicy]) -> Rule:
+    """What the policies say of one call."""
+    ground = world.ground(*key)
+    permitting: list[SourcePolicy] = []
+    forbidding: list[SourcePolicy] = []
+    permits: list[Conditional] = []
+    forbids: list[Conditional] = []
+    for policy in policies:
+        permit = policy.effect == "permit"
+        try:
+            term = compile_policy(policy.body, ground)
+        except (Uncompiled, RecursionError):
+            term = Asked(_by_cedar(world, key, policy))
+        if isinstance(term, Asked):
+            (permits if permit else forbids).append(Conditional(policy, term.ask, reads_user(policy.body)))
+        elif term == Known(True) or (isinstance(term, Fails) and not permit):
+            (permitting if permit else forbidding).append(policy)
+    if forbidding:
+        return Settled(False, tuple(forbidding))
+    if forbids or (permits and not permitting):
+        return Condition(world, key, tuple(permitting), tuple(permits), tuple(forbids))
+    return Settled(bool(permitting), tuple(permitting))
+
+
+def _by_cedar(world: World, key: Key, policy: SourcePolicy) -> Ask:
+    """The policy alone, judged by Cedar itself: about 0.1 ms."""
+    only = policy_set([policy])
+    ground = world.ground(*key)
+    request = {
+        name: {"type": entity.type, "id": entity.id}
+        for name, entity in (("principal", ground.principal), ("action", ground.action), ("resource", ground.resource))
+    }
+
+    def ask(facts: Facts) -> bool:
+        whole = {**request, "context": to_json(facts.whole())}
+        entities = cedar.with_added(world.entities, facts.entities_json())
+        (result,) = cedar.decide([whole], only, entities)
+        if result.diagnostics.errors:
+            raise EvaluationError(result.diagnostics.errors[0])
+        return bool(result.diagnostics.reasons)
+
+    return ask
+
+
+def reads_user(node: object) -> bool:
+    """Whether a policy looks at ``context.user``, or at the context as a whole."""
+    if isinstance(node, list):
+        return any(map(reads_user, cast("list[object]", node)))
+    if not isinstance(node, dict):
+        return False
+    mapping = cast("dict[str, Any]", node)
+    if mapping.get("left") == {"Var": "context"} and "attr" in mapping:
+        return mapping["attr"] == "user"
+    return mapping == {"Var": "context"} or any(map(reads_user, mapping.values()))

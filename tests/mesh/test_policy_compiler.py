@@ -1,0 +1,276 @@
+"""The compiler is compared with Cedar itself: whatever is written and whatever is asked, both say the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cedarpy
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from seamline.mesh.policy import cedar
+from seamline.mesh.policy.compiler import Asked, Fails, Known, Uncompiled, compile_policy
+from seamline.mesh.policy.facts import Facts
+from seamline.mesh.policy.rules import Conditional, _by_cedar, reads_user
+from seamline.mesh.policy.source import SourcePolicy, policy_set
+from seamline.mesh.policy.values import Decimal4, Entity, EvaluationError, as_set, to_json
+from seamline.mesh.policy.world import Vocabulary, World
+from seamline.module.principal import Subject, User
+
+WORLD = World(
+    {"shop": {"level": 3, "tags": ["pci", "eu"], "open": True}, "bank": {"owner": "money"}},
+    {"Bank": ("bank", ["pay", "show"]), "Shop": ("shop", ["sell"])},
+    vocabulary=Vocabulary(roles=("clerk", "chief"), user_attributes={"grade": "Long"}),
+)
+MODULES, ROLES = ("shop", "bank", "gateway", "none"), ("clerk", "chief")
+ENTITIES = [
+    *(("Module", name) for name in MODULES),
+    *(("Role", name) for name in ROLES),
+    ("User", "ann"),
+    ("User", "bob"),
+    ("Agent", "robot"),
+    ("Action", "Bank.pay"),
+    ("Action", "Bank"),
+]
+LONGS = st.sampled_from([0, 1, -1, 2, 3, 5000, 2**63 - 1, -(2**63)])
+TEXTS = st.sampled_from(["", "a", "ab", "*", "aab", "eu", "pci", "money", "x\ny"])
+NAMES = st.sampled_from(["user", "agent", "chain", "args", "amount", "level", "owner", "tags", "grade", "x", "name"])
+Json = dict[str, Any]
+
+
+def value(of: Any) -> Json:
+    return {"Value": of}
+
+
+def binary(kind: str, left: Json, right: Json) -> Json:
+    return {kind: {"left": left, "right": right}}
+
+
+def entity(uid: tuple[str, str]) -> Json:
+    return value({"__entity": {"type": uid[0], "id": uid[1]}})
+
+
+def attribute(left: Json, attr: str) -> Json:
+    return {".": {"left": left, "attr": attr}}
+
+
+CONTEXT: Json = {"Var": "context"}
+USER = attribute(CONTEXT, "user")
+ARGS = attribute(CONTEXT, "args")
+PATTERNS = st.lists(st.one_of(st.just("Wildcard"), TEXTS.map(lambda text: {"Literal": text})), max_size=4)
+COMPARISONS = ["<", "<=", ">", ">="]
+DECIMAL = ["lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"]
+KINDS = st.sampled_from(["Module", "User"])
+
+
+def of(*given: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    """Mostly what is meant, now and then anything."""
+    return st.integers(0, 15).flatmap(lambda lot: ANY if lot == 0 else st.one_of(*given))
+
+
+def choice(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    return st.builds(lambda a, b, c: {"if-then-else": {"if": a, "then": b, "else": c}}, BOOLEANS, inner, inner)
+
+
+def pair(kinds: list[str], left: st.SearchStrategy[Json], right: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    return st.builds(binary, st.sampled_from(kinds), left, right)
+
+
+PATHS = st.one_of(
+    st.sampled_from([USER, attribute(CONTEXT, "agent"), attribute(CONTEXT, "chain"), ARGS, CONTEXT]),
+    NAMES.map(lambda name: attribute(ARGS, name)),
+    NAMES.map(lambda name: attribute(USER, name)),
+)
+ANY: st.SearchStrategy[Json] = st.deferred(
+    lambda: st.one_of(PATHS, BOOLEANS, COUNTS, WORDS, PLACES, SETS, RECORDS, DECIMALS)
+)
+BOOLEANS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        st.booleans().map(value),
+        pair(["&&", "||"], BOOLEANS, BOOLEANS),
+        pair(["=="], ANY, ANY),
+        pair(["==", "!="], WORDS, WORDS),
+        pair(COMPARISONS, COUNTS, COUNTS),
+        st.builds(lambda kind, a, b: {kind: [a, b]}, st.sampled_from(DECIMAL), DECIMALS, DECIMALS),
+        pair(["in"], PLACES, st.one_of(PLACES, SETS)),
+        pair(["contains"], SETS, ANY),
+        pair(["containsAll", "containsAny"], SETS, SETS),
+        BOOLEANS.map(lambda arg: {"!": {"arg": arg}}),
+        SETS.map(lambda arg: {"isEmpty": {"arg": arg}}),
+        choice(BOOLEANS),
+        st.builds(lambda left, attr: {"has": {"left": left, "attr": attr}}, st.one_of(PATHS, PLACES, RECORDS), NAMES),
+        st.builds(lambda left, pattern: {"like": {"left": left, "pattern": pattern}}, WORDS, PATTERNS),
+        st.builds(lambda left, kind: {"is": {"left": left, "entity_type": kind}}, PLACES, KINDS),
+        st.builds(
+            lambda left, kind, place: {"is": {"left": left, "entity_type": kind, "in": place}}, PLACES, KINDS, PLACES
+        ),
+    )
+)
+COUNTS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        LONGS.map(value),
+        LONGS.map(value),
+        pair(["+", "-", "*"], COUNTS, COUNTS),
+        COUNTS.map(lambda arg: {"neg": {"arg": arg}}),
+        choice(COUNTS),
+        st.sampled_from(
+            [attribute(USER, "grade"), attribute(ARGS, "amount"), attribute({"Var": "principal"}, "level")]
+        ),
+    )
+)
+WORDS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        TEXTS.map(value),
+        TEXTS.map(value),
+        choice(WORDS),
+        st.sampled_from([attribute(USER, "name"), attribute(ARGS, "x"), attribute({"Var": "resource"}, "owner")]),
+    )
+)
+PLACES: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        st.sampled_from(ENTITIES).map(entity),
+        st.sampled_from(["principal", "action", "resource"]).map(lambda name: {"Var": name}),
+        st.just(USER),
+        choice(PLACES),
+    )
+)
+SETS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        st.lists(ANY, max_size=3).map(lambda members: {"Set": members}),
+        st.lists(st.sampled_from(ENTITIES).map(entity), max_size=3).map(lambda members: {"Set": members}),
+        st.sampled_from(
+            [attribute({"Var": "principal"}, "tags"), attribute(CONTEXT, "chain"), attribute(USER, "scopes")]
+        ),
+    )
+)
+RECORDS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(st.dictionaries(NAMES, ANY, max_size=3).map(lambda fields: {"Record": fields}), st.just(ARGS))
+)
+DECIMALS: st.SearchStrategy[Json] = st.deferred(
+    lambda: of(
+        st.sampled_from(["1.0", "1.0000", "-0.5", "0.5", "1.23456", "x"]).map(lambda text: {"decimal": [value(text)]}),
+        st.just(attribute(ARGS, "amount")),
+    )
+)
+ANYONE = {"op": "All"}
+
+
+def mostly_anyone(*given: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    return st.integers(0, 9).flatmap(lambda lot: st.one_of(*given) if lot == 9 else st.just(ANYONE))
+
+
+def uid(pair: tuple[str, str]) -> Json:
+    return {"type": pair[0], "id": pair[1]}
+
+
+UIDS = st.sampled_from(ENTITIES).map(uid)
+HEADS = mostly_anyone(
+    UIDS.map(lambda entity: {"op": "==", "entity": entity}),
+    UIDS.map(lambda entity: {"op": "in", "entity": entity}),
+    st.just({"op": "is", "entity_type": "Module"}),
+    UIDS.map(lambda entity: {"op": "is", "entity_type": "Module", "in": {"entity": entity}}),
+)
+ACTIONS = mostly_anyone(
+    st.sampled_from(
+        [{"op": "==", "entity": uid(("Action", "Bank.pay"))}, {"op": "in", "entity": uid(("Action", "Bank"))}]
+    ),
+    st.just({"op": "in", "entities": [uid(("Action", "Shop")), uid(("Action", "Bank"))]}),
+)
+CONDITIONS = st.lists(
+    st.builds(lambda kind, body: {"kind": kind, "body": body}, st.sampled_from(["when", "unless"]), BOOLEANS),
+    min_size=1,
+    max_size=2,
+)
+BODIES = st.builds(
+    lambda head, action, resource, conditions: {
+        "effect": "permit",
+        "principal": head,
+        "action": action,
+        "resource": resource,
+        "conditions": conditions,
+    },
+    HEADS,
+    ACTIONS,
+    HEADS,
+    CONDITIONS,
+)
+USERS = st.one_of(
+    st.none(),
+    st.builds(
+        User,
+        st.sampled_from(["ann", "bob"]),
+        roles=st.frozensets(st.sampled_from(ROLES)),
+        name=TEXTS,
+        attributes=st.one_of(st.just({}), LONGS.map(lambda grade: {"grade": grade}), st.just({"grade": "high"})),
+        scopes=st.one_of(st.none(), st.frozensets(TEXTS, max_size=2)),
+    ),
+)
+SUBJECTS = st.one_of(
+    st.none(),
+    st.builds(
+        lambda user, agent, chain: Subject(user, agent, tuple(chain)),
+        USERS,
+        st.sampled_from(["", "robot"]),
+        st.lists(st.sampled_from(MODULES), max_size=2),
+    ),
+)
+PLAIN = st.one_of(
+    st.booleans(), LONGS, TEXTS, LONGS.map(Decimal4), st.sampled_from(ENTITIES).map(lambda each: Entity(*each))
+)
+ARGUMENTS = st.dictionaries(
+    NAMES,
+    st.recursive(
+        PLAIN,
+        lambda inner: st.one_of(st.lists(inner, max_size=3).map(as_set), st.dictionaries(NAMES, inner, max_size=2)),
+        max_leaves=4,
+    ),
+    max_size=3,
+)
+KEYS = st.sampled_from(
+    [("shop", "bank", "Bank", "pay"), ("bank", "shop", "Shop", "sell"), ("gateway", "shop", "", "http")]
+)
+
+
+def by_cedar(body: Json, key: tuple[str, str, str, str], facts: Facts) -> bool | None:
+    """Whether the policy applies; None if it cannot be judged."""
+    ground = WORLD.ground(*key)
+    request = {
+        "principal": uid((ground.principal.type, ground.principal.id)),
+        "action": uid((ground.action.type, ground.action.id)),
+        "resource": uid((ground.resource.type, ground.resource.id)),
+        "context": to_json(facts.whole()),
+    }
+    document = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
+    policies = cedarpy.PolicySet.from_json_str(json.dumps(document))
+    (result,) = cedar.decide([request], policies, cedar.with_added(WORLD.entities, facts.entities_json()))
+    assert result.decision is not cedarpy.Decision.NoDecision, result.diagnostics.errors
+    return None if result.diagnostics.errors else bool(result.diagnostics.reasons)
+
+
+def compiled(body: Json, key: tuple[str, str, str, str], facts: Facts) -> bool | None:
+    term = compile_policy(body, WORLD.ground(*key))
+    if isinstance(term, Fails):
+        return None
+    if isinstance(term, Known):
+        assert type(term.value) is bool
+        return term.value
+    event("asked")
+    outcome = Conditional(SourcePolicy("p:1", "", "permit", None, body), term.ask, reads_user=False).applies(facts)
+    return None if isinstance(outcome, EvaluationError) else outcome
+
+
+@settings(max_examples=600, deadline=None)
+@given(BODIES, KEYS, SUBJECTS, ARGUMENTS)
+def test_compiled_policies_say_what_cedar_says(
+    body: Json, key: tuple[str, str, str, str], subject: Subject | None, arguments: dict[str, Any]
+):
+    """Applies, does not apply, or cannot be judged: in all three the same, well typed or not."""
+    own = WORLD.vocabulary.user_attributes
+
+    def facts() -> Facts:
+        return Facts(subject, lambda: arguments, {"path": "/a", "method": "GET"}, own)
+
+    expected = by_cedar(body, key, facts())
+    event(str(expected))
+    assert compiled(body, key, facts()) is expected
