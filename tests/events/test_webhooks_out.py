@@ -412,3 +412,27 @@ async def test_what_was_due_a_month_ago_is_forgotten(tmp_path: Path):
     await tries.open(AGE_MAX_S * 1000 + 1_001)
     assert await tries.of(RECORD) == Tried()
     await database.close()
+
+
+async def test_a_stretch_of_the_past_is_sent_again_with_its_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`seamline events replay` of a webhook's group: from the offset on, and what came before it is not."""
+    monkeypatch.setenv(VARIABLE, SECRET)
+    async with (
+        Receiver().listening() as receiver,
+        running(tmp_path, shop(), webhooks=(settings(receiver.url),)) as process,
+    ):
+        await until(process.joined)
+        ids = [await process.events.publish(Sold(sku="mug", number=number)) for number in range(4)]
+
+        def sent() -> list[str]:
+            return [headers["webhook-id"] for _, headers, _ in receiver.got]
+
+        await until(lambda: len(sent()) == 4 and process.handled() == 4)
+        (offset,) = [
+            each["offset"]
+            for each in (await process.runtime.admin("tail", {"module": "shop"}))["records"]
+            if each["id"] == ids[2]
+        ]
+        await process.runtime.admin("replay", {"module": "shop", "group": "webhook-partner", "start": str(offset)})
+        await until(lambda: len(sent()) == 6)
+        assert sent() == [*ids, *ids[2:]]
