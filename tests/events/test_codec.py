@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -147,3 +148,43 @@ def test_a_value_that_consumers_could_not_read_is_refused_at_its_publisher():
         encode_event(Moved(sku="mug", pieces="three", reason="sold"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(EventEncodeError, match="Ordered"):
         encode_event(Ordered(order="1", lines=["none"]))  # pyright: ignore[reportArgumentType]
+
+
+class Weighed(Event):
+    grams: int
+    tags: list[str] = []
+
+    def __post_init__(self) -> None:
+        if self.grams > 1000:
+            object.__setattr__(self, "grams", "much")
+
+
+class Plain(Event):
+    at: datetime
+    lines: list[tuple[str, int]]
+    note: str | None = None
+
+
+def test_what_an_event_checks_itself_is_checked_when_it_is_published():
+    """The check builds the event where building it does more than fill its fields."""
+    assert encode_event(Weighed(grams=1)) == b'{"grams":1,"tags":[]}'
+    with pytest.raises(EventEncodeError, match=r"at \$.grams"):
+        encode_event(Weighed(grams=1001))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"at": "yesterday"}, r"\$.at"),
+        ({"lines": [("mug", 1), ("lamp", "2")]}, r"\$.lines\[1\]\[1\]"),
+        ({"lines": [("mug",)]}, r"\$.lines\[0\]"),
+        ({"note": 7}, r"\$.note"),
+    ],
+)
+def test_a_field_that_consumers_could_not_read_is_named(wrong: dict[str, Any], path: str):
+    """However deep; what is right is sent."""
+    right: dict[str, Any] = {"at": datetime(2026, 1, 2, tzinfo=UTC), "lines": [("mug", 1)]}
+    event = Plain(**right)
+    assert decode_event(Plain, record("Plain", encode_event(event))) == event
+    with pytest.raises(EventEncodeError, match=f"at {path}: "):
+        encode_event(Plain(**(right | wrong)))

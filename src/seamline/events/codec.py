@@ -10,8 +10,9 @@ type: no reader could see it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import msgspec
 
@@ -26,6 +27,8 @@ E = TypeVar("E", bound=Event)
 class _Functions(NamedTuple):
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+    check: Callable[[bytes], object]
+    """Fails where ``decode`` does, in its own words."""
     version: int
 
 
@@ -37,8 +40,20 @@ def _functions(cls: type[Event]) -> _Functions:
     found = _FUNCTIONS.get(cls)
     if found is None:
         made = codec(cls)
-        found = _FUNCTIONS[cls] = _Functions(made.encode, made.decode, cls.event_version)
+        check = _quick_check(cls) if made.shape.native else None
+        found = _FUNCTIONS[cls] = _Functions(made.encode, made.decode, check or made.decode, cls.event_version)
     return found
+
+
+def _quick_check(cls: type[Event]) -> Callable[[bytes], object] | None:
+    """A decoder of the same fields into a struct, which is made at half the price of a dataclass. None where making the
+    event does more than that."""
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]  # every event is a dataclass
+    if hasattr(cls, "__post_init__") or not all(field.init for field in fields):
+        return None
+    hints = get_type_hints(cls, include_extras=True)
+    struct = msgspec.defstruct(cls.__name__, [(field.name, hints[field.name]) for field in fields], gc=False)
+    return msgspec.json.Decoder(struct).decode
 
 
 def encode_event(event: Event) -> bytes:
@@ -50,7 +65,10 @@ def encode_event(event: Event) -> bytes:
     functions = _functions(type(event))
     try:
         data = functions.encode(event)
-        functions.decode(data)
+        try:
+            functions.check(data)
+        except Exception:
+            functions.decode(data)  # says where
     except CodecError as error:
         path, detail = error.path, error.detail
     except Exception as error:  # whatever the library underneath says of a value

@@ -87,7 +87,7 @@ class DurableLog:
     def submit(self, record: Record) -> asyncio.Future[None] | None:
         if self._relaxed or record.due_ms:
             return None
-        return self._front.put(Entry((to_row(record, self._partitions),), ()))
+        return self._front.put(((to_row(record, self._partitions),), ()))
 
     def _entry(self, records: Sequence[Record]) -> Entry:
         at_ms, partitions = 0, self._partitions
@@ -99,14 +99,14 @@ class DurableLog:
                 delayed.append((record.due_ms, row))
             else:
                 rows.append(row)
-        return Entry(rows, delayed)
+        return rows, delayed
 
     async def _append_with(self, connection: AsyncConnection, entry: Entry) -> None:
         try:
             await self._store.write_with(connection, entry)
         except Exception as error:
             raise self._explained(error, entry) from error
-        due_ms = min((due_ms for due_ms, _ in entry.delayed), default=0)
+        due_ms = min((due_ms for due_ms, _ in entry[1]), default=0)
         self._database.after_commit(connection, lambda: self._arrived(due_ms))
 
     async def _append_relaxed(self, entry: Entry) -> None:
@@ -114,7 +114,7 @@ class DurableLog:
             failed, self._failed = self._failed, None
             raise failed
         outcome = self._front.put(entry)
-        count = len(entry.rows) + len(entry.delayed)
+        count = _count(entry)
         self._on_its_way += count
 
         def arrived(outcome: asyncio.Future[None]) -> None:
@@ -154,7 +154,7 @@ class DurableLog:
     def _explained(self, error: BaseException, entry: Entry) -> BaseException:
         if not self._store.no_room(error):
             return error
-        self._refused += len(entry.rows) + len(entry.delayed)
+        self._refused += _count(entry)
         full = LogFullError(
             f"there is no room for events ({getattr(error, 'orig', None) or error}); nothing was accepted",
             "Make room on the disk, or lower [events] retention_bytes; events are accepted again as soon as there is",
@@ -298,3 +298,8 @@ class DurableLog:
             first=ends.first, last=ends.last, delayed=count,
             appended=self._appended, groups=self._groups, refused=self._refused,
         )  # fmt: skip
+
+
+def _count(entry: Entry) -> int:
+    rows, delayed = entry
+    return len(rows) + len(delayed)

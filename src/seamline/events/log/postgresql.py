@@ -103,8 +103,8 @@ class PostgresqlStore:
     # Writing
 
     async def write(self, entries: Sequence[Entry]) -> None:
-        rows = [row for entry in entries for row in entry.rows]
-        delayed = [row for entry in entries for row in entry.delayed]
+        rows = [row for rows, _ in entries for row in rows]
+        delayed = [row for _, delayed in entries for row in delayed]
         statements: list[tuple[str, Sequence[Any]]] = []
         if rows:
             statements.append((self._insert, _columns(rows)))
@@ -113,10 +113,11 @@ class PostgresqlStore:
         await self._line.run(statements)
 
     async def write_with(self, connection: AsyncConnection, entry: Entry) -> None:
-        if entry.rows:
-            await connection.exec_driver_sql(self._insert, _columns(entry.rows))
-        if entry.delayed:
-            await connection.exec_driver_sql(_INSERT_DELAYED, _delayed_columns(entry.delayed))
+        rows, delayed = entry
+        if rows:
+            await connection.exec_driver_sql(self._insert, _columns(rows))
+        if delayed:
+            await connection.exec_driver_sql(_INSERT_DELAYED, _delayed_columns(delayed))
 
     def written(self) -> None:
         """Notices are not sent in the transactions themselves, whose commits they would put in a row."""

@@ -15,14 +15,9 @@ _Fields = tuple[str, str, str, bytes, int, str, int, str, int, int, dict[str, st
 _decode = msgspec.msgpack.Decoder(_Fields).decode
 
 
-class Row(NamedTuple):
-    """What is stored of a record. The checksum covers body and partition; the times are in the body as well."""
-
-    partition: int
-    time_ms: int
-    """When it took its place: when it was published, or due."""
-    checksum: int
-    body: bytes
+Row = tuple[int, int, int, bytes]
+"""What is stored of a record: its partition; in milliseconds when it took its place, which is when it was published or
+due; the checksum of body and partition; and the body, which has the times as well."""
 
 
 class Kept(NamedTuple):
@@ -46,7 +41,8 @@ class Outline(NamedTuple):
 def to_row(record: Record, partitions: int) -> Row:
     body = _encode(_fields(record))
     partition = partition_of(record, partitions)
-    return Row(partition, max(record.time_ms, record.due_ms), zlib.crc32(body, partition), body)
+    time_ms, due_ms = record.time_ms, record.due_ms
+    return partition, time_ms if time_ms > due_ms else due_ms, zlib.crc32(body, partition), body  # noqa: FURB136
 
 
 def record_of(row: Kept) -> Record | None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.log.interface import Damage, Ends
 from seamline.events.log.rows import Kept, Outline, Row
 
-
-class Entry(NamedTuple):
-    """What one append writes."""
-
-    rows: Sequence[Row]
-    delayed: Sequence[tuple[int, Row]]
-    """With when they are due."""
+Entry = tuple[Sequence[Row], Sequence[tuple[int, Row]]]
+"""What one append writes: rows, and those that are delayed with when they are due."""
 
 
 class Store(Protocol):

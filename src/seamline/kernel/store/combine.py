@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from seamline.kernel.lifetime import TaskOwner
@@ -27,7 +27,8 @@ class Combiner(Generic[T, R]):
     ) -> None:
         self._flush = flush
         self._items_max = items_max
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._items: list[T] = []
+        self._outcomes: list[asyncio.Future[R]] = []
         self._owner = TaskOwner("combined writes")
         self._task: asyncio.Task[None] | None = None
 
@@ -38,27 +39,27 @@ class Combiner(Generic[T, R]):
     def put(self, item: T) -> asyncio.Future[R]:
         """As :meth:`add`, for a caller that waits later."""
         outcome: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, outcome))
+        self._items.append(item)
+        self._outcomes.append(outcome)
         if self._task is None:
-            self._task = self._owner.spawn(self._work(), name="combined writes")
+            # In nobody's context: what belongs to many is part of no caller's unit of work, nor of its trace.
+            self._task = Context().run(self._owner.spawn, self._work(), name="combined writes")
         return outcome
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                # Tasks that are ready to run may have something to add: a turn of the loop makes a larger group.
+            while True:
+                # Tasks that are ready to run may have something to add, those that were just answered above all: a
+                # turn of the loop makes a larger group.
                 await asyncio.sleep(0)
-                waiting = self._waiting
-                if len(waiting) <= self._items_max:
-                    group = list(waiting)
-                    waiting.clear()
-                else:
-                    group = [waiting.popleft() for _ in range(self._items_max)]
+                if not self._items:
+                    return
+                items, outcomes = self._take()
                 try:
-                    results = await self._flush([item for item, _ in group])
+                    results = await self._flush(items)
                 except Exception as error:
-                    results = [error] * len(group)
-                for (_, outcome), result in zip(group, results, strict=True):
+                    results = [error] * len(items)
+                for outcome, result in zip(outcomes, results, strict=True):
                     if outcome.done():
                         continue
                     if isinstance(result, BaseException):
@@ -67,6 +68,11 @@ class Combiner(Generic[T, R]):
                         outcome.set_result(result)
         finally:
             self._task = None
+
+    def _take(self) -> tuple[list[T], list[asyncio.Future[R]]]:
+        items, outcomes, most = self._items, self._outcomes, self._items_max
+        self._items, self._outcomes = items[most:], outcomes[most:]
+        return items[:most], outcomes[:most]
 
     async def close(self) -> None:
         """Wait until all that was given is written."""

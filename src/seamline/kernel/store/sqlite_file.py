@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from seamline.kernel.store.errors import NotStartedError, WriterBusyError
+from seamline.kernel.store.sqlite_commit import Committer
 from seamline.kernel.store.sqlite_plan import Kind, Plans
 
 READ_BUDGET_S: Final = 0.0005
@@ -279,9 +280,10 @@ class WriteTurn:
 class Writer:
     """The one connection that writes: a fair gate in front, group commit behind."""
 
-    def __init__(self, lane: Lane, *, wait_s: float) -> None:
+    def __init__(self, lane: Lane, *, wait_s: float, name: str) -> None:
         self.lane = lane
         self.commits = 0
+        self._committer = Committer(f"commit-{name}")
         self._wait_s = wait_s
         self.closed = False
         self._held = False
@@ -377,13 +379,10 @@ class Writer:
                 return
         if group:
             self._committing = True
-            loop = asyncio.get_running_loop()
-            commit = loop.run_in_executor(self.lane.threads, self.lane.connection.execute, "COMMIT")
-            commit.add_done_callback(self._committed)
+            self._committer.commit(self.lane.connection, self._committed)
 
-    def _committed(self, commit: asyncio.Future[sqlite3.Cursor]) -> None:
+    def _committed(self, error: Exception | None) -> None:
         self._committing = False
-        error = commit.exception()
         if error is not None:
             if self.lane.connection.in_transaction:
                 self.lane.connection.execute("ROLLBACK")
@@ -410,6 +409,7 @@ class Writer:
         while self._committing:
             await asyncio.wait(list(self._group))
         self.closed = True
+        self._committer.close()
         await self.lane.close()
 
 
@@ -420,7 +420,8 @@ class SqliteFile:
         self._path = path
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
         self._read_threads = ThreadPoolExecutor(READER_THREADS_MAX, thread_name_prefix=f"read-{path.stem}")
-        self.writer = Writer(Lane(connect(path, read_only=False), self._write_thread, read_only=False), wait_s=wait_s)
+        lane = Lane(connect(path, read_only=False), self._write_thread, read_only=False)
+        self.writer = Writer(lane, wait_s=wait_s, name=path.stem)
         self.readers = Readers(self._open_reader, wait_s=wait_s)
 
     def _open_reader(self) -> Lane:
