@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.mesh.rig import PERMIT_ALL, rig
 
-from seamline.gateway.asgi import AsgiApp
+from seamline.gateway.asgi import AsgiApp, Scope
 from seamline.gateway.gateway import Gateway
 from seamline.gateway.routes import Route
 from seamline.gateway.tunnel import Duplex, TunnelApp, serve_tunnel
@@ -24,6 +24,7 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.wire.http1_client import HttpPool
 from seamline.mesh.balance import Endpoint
+from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 
 
@@ -67,6 +68,11 @@ class MemoryDuplex:
         while not condition() and not self.gone:
             self.changed.clear()
             await self.changed.wait()
+
+
+def _reached(near: Mesh, module: str) -> AsgiApp:
+    tunnel = near.tunnel("gateway", module)
+    return TunnelApp(lambda _: tunnel.open())
 
 
 async def _serve(app: AsgiApp, stream: Duplex) -> None:
@@ -117,7 +123,7 @@ async def open_gate(way: str, tmp_path: Path) -> AsyncIterator[Open]:
         stack.push_async_callback(runners.stop)
 
         def through_tunnel(app: AsgiApp) -> AsgiApp:
-            async def open_stream() -> MemoryDuplex:
+            async def open_stream(_: Scope) -> MemoryDuplex:
                 near, far = MemoryDuplex.pair()
                 runners.start(serve_tunnel(far, app))
                 return near
@@ -135,7 +141,7 @@ async def open_gate(way: str, tmp_path: Path) -> AsyncIterator[Open]:
             await far.port.listen(listener)
             place = Endpoint("127.0.0.1", listener.getsockname()[1], workload="far")
             near.set_endpoints({name: [place] for name in apps})
-            return {name: TunnelApp(near.tunnel("gateway", name).open) for name in apps}
+            return {name: _reached(near, name) for name in apps}
 
         async def start(
             apps: AsgiApp | dict[str, AsgiApp],

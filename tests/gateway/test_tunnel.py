@@ -155,7 +155,7 @@ async def test_the_answer_is_the_same_byte_for_byte(raw: bytes):
     runners = Runners()
     shop = make_shop()
 
-    async def open_stream() -> QueueDuplex:
+    async def open_stream(_: Scope) -> QueueDuplex:
         near, far = pair()
         runners.start(serve_tunnel(far, shop))
         return near
@@ -170,10 +170,10 @@ async def test_the_answer_is_the_same_byte_for_byte(raw: bytes):
 async def test_a_module_that_cannot_be_reached_is_503():
     """And one whose process dies before it answers; the request's id is there to ask about."""
 
-    async def refuse() -> QueueDuplex:
+    async def refuse(_: Scope) -> QueueDuplex:
         raise Unavailable("no endpoint")
 
-    async def dies() -> QueueDuplex:
+    async def dies(__: Scope) -> QueueDuplex:
         near, _ = pair()
 
         async def broken(message: bytes, /) -> None:
@@ -223,7 +223,7 @@ def test_nonsense_from_the_other_end_is_a_tunnel_error(messages: list[bytes]):
             near.inbox.put_nowait(data)
         near.inbox.put_nowait(None)
 
-        async def open_stream() -> QueueDuplex:
+        async def open_stream(_: Scope) -> QueueDuplex:
             return near
 
         async def nothing() -> dict[str, object]:
@@ -251,7 +251,7 @@ async def test_the_scope_arrives_as_asgi_has_it():
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body"})
 
-    async def open_stream() -> QueueDuplex:
+    async def open_stream(_: Scope) -> QueueDuplex:
         near, far = pair()
         runners.start(serve_tunnel(far, app))
         return near

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol, Required, TypedDict, cast
 
 import msgspec
@@ -96,11 +96,11 @@ class Duplex(Protocol):
 class TunnelApp:
     """An ASGI app that is served at the other end of a stream; one stream per request."""
 
-    def __init__(self, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+    def __init__(self, open_stream: Callable[[Scope], Awaitable[Duplex]]) -> None:
         self._open_stream = open_stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stream = await self._open_stream()
+        stream = await self._open_stream(scope)
         try:
             await stream.send(_encode({key: scope[key] for key in _SCOPE_KEYS if key in scope}))
             async with asyncio.TaskGroup() as group:
@@ -183,12 +183,15 @@ def _scope(data: bytes) -> Scope:
     return scope
 
 
-async def serve_tunnel(stream: Duplex, app: AsgiApp) -> None:
-    """Serve one request that comes over ``stream``; the module's end of a :class:`TunnelApp`."""
+async def serve_tunnel(stream: Duplex, app: AsgiApp, known: Mapping[str, Any] | None = None) -> None:
+    """Serve one request that comes over ``stream``; the module's end of a :class:`TunnelApp`.
+
+    ``known`` goes into the scope: what this side knows of the request by itself.
+    """
     first = await stream.receive()
     if first is None:
         return
-    scope = _scope(first)
+    scope = {**_scope(first), **(known or {})}
     disconnect: Message = (
         {"type": "http.disconnect"} if scope["type"] == "http" else {"type": "websocket.disconnect", "code": 1006}
     )
@@ -225,7 +228,10 @@ async def serve_tunnel(stream: Duplex, app: AsgiApp) -> None:
         pass  # the client has gone, or the gateway
     except* Exception as failures:
         error = failures.exceptions[0]
-        _log.error("%s %s failed", scope.get("method", "WebSocket"), scope["path"], exc_info=error)
+        if isinstance(error, CallError):
+            _log.warning("%s %s: %s", scope.get("method", "WebSocket"), scope["path"], error)
+        else:
+            _log.error("%s %s failed", scope.get("method", "WebSocket"), scope["path"], exc_info=error)
         await _tell_failure(stream, error)
     await stream.end()
 

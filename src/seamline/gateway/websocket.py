@@ -16,6 +16,7 @@ from wsproto.utilities import LocalProtocolError
 from seamline.gateway.asgi import AsgiApp, Message, Scope, Shape
 from seamline.gateway.errors import AppProtocolError
 from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal, HttpRequest, RawStream
+from seamline.module.errors import Unauthenticated
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _QUEUE_BYTES_MAX = 65_536  # of messages that the app has not taken; then the socket is left unread
@@ -23,6 +24,7 @@ _MESSAGE_OVERHEAD = 256
 _CLOSE_GRACE_S = 5.0
 GOING_AWAY = 1012  # "service restart": a client may come back at once
 ABNORMAL = 1006
+_REVOKED = 1008  # "policy violation": coming back needs another sign-in
 
 
 def handshake_of(request: HttpRequest) -> tuple[bytes, list[str]]:
@@ -247,7 +249,7 @@ class WebSocketRun:
         if self._raw is None:
             return
         try:
-            await self.close(1000 if error is None else 1011)
+            await self.close(1000 if error is None else _REVOKED if isinstance(error, Unauthenticated) else 1011)
             async with asyncio.timeout(_CLOSE_GRACE_S):
                 while not self._raw.closed and not any(m["type"] == "websocket.disconnect" for m in self._inbox):
                     self._arrived.clear()

@@ -181,16 +181,16 @@ class FrameChannel:
     def unary(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
     ) -> Coroutine[Any, Any, bytes]:
-        return self._usable().unary(edge.spec, edge.faults, body, context, upstream)
+        return self._usable().unary(edge.spec, edge.faults, body, context, upstream, edge.proof(context))
 
     def stream(
         self, edge: Edge, body: bytes, context: CallContext, upstream: AsyncIterator[bytes] | None
     ) -> AsyncGenerator[bytes]:
-        return self._usable().stream(edge.spec, edge.faults, body, context, upstream)
+        return self._usable().stream(edge.spec, edge.faults, body, context, upstream, edge.proof(context))
 
-    def duplex(self, module: str, trace: TraceContext | None) -> ClientDuplex:
+    def duplex(self, module: str, trace: TraceContext | None, proof: str | None = None) -> ClientDuplex:
         """A raw stream to the module's public HTTP face."""
-        return self._usable().duplex(f"http:{module}", trace)
+        return self._usable().duplex(f"http:{module}", trace, proof)
 
     async def close(self, timeout_s: float) -> None:
         """Finish what is under way, at most ``timeout_s`` seconds, and close."""

@@ -278,7 +278,7 @@ class ClientConnection(asyncio.Protocol):
         except TimeoutError:
             raise deadline_exceeded(method) from None
 
-    def _open(self, spec: MethodSpec, body: bytes, context: CallContext, call: _Call) -> int:
+    def _open(self, spec: MethodSpec, body: bytes, context: CallContext, proof: str | None, call: _Call) -> int:
         if len(body) > self._max - 1024:
             raise InvalidArgument(
                 f"the arguments of {spec.full_name} have {len(body)} bytes, more than frame_bytes_max = {self._max}",
@@ -291,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
         trace = context.trace
         head = CallHead(
             spec.full_name, timeout_ms, context.priority,
-            trace.to_traceparent() if trace is not None else None, context.idempotency_key,
+            trace.to_traceparent() if trace is not None else None, context.idempotency_key, proof,
         )  # fmt: skip
         return self._begin(call, head, body)
 
@@ -318,14 +318,14 @@ class ClientConnection(asyncio.Protocol):
 
     async def unary(
         self, spec: MethodSpec, faults: Mapping[str, type[Fault]], body: bytes, context: CallContext,
-        upstream: AsyncIterator[bytes] | None,
+        upstream: AsyncIterator[bytes] | None, proof: str | None = None,
     ) -> bytes:  # fmt: skip
-        """Make a call with one result. Raises the contract's faults and CallError."""
+        """Make a call with one result. ``proof`` is of on whose behalf. Raises the contract's faults and CallError."""
         if not self._writable.is_set():
             await self._until_writable(spec.full_name, context.deadline)
         future: asyncio.Future[bytes] = self._loop.create_future()
         call = _Call(spec.full_name, context.deadline, future)
-        stream = self._open(spec, body, context, call)
+        stream = self._open(spec, body, context, proof, call)
         pump: asyncio.Task[None] | None = None
         if upstream is not None:
             pump = self._pump(stream, call, upstream)
@@ -345,7 +345,7 @@ class ClientConnection(asyncio.Protocol):
 
     async def stream(
         self, spec: MethodSpec, faults: Mapping[str, type[Fault]], body: bytes, context: CallContext,
-        upstream: AsyncIterator[bytes] | None,
+        upstream: AsyncIterator[bytes] | None, proof: str | None = None,
     ) -> AsyncGenerator[bytes]:  # fmt: skip
         """Make a call whose result is a stream; yields the encoded items."""
         if not self._writable.is_set():
@@ -357,7 +357,7 @@ class ClientConnection(asyncio.Protocol):
             self._send(frames.frame(frames.CREDIT, stream, frames.CREDIT_AMOUNT.pack(amount)))
 
         incoming = call.incoming = Incoming(self._credit, grant)
-        stream = self._open(spec, body, context, call)
+        stream = self._open(spec, body, context, proof, call)
         pump: asyncio.Task[None] | None = None
         if upstream is not None:
             pump = self._pump(stream, call, upstream)
@@ -373,10 +373,10 @@ class ClientConnection(asyncio.Protocol):
             if pump is not None:
                 await _end(pump)
 
-    def duplex(self, method: str, trace: TraceContext | None) -> ClientDuplex:
+    def duplex(self, method: str, trace: TraceContext | None, proof: str | None = None) -> ClientDuplex:
         """Open a raw stream of byte messages."""
         call = _Call(method, NO_DEADLINE, None)
-        head = CallHead(method, 0, 1, trace.to_traceparent() if trace is not None else None)
+        head = CallHead(method, 0, 1, trace.to_traceparent() if trace is not None else None, None, proof)
         stream = self._begin(call, head, b"")
         return ClientDuplex(self, stream, call, self._credit)
 

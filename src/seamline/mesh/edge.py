@@ -49,11 +49,12 @@ class Edge:
 
     __slots__ = (
         "breaker", "budget", "callee", "caller", "entry", "fast", "faults", "mesh", "name", "own_priority", "priority",
-        "rules", "spec", "stats", "timeout_s",
+        "revocations", "rules", "spec", "stats", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, caller: str, callee: str, spec: MethodSpec) -> None:
         self.mesh = mesh
+        self.revocations = mesh.revocations
         self.caller = caller
         self.callee = callee
         self.spec = spec
@@ -99,7 +100,7 @@ class Edge:
     def begin(self, root: TraceContext | None = None) -> CallContext:
         """The context of a new call; ``root`` is a trace that was begun for it.
 
-        Raises PermissionDenied or DeadlineExceeded.
+        Raises PermissionDenied, Unauthenticated or DeadlineExceeded.
         """
         if not self.permitted():
             raise self.mesh.denied(self.caller, self.callee, *self.spec.permission)
@@ -108,6 +109,7 @@ class Edge:
         parent = CURRENT.get(None)
         priority = self.priority
         key = None
+        subject = None
         if parent is None:
             trace = root or self.mesh.tracer.root()
         else:
@@ -116,11 +118,19 @@ class Edge:
             deadline = min(parent.deadline, deadline)
             if self.own_priority is None:
                 priority = parent.priority
+            if parent.subject is not None:
+                subject = parent.subject.acting(self.caller)
+                self.revocations.check(subject)
         if deadline <= now:
             raise deadline_exceeded(self.name)
         if trace is not None and trace.sampled:
             trace = trace.child()
-        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key)
+        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key, subject=subject)
+
+    def proof(self, context: CallContext) -> str | None:
+        """What proves to the callee in another process on whose behalf the call is made."""
+        subject = context.subject
+        return self.mesh.delegation.token(subject, self.callee) if subject is not None else None
 
     def _ended(self, context: CallContext, parent_id: int, started: float, error: BaseException | None) -> None:
         """Count a call, and record its span."""

@@ -147,6 +147,9 @@ class HttpChannel:
             headers.append((b"traceparent", context.trace.to_traceparent().encode()))
         if context.idempotency_key is not None:
             headers.append((b"idempotency-key", context.idempotency_key.encode()))
+        proof = edge.proof(context)
+        if proof is not None:
+            headers.append((b"seamline-subject", proof.encode()))
         target = f"/{self._app}.{edge.spec.contract}/{edge.spec.name}".encode()
         timeout_s = None if context.deadline == NO_DEADLINE else max(left, 0.001)
         try:

@@ -79,6 +79,9 @@ class HttpFace:
         try:
             entry = self._entry(request.path)
             context = self._context(exchange, entry, caller)
+            proof = exchange.request.header(b"seamline-subject")
+            if proof is not None:
+                context.subject = self._mesh.admit(proof.decode("latin-1"), caller, entry.module)
         except CallError as error:
             _answer_error(exchange, error)
             return
@@ -99,7 +102,8 @@ class HttpFace:
             if streaming:
                 await self._stream(exchange, entry, context)
             else:
-                await self._unary(exchange, entry, context)
+                with self._mesh.revocations.bound(context.subject):
+                    await self._unary(exchange, entry, context)
         except (Fault, CallError) as error:
             _answer_error(exchange, error)
         finally:
@@ -172,18 +176,24 @@ class HttpFace:
         exchange.start(200, _STREAM)
         closing: dict[str, Any] = {}
         try:
-            if entry.spec.kind in ("server_stream", "bidi"):
-                async with aclosing(self._mesh.serve_stream(entry, arguments, context)) as items:
-                    async for item in items:
-                        await exchange.write(envelope(self._encoded(entry, item)))
-            else:
-                result = await self._mesh.serve(entry, arguments, context)
-                await exchange.write(envelope(self._encoded(entry, result)))
+            with self._mesh.revocations.bound(context.subject):
+                await self._serve_streaming(exchange, entry, arguments, context)
         except Disconnected:
             return
         except (Fault, CallError) as error:
             closing = {"error": error_json(error_body(error))}
         exchange.end(envelope(msgspec.json.encode(closing), END_STREAM))
+
+    async def _serve_streaming(
+        self, exchange: Exchange, entry: Entry, arguments: tuple[Any, ...], context: CallContext
+    ) -> None:
+        if entry.spec.kind in ("server_stream", "bidi"):
+            async with aclosing(self._mesh.serve_stream(entry, arguments, context)) as items:
+                async for item in items:
+                    await exchange.write(envelope(self._encoded(entry, item)))
+        else:
+            result = await self._mesh.serve(entry, arguments, context)
+            await exchange.write(envelope(self._encoded(entry, result)))
 
     async def _messages(self, exchange: Exchange) -> AsyncIterator[bytes]:
         reader = EnvelopeReader(self._message_bytes_max)

@@ -11,15 +11,20 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import MeshRules, MeshSettings
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.balance import Endpoint, Replica, Replicas
 from seamline.mesh.channel import Channel, FrameChannel
 from seamline.mesh.edge import Edge
+from seamline.mesh.errors import DelegationError, UnknownKeyError
 from seamline.mesh.http_wire import HttpFace
+from seamline.mesh.identity.delegation import Delegation
+from seamline.mesh.identity.revocation import Revocations
 from seamline.mesh.local import call_local, call_unbounded, stream_local
 from seamline.mesh.outcome import crossing
+from seamline.mesh.policy.world import EVENTS, GATEWAY
 from seamline.mesh.server import MeshPort
 from seamline.mesh.service import Entry, ServiceTable, Wrap
 from seamline.mesh.stub import stub_class
@@ -30,6 +35,8 @@ from seamline.module.errors import (
     CallError,
     InternalError,
     PermissionDenied,
+    Unauthenticated,
+    Unavailable,
     Unimplemented,
     UnknownContractError,
     Unreachable,
@@ -40,8 +47,10 @@ if TYPE_CHECKING:
     from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.audit import Audit
     from seamline.mesh.identity import WorkloadIdentity
+    from seamline.mesh.identity.keyring import Signers
     from seamline.mesh.policy import Policy
     from seamline.mesh.server import Tunnel
+    from seamline.module.principal import Subject, User
 
 C = TypeVar("C", bound=Contract)
 
@@ -68,6 +77,8 @@ class Mesh:
         audit: where refusals are written, or None.
         tracer: decides what is sampled and keeps spans.
         copies: pass copies between modules in this process (``isolation = "copy"``).
+        signers: the keys of the modules where there are no certificates.
+        clock: what proofs and revocations begin and end by.
     """
 
     def __init__(
@@ -80,6 +91,8 @@ class Mesh:
         audit: Audit | None = None,
         tracer: Tracer | None = None,
         copies: bool = False,
+        signers: Signers | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.app = app
         self.policy = policy
@@ -99,6 +112,11 @@ class Mesh:
         self._replicas: dict[str, Replicas] = {}
         self._channels: dict[tuple[str, str, Endpoint], Channel] = {}
         self._overrides: dict[str, dict[str, Any]] = {}
+        self._placed = asyncio.Event()
+        """Set, and replaced, when it is said anew where modules run."""
+        self.revocations = Revocations(clock)
+        self.revocations.on_change.append(self.refresh)
+        self.delegation = Delegation(identity or signers, GATEWAY, clock, self._may_read_events)
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
 
@@ -129,6 +147,19 @@ class Mesh:
         for key in [k for k in self._channels if k[2] not in self._replicas.get(k[1], ())]:
             channel = self._channels.pop(key)
             self.owner.spawn(channel.close(60.0), name=f"drain {key[1]} at {key[2].address}")
+        self._placed.set()
+        self._placed = asyncio.Event()
+
+    def unplaced(self, caller: str) -> set[str]:
+        """The modules that ``caller`` has stubs of, and of which no workload is known now."""
+        hosted = {entry.module for entry in self.services.entries.values()} | {caller}
+        called = {self._contracts[contract][1] for by, contract in self._stubs if by == caller}
+        return {module for module in called - hosted if not self._replicas.get(module)}
+
+    async def reachable(self, caller: str) -> None:
+        """Return when a workload is known of each module that ``caller`` has a stub of."""
+        while self.unplaced(caller):
+            await self._placed.wait()
 
     def override(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace the rules given while running, by method (``Payments.charge``) or contract (``Payments``)."""
@@ -333,6 +364,31 @@ class Mesh:
     def tunnel(self, caller: str, module: str) -> TunnelClient:
         """A way for the gateway to reach a module's public HTTP face in another process."""
         return TunnelClient(self, caller, module)
+
+    # On whose behalf.
+
+    def introduce(self, user: User | None, agent: str = "") -> Subject:
+        """The subject of a request that the gateway has authenticated. Raises Unauthenticated when it is revoked."""
+        subject = self.delegation.introduce(user, agent)
+        self.revocations.check(subject)
+        return subject
+
+    def admit(self, proof: str, caller: str, module: str) -> Subject:
+        """The subject that a call of ``caller`` to ``module`` proves. Raises Unauthenticated or Unavailable."""
+        try:
+            subject = self.delegation.accept(proof, caller, module)
+        except UnknownKeyError as error:
+            refusal = Unavailable(error.fact, error.remedy)
+            refusal.started = False
+            raise refusal from None
+        except DelegationError as error:
+            self.audit_refusal(caller, f"{error.code}: {error.fact}")
+            raise Unauthenticated(error.fact, error.remedy) from None
+        self.revocations.check(subject)
+        return subject
+
+    def _may_read_events(self, module: str, publisher: str) -> bool:
+        return self.policy.allows(module, publisher, "", EVENTS)
 
     # Statistics and the end.
 

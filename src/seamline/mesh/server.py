@@ -25,6 +25,7 @@ from seamline.mesh.connection import too_long
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.errors import IdentityError
 from seamline.mesh.flow import Incoming, Outgoing
+from seamline.mesh.identity.revocation import Underway, revoked
 from seamline.mesh.outcome import deadline_exceeded, error_body, overloaded
 from seamline.mesh.refusals import Farewell, Quiet
 from seamline.module.context import CallContext
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from seamline.mesh.limits import ConcurrencyLimit
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
+    from seamline.module.principal import Subject
 
 _log = logging.getLogger("seamline.mesh")
 
@@ -56,12 +58,14 @@ Tunnel = Callable[["ServerDuplex"], Coroutine[Any, Any, None]]
 class _Stream:
     """A call under way on the callee's side."""
 
-    __slots__ = ("incoming", "late", "outgoing", "running", "timer")
+    __slots__ = ("incoming", "outgoing", "running", "timer", "underway", "verdict")
 
     def __init__(self) -> None:
         self.running: Running | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.late = False
+        self.verdict: CallError | None = None
+        """What the mesh ends it with, whatever its handler makes of that."""
+        self.underway: Underway | None = None
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
 
@@ -239,7 +243,7 @@ class FrameServerConnection(asyncio.Protocol):
             priority if 0 <= priority <= 2 else entry.priority,
             head.key,
         )
-        refusal = self._refusal(entry)
+        refusal = self._refusal(entry, context, head.subject)
         if refusal is not None:
             self._refuse(stream, refusal)
             return
@@ -262,7 +266,10 @@ class FrameServerConnection(asyncio.Protocol):
         if not running.done:
             call.running = running
             if kind in (UNARY, CLIENT_STREAM):  # a timer costs more than a short call: it is set for those that wait
-                call.timer = self._loop.call_later(max(context.deadline - monotonic(), 0.0), _expire, call)
+                delay_s = max(context.deadline - monotonic(), 0.0)
+                call.timer = self._loop.call_later(delay_s, _expire, call, entry.name)
+            if context.subject is not None:
+                call.underway = self._mesh.revocations.watch(context.subject, lambda why: _revoke(call, why))
 
     def _start_streaming(
         self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
@@ -274,9 +281,14 @@ class FrameServerConnection(asyncio.Protocol):
         if kind == CLIENT_STREAM:
             return self._runners.start(self._serve(stream, call, entry, limit, arguments, context))
         outgoing = call.outgoing = Outgoing(self._credit)
-        return self._runners.start(self._serve_stream(stream, outgoing, entry, limit, arguments, context))
+        return self._runners.start(self._serve_stream(stream, call, outgoing, entry, limit, arguments, context))
 
-    def _refusal(self, entry: Entry) -> CallError | None:
+    def _refusal(self, entry: Entry, context: CallContext, proof: str | None) -> CallError | None:
+        if proof is not None:
+            try:
+                context.subject = self._mesh.admit(proof, self.caller, entry.module)
+            except CallError as error:
+                return error
         if not self._mesh.permits(self.caller, entry.module, entry.spec):
             return self._mesh.denied(self.caller, entry.module, *entry.spec.permission)
         if len(self._streams) >= self._inflight_max:
@@ -304,19 +316,21 @@ class FrameServerConnection(asyncio.Protocol):
             result = await self._mesh.serve_bounded(entry, arguments, context)
             data = self._encoded(entry, result)
         except (Fault, CallError) as error:
-            self._fail(stream, deadline_exceeded(entry.name) if call.late else error)
+            self._fail(stream, call.verdict or error)
         except asyncio.CancelledError:
-            if not call.late:
+            if call.verdict is None:
                 raise
-            self._fail(stream, deadline_exceeded(entry.name))
+            self._fail(stream, call.verdict)
         else:
-            if call.late:
-                self._fail(stream, deadline_exceeded(entry.name))
+            if call.verdict is not None:
+                self._fail(stream, call.verdict)
             elif self._streams.pop(stream, None) is not None:
                 self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
         finally:
             if call.timer is not None:
                 call.timer.cancel()
+            if call.underway is not None:
+                self._mesh.revocations.ended(call.underway)
             if limit is not None:
                 limit.release(monotonic() - started)
             if stream in self._streams:
@@ -332,7 +346,7 @@ class FrameServerConnection(asyncio.Protocol):
         return data
 
     async def _serve_stream(
-        self, stream: int, outgoing: Outgoing, entry: Entry, limit: ConcurrencyLimit | None,
+        self, stream: int, call: _Stream, outgoing: Outgoing, entry: Entry, limit: ConcurrencyLimit | None,
         arguments: tuple[Any, ...], context: CallContext,
     ) -> None:  # fmt: skip
         try:
@@ -346,8 +360,14 @@ class FrameServerConnection(asyncio.Protocol):
             if self._streams.pop(stream, None) is not None:
                 self._send(frames.frame(frames.END, stream))
         except (Fault, CallError) as error:
-            self._fail(stream, error)
+            self._fail(stream, call.verdict or error)
+        except asyncio.CancelledError:
+            if call.verdict is None:
+                raise
+            self._fail(stream, call.verdict)
         finally:
+            if call.underway is not None:
+                self._mesh.revocations.ended(call.underway)
             if limit is not None:
                 limit.release(None)
             if stream in self._streams:
@@ -365,8 +385,15 @@ class FrameServerConnection(asyncio.Protocol):
         if len(self._streams) >= self._inflight_max:
             self._refuse(stream, self._crowded(head.method))
             return
+        subject: Subject | None = None
+        if head.subject is not None:
+            try:
+                subject = self._mesh.admit(head.subject, self.caller, module)
+            except CallError as error:
+                self._refuse(stream, error)
+                return
         call = self._streams[stream] = _Stream()
-        duplex = ServerDuplex(self, stream, call, self._credit)
+        duplex = ServerDuplex(self, stream, call, self._credit, subject)
         running = self._runners.start(self._serve_tunnel(stream, tunnel, duplex))
         if not running.done:
             call.running = running
@@ -424,8 +451,17 @@ class FrameServerConnection(asyncio.Protocol):
                 self._give_up("it does not read its answers")
 
 
-def _expire(call: _Stream) -> None:
-    call.late = True
+def _expire(call: _Stream, method: str) -> None:
+    _end(call, deadline_exceeded(method))
+
+
+def _revoke(call: _Stream, why: str) -> None:
+    _end(call, revoked(why, started=True))
+
+
+def _end(call: _Stream, verdict: CallError) -> None:
+    if call.verdict is None:
+        call.verdict = verdict
     if call.running is not None:
         call.running.cancel()
 
@@ -433,12 +469,16 @@ def _expire(call: _Stream) -> None:
 class ServerDuplex:
     """The callee's end of a raw stream of byte messages (see ``gateway/tunnel``)."""
 
-    def __init__(self, connection: FrameServerConnection, stream: int, call: _Stream, credit: int) -> None:
+    def __init__(
+        self, connection: FrameServerConnection, stream: int, call: _Stream, credit: int, subject: Subject | None
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._incoming = call.incoming = Incoming(credit, self._grant)
         self._outgoing = call.outgoing = Outgoing(credit)
         self.caller = connection.caller
+        self.subject = subject
+        """On whose behalf the request is made."""
 
     def _grant(self, amount: int) -> None:
         self._connection.send_now(frames.frame(frames.CREDIT, self._stream, frames.CREDIT_AMOUNT.pack(amount)))

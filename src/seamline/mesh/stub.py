@@ -27,6 +27,7 @@ async def {name}(self, {declared}):
     _now = _monotonic()
     _deadline = _now + _edge.timeout_s
     _parent = _current(None)
+    _subject = None
     if _parent is None:
         _trace = _edge.mesh.tracer.root()
         _priority = _edge.priority
@@ -39,9 +40,14 @@ async def {name}(self, {declared}):
             _deadline = _parent.deadline
             if _deadline <= _now:
                 raise _deadline_exceeded({full!r})
+        _subject = _parent.subject
+        if _subject is not None:
+            _subject = _subject.acting(_edge.caller)
+            if _subject.checked != _edge.revocations.epoch:
+                return await _edge.call(({passed}))
     if _trace is not None and _trace.sampled:
         return await _edge.call(({passed}), None if _parent else _trace)
-    _context = _CallContext({callee!r}, _edge.caller, {full!r}, _deadline, _trace, _priority)
+    _context = _CallContext({callee!r}, _edge.caller, {full!r}, _deadline, _trace, _priority, None, None, _subject)
     _token = _enter(_context)
     _stats = _edge.stats
     try:

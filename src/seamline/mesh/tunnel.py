@@ -15,6 +15,7 @@ from seamline.module.errors import Unavailable, Unimplemented, Unreachable
 if TYPE_CHECKING:
     from seamline.mesh.balance import Replica
     from seamline.mesh.mesh import Mesh
+    from seamline.module.principal import Subject
 
 CONNECT_S = 10.0
 
@@ -28,8 +29,11 @@ class TunnelClient:
         self._module = module
         self._rules: MeshRules = mesh.settings.default
 
-    async def open(self) -> ClientDuplex:
-        """A new stream. Raises PermissionDenied, Unavailable or Unauthenticated; tries another replica once."""
+    async def open(self, subject: Subject | None = None) -> ClientDuplex:
+        """A new stream, on behalf of ``subject``.
+
+        Raises PermissionDenied, Unavailable or Unauthenticated; tries another replica once.
+        """
         mesh = self._mesh
         if not mesh.policy.allows(self._caller, self._module, "", "http"):
             raise mesh.denied(self._caller, self._module, "", "http")
@@ -39,14 +43,14 @@ class TunnelClient:
             try:
                 replica = mesh.pick(self._module, self._rules, tried)
                 tried.append(replica)
-                return await self._open_on(replica)
+                return await self._open_on(replica, subject)
             except Unreachable as error:
                 await waiting.pause(error)
             except Unavailable:
                 if len(tried) > self._rules.retries:
                     raise
 
-    async def _open_on(self, replica: Replica) -> ClientDuplex:
+    async def _open_on(self, replica: Replica, subject: Subject | None) -> ClientDuplex:
         deadline = monotonic() + CONNECT_S
         channel = await self._mesh.channel(self._caller, self._module, replica, deadline)
         if not isinstance(channel, FrameChannel):
@@ -55,7 +59,8 @@ class TunnelClient:
                 'Set `wire = "frames"` in [mesh], or host the module with the gateway.',
             )
         context = CURRENT.get(None)
-        duplex = channel.duplex(self._module, context.trace if context is not None else None)
+        proof = self._mesh.delegation.token(subject, self._module) if subject is not None else None
+        duplex = channel.duplex(self._module, context.trace if context is not None else None, proof)
         replica.inflight += 1
         duplex.on_closed = lambda: _release(replica)
         return duplex

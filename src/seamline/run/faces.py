@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seamline.kernel.settings import GatewaySettings
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.server import ServerDuplex
+    from seamline.module.principal import Subject, User
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -26,6 +27,11 @@ AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 _log = logging.getLogger("seamline.run")
+
+USER = "seamline.user"
+"""In an ASGI scope: the user whom the gateway has authenticated, or None."""
+SUBJECT = "seamline.subject"
+"""In the scope of a request that came through a tunnel: on whose behalf it is made."""
 
 
 class PublicRoute(NamedTuple):
@@ -80,15 +86,26 @@ class Faces:
                 raise mesh.denied(GATEWAY, name, "", "http")
             app = _app_for(by_length, scope)
             trace = _trace_of(scope) or tracer.root()
-            call = CURRENT.set(CallContext(name, GATEWAY, "http", trace=trace))
+            subject = self._subject(scope)
+            call = CURRENT.set(CallContext(name, GATEWAY, "http", trace=trace, subject=subject))
             mounted = MOUNTED.set(stubs)
             try:
-                await app(scope, receive, send)
+                with mesh.revocations.bound(subject):
+                    await app(scope, receive, send)
             finally:
                 MOUNTED.reset(mounted)
                 CURRENT.reset(call)
 
         return face
+
+    def _subject(self, scope: MutableMapping[str, Any]) -> Subject | None:
+        """On whose behalf a request is made, as the gateway said: here, or through a tunnel."""
+        subject: Subject | None = scope.pop(SUBJECT, None)
+        if subject is None:
+            user: User | None = scope.get(USER)
+            return self._mesh.introduce(user) if user is not None else None
+        scope[USER] = subject.user
+        return subject
 
     def app(self, module: str) -> AsgiApp:
         """The face of a module, wherever it runs."""
@@ -99,7 +116,8 @@ class Faces:
         if remote is None:
             from seamline.gateway.tunnel import TunnelApp
 
-            remote = self._remote[module] = TunnelApp(self._mesh.tunnel(GATEWAY, module).open)
+            tunnel = self._mesh.tunnel(GATEWAY, module)
+            remote = self._remote[module] = TunnelApp(lambda scope: tunnel.open(self._subject(scope)))
         return remote
 
     def tunnels(self) -> dict[str, Callable[[ServerDuplex], Any]]:
@@ -107,7 +125,7 @@ class Faces:
         from seamline.gateway.tunnel import serve_tunnel
 
         def serve(app: AsgiApp) -> Callable[[ServerDuplex], Any]:
-            return lambda duplex: serve_tunnel(duplex, app)
+            return lambda duplex: serve_tunnel(duplex, app, {SUBJECT: duplex.subject})
 
         return {name: serve(app) for name, app in self._apps.items()}
 

@@ -45,6 +45,8 @@ class CallHead(msgspec.Struct, array_like=True, gc=False):
     priority: int = 1
     trace: str | None = None
     key: str | None = None
+    subject: str | None = None
+    """The proof of on whose behalf it is made (see ``mesh/identity/links``)."""
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
