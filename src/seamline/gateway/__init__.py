@@ -1,5 +1,6 @@
 """Strangers come in: public HTTP in front of the modules' routes, in every topology.
 
+    auth/        who is asking: sign-in, tokens, keys, certificates
     gateway      one public port: routes, limits, timeouts, features, drain
     routes       host and path prefix to module
     asgi         one exchange of the wire as an ASGI app sees it

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from seamline.gateway.asgi import AsgiApp
 from seamline.gateway.headers import SECURITY, STRICT_TRANSPORT, Cors
@@ -20,6 +21,9 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.signal.metrics import EdgeStats
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
+
+if TYPE_CHECKING:
+    from seamline.gateway.auth.door import Door
 
 OnRequest = Callable[[str, str, int, float], None]
 """Told of every answer: module (empty without a route), method, status, seconds."""
@@ -39,6 +43,8 @@ class Gateway:
         routes: which module answers where.
         apps: the ASGI app that is a module's public face, local or a tunnel; asked for each request.
         on_request: told of every answer.
+        door: says who is asking; opened by :meth:`serve`, closed by :meth:`stop`.
+        client_ca: PEM file of those who certify clients.
     """
 
     def __init__(
@@ -49,12 +55,17 @@ class Gateway:
         *,
         on_request: OnRequest | None = None,
         clock: Clock | None = None,
+        door: Door | None = None,
+        client_ca: str = "",
     ) -> None:
         self._settings = settings
+        self._door = door
         self._clock = clock or SystemClock()
         self._on_request = on_request
         self._certificate = (
-            CertificateFiles(settings.tls_certificate, settings.tls_key) if settings.tls_certificate else None
+            CertificateFiles(settings.tls_certificate, settings.tls_key, client_ca)
+            if settings.tls_certificate
+            else None
         )
         self._runners = Runners()
         self._server = HttpServer(
@@ -90,8 +101,10 @@ class Gateway:
         self._server.limits = replace(self._server.limits, body_bytes_max=largest)
 
     async def serve(self, sock: socket.socket) -> None:
-        """Start to answer on a bound socket; returns at once. Raises CertificateError."""
+        """Start to answer on a bound socket; returns at once. Raises CertificateError, AuthenticationError."""
         loop = asyncio.get_running_loop()
+        if self._door is not None:
+            await self._door.open(self._server.scheme, sock.getsockname()[:2])
         self._site = self._make_site(loop)
         tls: dict[str, Any] = {}
         if self._certificate is not None:
@@ -118,6 +131,7 @@ class Gateway:
             cors=cors if settings.cors_origins else None,
             defaults=defaults,
             loop=loop,
+            door=self._door,
         )
 
     async def drain(self, timeout_s: float) -> bool:
@@ -137,6 +151,8 @@ class Gateway:
             self._listener.close()
         await self._server.close()
         await self._runners.stop()
+        if self._door is not None:
+            await self._door.close()
 
     def stats(self) -> dict[str, Any]:
         """Connections, requests under way, and for each module calls, errors (5xx) and latencies; for JSON."""
@@ -194,4 +210,7 @@ def _introduce(transport: asyncio.Transport, state: dict[str, Any]) -> None:
     for key, name in (("client", "peername"), ("server", "sockname")):
         address = cast("object", transport.get_extra_info(name))
         state[key] = tuple(cast("tuple[str, int]", address)[:2]) if isinstance(address, tuple) else None
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
+        state["client_certificate"] = tls.getpeercert(binary_form=True)
     state["client_host"] = state["client"][0].encode() if state["client"] else b"unknown"

@@ -10,10 +10,13 @@ from seamline.kernel.wire.http1 import Header
 
 _CODES = {
     400: "bad_request",
+    401: "unauthenticated",
     403: "permission_denied",
     404: "not_found",
     408: "request_timeout",
     413: "payload_too_large",
+    421: "misdirected_request",
+    429: "resource_exhausted",
     500: "internal",
     501: "unimplemented",
     502: "bad_gateway",

@@ -14,12 +14,14 @@ _log = logging.getLogger("seamline.gateway")
 class CertificateFiles:
     """An SSLContext that follows two files; connections that stand keep their certificate."""
 
-    def __init__(self, certificate: str | Path, key: str | Path) -> None:
+    def __init__(self, certificate: str | Path, key: str | Path, client_ca: str | Path = "") -> None:
         self._certificate = Path(certificate)
         self._key = Path(key)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
+        if client_ca:  # clients may show a certificate; one from elsewhere ends the handshake
+            self._trust(client_ca)
         self._seen = self._stamp()
         self._load()
 
@@ -47,6 +49,15 @@ class CertificateFiles:
                 f"the certificate files cannot be read: {error}",
                 "Correct tls_certificate and tls_key in [gateway], or leave both empty.",
             ) from error
+
+    def _trust(self, client_ca: str | Path) -> None:
+        try:
+            self.context.load_verify_locations(client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise CertificateError(
+                f"{client_ca} holds no certificates: {error}", "client_ca in [auth] is a PEM file."
+            ) from error
+        self.context.verify_mode = ssl.CERT_OPTIONAL
 
     def _load(self) -> None:
         try:

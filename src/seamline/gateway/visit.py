@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seamline.gateway import headers as heads
 from seamline.gateway.asgi import AsgiApp, AsgiExchange, decoded_path, make_scope
+from seamline.gateway.auth import cookies
+from seamline.gateway.auth.errors import Refused
 from seamline.gateway.compression import accepts_gzip
 from seamline.gateway.pages import error_page
 from seamline.gateway.routes import Route, RouteTable
@@ -27,7 +29,11 @@ from seamline.module.errors import (
     Unimplemented,
 )
 
+if TYPE_CHECKING:
+    from seamline.gateway.auth.door import Caller, Door
+
 _log = logging.getLogger("seamline.gateway")
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"dpop"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class Site:
     """Headers of every answer whose app does not say otherwise."""
     loop: asyncio.AbstractEventLoop
     # Asking asyncio for the running loop costs a system call (getpid), so it is asked once.
+    door: Door | None = None
+    """Who says who is asking; None without ``[auth]``."""
 
 
 class Visit:
@@ -63,6 +71,7 @@ class Visit:
         self._task: asyncio.Task[Any] | None = None
         self._timed_out = False
         self._status = 0
+        self._caller: Caller | None = None
 
     @property
     def status(self) -> int:
@@ -73,6 +82,9 @@ class Visit:
         request = self.exchange.request
         site = self.site
         if self._preflight():
+            return
+        if site.door is not None and site.door.owns(self.path):
+            await self._own_page(site.door)
             return
         route = self.route
         if route is None:
@@ -85,6 +97,8 @@ class Visit:
         request.body_bytes_max = limit
         self._task = asyncio.current_task(site.loop)
         try:
+            if site.door is not None:
+                self._caller = site.door.at_once(self.exchange) or await site.door.caller(self.exchange)
             if request.upgrade == b"websocket":
                 await self._web_socket(route)
             else:
@@ -97,6 +111,8 @@ class Visit:
             self._fail(504, "The answer took too long.")
         except Disconnected:
             pass
+        except Refused as refused:
+            self._refused(refused)
         except Exception as error:
             self._failed(error)
         finally:
@@ -114,12 +130,12 @@ class Visit:
             self._timed_out = True
             self._task.cancel()
 
-    def page(self, status: int, message: str) -> None:
+    def page(self, status: int, message: str, more: Iterable[Header] = ()) -> None:
         """Answer with an error page."""
         self._status = status
         accept = self.exchange.request.header(b"accept") or b""
         headers, body = error_page(status, message, self.identity.decode(), accept)
-        self.exchange.respond(status, self.shape(status, headers), body)
+        self.exchange.respond(status, self.shape(status, [*headers, *more]), body)
 
     def shape(self, status: int, headers: list[Header]) -> list[Header]:
         """An answer's headers with what the gateway adds; what the app says itself wins."""
@@ -130,7 +146,16 @@ class Visit:
             heads.vary(shaped, b"origin")
         defaults = site.defaults if status != 101 else ()
         heads.with_defaults(shaped, (*defaults, (b"x-request-id", self.identity)))
+        if site.door is not None:
+            shaped = self._with_cookie(cookies.from_apps(shaped))
         return shaped
+
+    def _with_cookie(self, headers: list[Header]) -> list[Header]:
+        """A renewed session goes along, unless others may be given this answer as well."""
+        cookie = self._caller.cookie if self._caller is not None else None
+        if cookie is not None and not any(name == b"cache-control" and b"public" in value for name, value in headers):
+            headers.append(cookie)
+        return headers
 
     def _preflight(self) -> bool:
         request = self.exchange.request
@@ -150,7 +175,18 @@ class Visit:
         exchange = self.exchange
         client = exchange.connection_state["client_host"]
         headers = heads.for_app(exchange.request.headers, self.identity, client, self.site.scheme.encode(), self.host)
-        return make_scope(exchange, kind, scheme, self.path, root_path, headers)
+        scope = make_scope(exchange, kind, scheme, self.path, root_path, headers)
+        caller = self._caller
+        if caller is not None:
+            scope["seamline.user"] = caller.user
+            # What proves who somebody is stays here: a module is told, and cannot be them elsewhere.
+            if caller.used in ("token", "key"):
+                scope["headers"] = [header for header in headers if header[0] not in _CREDENTIALS]
+            elif any(name == b"cookie" and cookies.MARK in value for name, value in headers):
+                scope["headers"] = [
+                    (name, cookies.for_apps(value) if name == b"cookie" else value) for name, value in headers
+                ]
+        return scope
 
     async def _http(self, route: Route) -> None:
         settings = self.site.settings
@@ -191,20 +227,63 @@ class Visit:
             self._fail(error.status, error.message)
             return
         status, message = _told(error)
+        if isinstance(error, Unauthenticated) and self.site.door is not None:
+            self._ask_who(self.site.door)
+            return
+        if isinstance(error, PermissionDenied) and self._caller is not None and self._caller.user is not None:
+            message = "You are signed in, and may not do this."
         if isinstance(error, CallError):
             _log.warning("%s %s: module %r: %s", request.method, self.path, self.module, error)
         else:
             _log.error("%s %s: module %r failed", request.method, self.path, self.module, exc_info=error)
         self._fail(status, message)
 
-    def _fail(self, status: int, message: str) -> None:
+    async def _own_page(self, door: Door) -> None:
+        try:
+            answer = await door.answer(self.exchange, self.path)
+        except Refused as refused:
+            self._refused(refused)
+        except Disconnected:
+            pass
+        except Exception as error:
+            self._failed(error)
+        else:
+            self._status = answer.status
+            self.exchange.respond(answer.status, self._safe(answer.headers), answer.body)
+
+    def _safe(self, headers: list[Header]) -> list[Header]:
+        """Headers of an answer of the gateway's own, which may set its cookies."""
+        shaped = list(headers)
+        heads.with_defaults(shaped, (*self.site.defaults, (b"x-request-id", self.identity)))
+        return shaped
+
+    def _refused(self, refused: Refused) -> None:
+        door = self.site.door
+        assert door is not None
+        door.refused(refused, self.exchange)
+        headers = refused.headers
+        if refused.status == 401 and not any(name == b"www-authenticate" for name, _ in headers):
+            headers = [*headers, *door.challenges()]
+        self._fail(refused.status, refused.told, headers)
+
+    def _ask_who(self, door: Door) -> None:
+        """Something asks for a user: a browser is sent to sign in, a program is told how to say who it is."""
+        place = door.sign_in_at(self.exchange.request)
+        if place is None:
+            self._fail(401, "Sign in first.", door.challenges())
+        elif not self.exchange.started and not self.exchange.disconnected:
+            self._status = 303
+            headers = [(b"location", place.encode("ascii")), (b"cache-control", b"no-store")]
+            self.exchange.respond(303, self.shape(303, headers))
+
+    def _fail(self, status: int, message: str, headers: Iterable[Header] = ()) -> None:
         """Answer with an error page if no answer has begun; a begun one is broken off by the server."""
         if self.exchange.started:
             return
         if self.exchange.disconnected:
             self._status = 499
             return
-        self.page(status, message)
+        self.page(status, message, headers)
 
 
 def _told(error: Exception) -> tuple[int, str]:

@@ -2,7 +2,10 @@
 
     door         what the gateway asks for each request: a User, nobody, or a refusal
     sign_in      the browser's way to the provider and back, and out again
-    sessions     the sealed cookie
+    sessions     what the sealed cookie says
+    cookies      the cookies by name
+    exchange     a question to one of the gateway's own pages
+    pages        what those look like
     same_origin  return addresses, and requests that another site made a browser send
     bearer       access tokens
     tokens       JWTs of one issuer, and its public keys

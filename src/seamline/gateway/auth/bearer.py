@@ -19,6 +19,7 @@ from seamline.module.principal import User
 
 _TYPES = ("at+jwt", "jwt", "")
 _CACHED_MAX = 5_000
+_CACHED_S = 300  # a key that its issuer withdrew does not serve for longer
 _TOLD = "The access token is not valid."
 
 
@@ -88,19 +89,8 @@ class BearerTokens:
 
     async def _verify(self, token: str, *, dpop: bool) -> _Verified:
         try:
-            _, unverified = parts_of(token)
-            trusted = self._trusted.get(str(unverified.get("iss")))
-            if trusted is None:
-                raise TokenRefused(f"nobody here trusts its issuer {unverified.get('iss')!r}")
-            claims = await trusted.issuer.verify(token, trusted.audience, _TYPES)
-            if "nonce" in claims or "at_hash" in claims:
-                raise TokenRefused("it is an ID token: it tells a client who signed in, and opens nothing")
-            confirmation = claims.get("cnf", {})
-            if not isinstance(confirmation, dict):
-                raise TokenRefused("its confirmation cannot be read")
-            bound = cast("dict[str, Any]", confirmation)
-            if set(bound) - {"jkt", "x5t#S256"}:
-                raise TokenRefused("it is bound in a way that is not known here")
+            claims, trusted = await self._claims(token)
+            bound = _confirmation(claims)
         except TokenRefused as error:
             raise self._refused(f"a token was refused: {error}", None, dpop=dpop) from None
         client = claims.get("client_id", claims.get("azp", ""))
@@ -112,11 +102,22 @@ class BearerTokens:
             scopes=scopes_of(claims),
             session=claims["sid"] if isinstance(claims.get("sid"), str) else "",
         )
-        found = _Verified(user, claims["exp"], str(bound.get("jkt", "")), str(bound.get("x5t#S256", "")))
+        until = min(claims["exp"], now_ms(self._clock) / 1000 + _CACHED_S)
+        found = _Verified(user, until, str(bound.get("jkt", "")), str(bound.get("x5t#S256", "")))
         self._cache[token] = found
         if len(self._cache) > _CACHED_MAX:
             self._cache.popitem(last=False)
         return found
+
+    async def _claims(self, token: str) -> tuple[dict[str, Any], Trusted]:
+        _, unverified = parts_of(token)
+        trusted = self._trusted.get(str(unverified.get("iss")))
+        if trusted is None:
+            raise TokenRefused(f"nobody here trusts its issuer {unverified.get('iss')!r}")
+        claims = await trusted.issuer.verify(token, trusted.audience, _TYPES)
+        if "nonce" in claims or "at_hash" in claims:
+            raise TokenRefused("it is an ID token: it tells a client who signed in, and opens nothing")
+        return claims, trusted
 
     async def _prove(self, known: _Verified, token: str, proofs: list[bytes], method: str, url: str) -> None:
         if len(proofs) != 1:
@@ -138,3 +139,11 @@ class BearerTokens:
     def _refused(self, fact: str, user: User | None, *, dpop: bool) -> Refused:
         headers = self.challenges("invalid_token", _TOLD, dpop=dpop)
         return Refused(fact, _TOLD, headers=headers, principal=user.id if user is not None else "")
+
+
+def _confirmation(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """What a token is bound to. A binding that is not understood must not be taken for none. Raises TokenRefused."""
+    bound = claims.get("cnf", {})
+    if not isinstance(bound, dict) or set(cast("dict[str, Any]", bound)) - {"jkt", "x5t#S256"}:
+        raise TokenRefused("it is bound in a way that is not known here")
+    return cast("dict[str, Any]", bound)

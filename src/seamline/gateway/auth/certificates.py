@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ssl
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -56,7 +55,3 @@ def identity_of(der: bytes) -> str:
 def thumbprint(der: bytes) -> str:
     """``x5t#S256`` (RFC 8705)."""
     return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
-
-
-def peer_certificate(ssl_object: ssl.SSLObject | None) -> bytes | None:
-    return ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None

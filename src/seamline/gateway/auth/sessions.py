@@ -14,16 +14,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from seamline.gateway.auth.cookies import session_cookie
 from seamline.gateway.auth.sealing import Sealer
 from seamline.kernel.wire.http1 import Header
 from seamline.module.principal import User
 
-COOKIE = "__Host-session"
 _PURPOSE = b"session"
 _CACHED_MAX = 10_000
 _COOKIE_CHARACTERS_MAX = 3800
-_MARK = f"{COOKIE}=".encode()
-_ATTRIBUTES = "; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
@@ -135,7 +133,7 @@ class SessionCookies:
             # Roles decide; a user with too many for a cookie is let in with none rather than with some.
             fewer = msgspec.structs.replace(session, attributes={}, roles=())
             value = self._sealer.seal(_PURPOSE, self._encode(fewer))
-        return b"set-cookie", f"{COOKIE}={value}{_ATTRIBUTES}; Max-Age={max_age_s}".encode("ascii")
+        return session_cookie(value, max_age_s)
 
     def keep(self, kept: Kept) -> bytes:
         return self._sealer.seal(b"kept session", self._encode(kept)).encode()
@@ -154,36 +152,3 @@ class SessionCookies:
     def _tokens(self, session: str) -> list[str]:
         keys = self._sealer.derived(b"csrf")
         return [hmac.new(key, session.encode(), hashlib.sha256).hexdigest() for key in keys]
-
-
-def clear() -> Header:
-    return b"set-cookie", f"{COOKIE}={_ATTRIBUTES}; Max-Age=0".encode("ascii")
-
-
-def session_value(cookie: bytes) -> bytes | None:
-    """The session's value in a ``cookie`` header; None when there is none, or more than one."""
-    if _MARK not in cookie:
-        return None
-    found = [part[len(_MARK) :] for piece in cookie.split(b";") if (part := piece.strip()).startswith(_MARK)]
-    return found[0] if len(found) == 1 else None
-
-
-def cookie_value(cookie: bytes, name: str) -> str:
-    mark = f"{name}=".encode()
-    found = [part[len(mark) :] for piece in cookie.split(b";") if (part := piece.strip()).startswith(mark)]
-    return found[0].decode("latin-1") if len(found) == 1 else ""
-
-
-def for_apps(cookie: bytes) -> bytes:
-    """A ``cookie`` header without what is the gateway's alone."""
-    pieces = [piece for piece in cookie.split(b";") if not piece.strip().startswith((_MARK, b"__Host-signin-"))]
-    return b";".join(pieces).strip()
-
-
-def from_apps(headers: list[Header]) -> list[Header]:
-    """An app's answer without cookies that only the gateway may set."""
-    return [
-        header
-        for header in headers
-        if header[0] != b"set-cookie" or not header[1].lstrip().startswith((_MARK, b"__Host-signin-"))
-    ]

@@ -38,9 +38,17 @@ class Throttle:
         while len(self._failures) > _KEYS_MAX:
             self._failures.popitem(last=False)
 
-    def succeeded(self, account: str, address: str) -> None:
-        """The right one was given from there; other addresses' failures stay counted."""
-        self._failures.pop(("pair", f"{account}\0{address}"), None)
+    def succeeded(self, account: str, address: str, *, counted: bool = False) -> None:
+        """The right one was given from there; other addresses' failures stay counted.
+
+        ``counted`` says that the attempt was counted as failed before it was looked at.
+        """
+        pair, *others = _names(account, address)
+        self._failures.pop(pair, None)
+        if counted:
+            for name in others:
+                count, last = self._failures.get(name, (1, 0.0))
+                self._failures[name] = (count - 1, last)
 
     def _wait(self, name: tuple[str, str], now: float) -> float:
         count, last = self._failures.get(name, (0, 0.0))

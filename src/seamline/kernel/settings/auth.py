@@ -41,7 +41,10 @@ class CertificateClientSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
-    """``[auth]``. Secrets belong in the environment (``SEAMLINE_AUTH_CLIENT_SECRET``, ``SEAMLINE_AUTH_SESSION_SECRET``)."""
+    """``[auth]``.
+
+    Secrets belong in the environment: ``SEAMLINE_AUTH_CLIENT_SECRET`` and ``SEAMLINE_AUTH_SESSION_SECRET``.
+    """
 
     issuer: str = ""
     """Of the OpenID Connect provider that people sign in with."""
