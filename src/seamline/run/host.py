@@ -27,6 +27,7 @@ from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, views_class
+from seamline.run.doorway import make_door
 from seamline.run.faces import Faces, PublicRoute
 
 if TYPE_CHECKING:
@@ -286,7 +287,9 @@ class Host:
         if settings.tls_certificate:  # as everything in seamline.toml, relative to its folder
             certificate, key = str(folder / settings.tls_certificate), str(folder / settings.tls_key)
             settings = dataclasses.replace(settings, tls_certificate=certificate, tls_key=key)
-        self._gateway = Gateway(settings, self._gateway_routes(), self._faces.app)
+        door = make_door(self.settings, self.data, self.clock, self._audit, self.mesh.revocations)
+        client_ca = str(folder / self.settings.auth.client_ca) if self.settings.auth.client_ca else ""
+        self._gateway = Gateway(settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca)
         await self._gateway.serve(sock)
 
     def mounts(self) -> list[PublicRoute]:

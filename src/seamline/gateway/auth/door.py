@@ -36,7 +36,6 @@ from seamline.gateway.auth.tokens import Issuer, KeySet
 from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import AuthSettings
-from seamline.kernel.store import Database
 from seamline.kernel.wire.http1 import Exchange, Header, HttpRequest
 from seamline.module.principal import User
 
@@ -76,10 +75,10 @@ class Door:
         app: the application's name.
         folder: the application's folder, for files that ``[auth]`` names.
         identity: the folder for keys that the application's gateways share.
-        database: the gateway's own.
+        records: what the application's gateways share; the door opens and closes them.
         audit: told of every refusal and sign-in.
         refuses: why a user is not to be let in any more, else None; asked for each request.
-        on_sign_out: told of the user of a session that has ended here.
+        on_ended: told of the user of each session that has ended before its time, here or at another gateway.
     """
 
     def __init__(
@@ -89,11 +88,11 @@ class Door:
         app: str,
         folder: Path,
         identity: Path,
-        database: Database,
+        records: Records,
         clock: Clock,
         audit: Record,
         refuses: Callable[[User], str | None] | None = None,
-        on_sign_out: Callable[[User], None] | None = None,
+        on_ended: Callable[[User], None] | None = None,
         fetch: Fetch = fetch,
     ) -> None:
         self.settings = settings
@@ -103,9 +102,9 @@ class Door:
         self._clock = clock
         self._audit = audit
         self._refuses = refuses
-        self._on_sign_out = on_sign_out
+        self._on_ended = on_ended
         self._fetch = fetch
-        self.records = Records(database, clock)
+        self.records = records
         self.sealer = Sealer(
             identity / "session-keys.json", clock, keep_s=settings.session_max_s, secret=settings.session_secret
         )
@@ -368,8 +367,8 @@ class Door:
 
     def _session_ended(self, session: Session) -> None:
         self._audit("allow", principal=session.subject, action="end session", resource=self._app, reason="", peer="")
-        if self._on_sign_out is not None:
-            self._on_sign_out(Opened(session).user)
+        if self._on_ended is not None:
+            self._on_ended(Opened(session).user)
 
     async def _look(self) -> None:
         """Heed what other gateways and the command line have written."""
@@ -397,6 +396,8 @@ class Door:
                 self._keys.changed(identity)
             elif kind == "session" and self._sign_in is not None:
                 self._sign_in.has_ended(identity, until)
+                if self._on_ended is not None:
+                    self._on_ended(User("", session=identity))
 
 
 def _address(exchange: Exchange) -> str:

@@ -1,0 +1,51 @@
+"""What the gateway of a host needs to know who is asking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seamline.kernel.clock import Clock, now_ms
+from seamline.kernel.settings import Settings
+from seamline.mesh.audit import Audit
+from seamline.mesh.identity.revocation import SIGNED_OUT, Revocation, Revocations
+from seamline.module.principal import Subject, User
+from seamline.run.placement import GATEWAY
+
+if TYPE_CHECKING:
+    from seamline.gateway.auth.door import Door
+    from seamline.gateway.auth.records import Records
+
+
+def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revocations: Revocations) -> Door | None:
+    """The door of ``[auth]``; None when the application has none."""
+    if not settings.auth.enabled:
+        return None
+    from seamline.gateway.auth.door import Door
+
+    def refuses(user: User) -> str | None:
+        return revocations.refuses(Subject(user)) if revocations.entries else None
+
+    def ended(user: User) -> None:
+        until = now_ms(clock) + settings.auth.session_max_s * 1000
+        revocations.apply([Revocation("session", user.session, reason=SIGNED_OUT, until=until)])
+
+    return Door(
+        settings.auth,
+        app=settings.app.name,
+        folder=settings.folder,
+        identity=data / "identity",
+        records=gateway_records(settings, data, clock),
+        clock=clock,
+        audit=audit.record,
+        refuses=refuses,
+        on_ended=ended,
+    )
+
+
+def gateway_records(settings: Settings, data: Path, clock: Clock) -> Records:
+    """What the gateways share, in a database of their own as a module's is."""
+    from seamline.gateway.auth.records import Records
+    from seamline.kernel.store import Database, sqlite_url
+
+    return Records(Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
