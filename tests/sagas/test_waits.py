@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from seamline.sagas import (
     Saga,
     SagaCancelled,
     SagaEndedError,
+    SagasError,
     SagaTimedOut,
     StepFailed,
     UnknownSagaError,
@@ -134,6 +136,58 @@ async def test_a_signal_that_does_not_fit_fails_the_wait(db: Database):
         await handle.signal("word", 5)
         with pytest.raises(StepFailed, match="does not fit"):
             await handle.result(20)
+
+
+@pytest.mark.parametrize("idle", [0.0, 60.0])
+@pytest.mark.parametrize("here", [True, False], ids=["its own process is asked", "another is asked"])
+async def test_a_persons_slip_is_refused_and_the_saga_waits_on(db: Database, idle: float, here: bool):
+    """In memory and out of it; the refusal names the field's path, and what fits is taken afterwards."""
+    async with (
+        hosting(shop, db, settings=settings(idle_s=idle)) as host,
+        hosting(shop, db, settings=settings(idle_s=idle, running_max=0), owner="elsewhere/2/2") as other,
+    ):
+        handle = await host.sagas.start(address_wanted)
+        await until(lambda: seen == ["before"] and (not host.engine.running or idle))
+
+        async def shown() -> bool:
+            return bool((await handle.status()).waiting)
+
+        await until(shown)
+        asked = host if here else other
+        for value in ('{"lines": [1]}', '"Long Row 5"', "null"):
+            with pytest.raises(SagasError, match=r"signal 'address'.* `\$\.lines\[0\]`|Expected `object`") as refused:
+                await asked.runtime.admin("signal", {"id": handle.id, "name": "address", "value": value})
+            assert "waits on" in refused.value.remedy
+        assert (await handle.status()).status == "running"
+        told = await asked.runtime.admin(
+            "signal", {"id": handle.id, "name": "address", "value": '{"lines": ["Long Row 5"]}'}
+        )
+        assert told["awaited"]
+        assert await handle.result(20) == ["Long Row 5"]
+    assert seen == ["before"]
+
+
+@dataclass
+class Address:
+    lines: list[str]
+
+
+@shop.saga
+async def address_wanted(s: Saga) -> list[str]:
+    await s.step(do, "before", undo=take_back)
+    return (await s.wait_signal("address", Address)).lines
+
+
+async def test_a_persons_slip_does_not_harm_a_saga_that_does_not_wait_for_it_yet(db: Database):
+    """It is kept, and refused when its time comes."""
+    async with hosting(shop, db, settings=settings(idle_s=0.0)) as host:
+        handle = await host.sagas.start(late_listener)
+        told = await host.runtime.admin("signal", {"id": handle.id, "name": "word", "value": "5"})
+        assert not told["awaited"]
+        await handle.signal("begin")
+        await handle.signal("word", "one")
+        await handle.signal("word", "two")
+        assert await handle.result(20) == ["one", "two"]
 
 
 async def test_a_wait_expires(db: Database):

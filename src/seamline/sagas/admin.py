@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from time import monotonic
 from typing import Any, cast
 
 import msgspec
@@ -13,10 +15,13 @@ from seamline.sagas.engine import Engine
 from seamline.sagas.errors import SagasError, UnknownSagaError
 from seamline.sagas.journal.records import Entry, Head, Message, read_entry, read_work
 from seamline.sagas.journal.statements import COLUMNS
+from seamline.sagas.mail import BY_HAND
 from seamline.sagas.saga import Approval
 from seamline.sagas.sagas import info_of
 
 LIMIT_MAX = 1000
+LOOK_S_MAX = 5.0
+LOOK_PAUSE_S = 0.02
 STATUSES = ("running", "undoing", "stuck", "succeeded", "failed", "cancelled", "active")
 
 
@@ -109,7 +114,7 @@ class Admin:
             msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             raise SagasError(f"{text!r} is not JSON: {error}", "Write text in quotes: '\"yes\"'") from None
-        return await self._answer(engine, head, "signal", str(arguments["name"]), text)
+        return await self._answer(engine, head, BY_HAND, str(arguments["name"]), text)
 
     async def _approve(self, engine: Engine, head: Head, arguments: dict[str, Any]) -> dict[str, Any]:
         answer = Approval(
@@ -121,9 +126,28 @@ class Admin:
 
     async def _answer(self, engine: Engine, head: Head, kind: str, name: str, body: str) -> dict[str, Any]:
         """``awaited``: whether the saga waits for it now; what comes early, or under a wrong name, is only kept."""
-        await engine.tell(head.id, kind, name, body)
-        awaited = any((each.kind, each.name) == (kind, name) for each in read_work(head.work).waiting)
+        number = await engine.tell(head.id, kind, name, body)
+        wanted = "signal" if kind == BY_HAND else kind
+        awaited = any((each.kind, each.name) == (wanted, name) for each in read_work(head.work).waiting)
+        if awaited and kind == BY_HAND:
+            await _taken(engine, head.id, name, number)
         return {"id": head.id, "module": engine.module, "awaited": awaited}
+
+
+async def _taken(engine: Engine, saga: str, name: str, number: int) -> None:
+    """Wait, though not for ever, until the saga has looked at what it was sent. Raises SagasError if it refused it."""
+    until_s = monotonic() + LOOK_S_MAX
+    while monotonic() < until_s:
+        there = any(message.n == number for message in (await engine.journal.messages([saga]))[saga])
+        if not there:  # what it had against it was written in the same commit
+            refusal = read_work((await engine.journal.head(saga)).work).refused.get(str(number))
+            if refusal:
+                raise SagasError(
+                    f"saga {saga!r} does not take this as its signal {name!r}: {refusal}",
+                    "Send a value that fits; the saga waits on",
+                )
+            return
+        await asyncio.sleep(LOOK_PAUSE_S)
 
 
 def conditions(arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:

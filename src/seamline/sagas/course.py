@@ -7,16 +7,13 @@ when all before it is on disk, and the last step's result goes to disk with the 
 from __future__ import annotations
 
 import asyncio
-import random
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.signal.trace import TraceContext
-from seamline.sagas import hearing, steps
-from seamline.sagas.errors import SagaCancelled
+from seamline.sagas import steps
 from seamline.sagas.journal.records import (
     LEFT,
     OK,
@@ -29,30 +26,16 @@ from seamline.sagas.journal.records import (
     error_from,
     to_text,
 )
+from seamline.sagas.mail import Mail
 from seamline.sagas.past import Past
 from seamline.sagas.pen import Pen
+from seamline.sagas.places import Places
 from seamline.sagas.saga import Step, Wait
 from seamline.sagas.undo import Undo
 
 if TYPE_CHECKING:
     from seamline.sagas.engine import Engine
     from seamline.sagas.kinds import Kind
-
-
-class Branch:
-    """A task of the saga's own, as ``asyncio.gather`` makes them; it counts its places apart from others."""
-
-    __slots__ = ("branches", "lots", "path", "places", "task")
-
-    def __init__(self, path: str, task: asyncio.Task[Any] | None) -> None:
-        self.path = path
-        self.task = task
-        self.places = 0
-        self.branches = 0
-        self.lots: random.Random | None = None
-
-
-_BRANCH: ContextVar[Branch] = ContextVar("seamline_saga_branch")
 
 
 class Course:
@@ -84,20 +67,18 @@ class Course:
         self.prefix = f"{saga}:" if run == 1 else f"{saga}:{run}:"
         self.fresh = True
         self.task: asyncio.Task[Any] | None = None
-        self.main = Branch("", None)
+        self.places = Places(self)
+        self.mail = Mail(self)
         self.past = Past(self)
         self.pen = Pen(self)
         self.failure: Exception | None = None
         """Why everything is undone, once that is in the journal."""
         # What goes on.
-        self.unstarted = 0
         self.busy = 0
         self.quiet: asyncio.Future[None] | None = None
         self.underway: dict[str, str] = {}
         self.waits: dict[str, Wait[Any]] = {}
-        self.messages: list[Message] = []
         self.listened = False
-        self.seen = 0
         self.trouble: dict[str, Trouble] = {}
         self.notes: dict[str, msgspec.Raw] = {}
         self.undos: list[Undo] = []
@@ -109,58 +90,25 @@ class Course:
         self.due_ms: int | None = 0
         self.shown: str | None = None
         self.raised: dict[str, Exception] = {}
-        self.cancels: list[int] = []
         self.halted: SeamlineError | None = None
         self.lost = False
 
     def remember(self, entries: list[tuple[int, Entry]], messages: list[Message], seen: int, work: Work) -> None:
         """Take up what is in the journal."""
         self.fresh = False
-        self.messages = messages
-        self.seen = max([seen, *(message.n for message in messages)])
         self.trouble = work.trouble
         self.notes = work.notes
         if entries:
             self.pen.seq = entries[-1][0]
         self.failure = self.past.remember([entry for _, entry in entries])
-        for message in [each for each in messages if each.kind in ("retry", "skip")]:
-            messages.remove(message)
-            self.pen.taken.append(message.n)
-            self.try_again(message)
+        self.mail.remember(messages, seen, work.refused)
 
     # Places.
-
-    def branch(self) -> Branch:
-        task = asyncio.current_task()
-        if task is self.task:
-            return self.main
-        found = _BRANCH.get(self.main)
-        if found.task is not task:
-            found.branches += 1
-            found = Branch(f"{found.path}b{found.branches}.", task)
-            _BRANCH.set(found)
-        return found
-
-    def take_place(self) -> str:
-        self.unstarted += 1
-        if asyncio.current_task() is self.task:
-            main = self.main
-            main.places += 1
-            return str(main.places)
-        branch = self.branch()
-        branch.places += 1
-        return f"{branch.path}{branch.places}"
 
     def key_of(self, place: str) -> str:
         """What calls for a place carry. A step that is asked anew after its answer has another one."""
         again = self.past.again.get(place)
         return f"{self.prefix}{place}" if again is None else f"{self.prefix}{place}:again{again}"
-
-    def lots(self) -> random.Random:
-        branch = self.branch()
-        if branch.lots is None:
-            branch.lots = random.Random(f"{self.prefix}{branch.path}")
-        return branch.lots
 
     @property
     def closed(self) -> bool:
@@ -290,7 +238,10 @@ class Course:
             for wait in self.waits.values()
             if wait.kind != "pause"
         ]
-        return to_text(Work(waits, self.trouble, self.notes)) if waits or self.trouble or self.notes else ""
+        refused = self.mail.refused
+        if not (waits or self.trouble or self.notes or refused):
+            return ""
+        return to_text(Work(waits, self.trouble, self.notes, refused))
 
     def stuck(self) -> str:
         if self.halted is not None:
@@ -373,56 +324,3 @@ class Course:
         if self.kind.timeout_ms:
             dues.append(self.created_ms + self.kind.timeout_ms)
         self.close(min(dues) if dues else None)
-
-    # Messages.
-
-    def deliver(self, messages: list[Message]) -> None:
-        """Messages that came since."""
-        if self.leaving:
-            return  # it is not to count as seen: whoever takes the saga up next answers it
-        for message in messages:
-            if message.n > self.seen:
-                self.seen = message.n
-                self.messages.append(message)
-        self.answer()
-
-    def answer(self) -> None:
-        """Let everything that waits for a message have it."""
-        for message in [each for each in self.messages if each.kind in ("cancel", "retry", "skip")]:
-            self.messages.remove(message)
-            error = SagaCancelled(f"saga {self.id!r} was cancelled: {message.body or 'no reason given'}")
-            if message.kind == "cancel" and self.stop(error):
-                self.cancels.append(message.n)  # it is kept until what it caused is in the journal
-                continue
-            self.pen.taken.append(message.n)
-            if message.kind == "cancel":
-                self.note({"cancel": "came too late"})
-            else:
-                self.try_again(message)
-        for wait in list(self.waits.values()):
-            if wait.future is not None and not wait.future.done():
-                message = self.message_for(wait)
-                if message is not None:
-                    wait.future.set_result(message)
-
-    def try_again(self, message: Message) -> None:
-        """A person says: now; or that a compensation was done by hand."""
-        if message.kind == "skip":
-            entry = Entry(message.name, "undo", "by hand", self.engine.now_ms())
-            self.past.undone[message.name] = entry
-            self.pen.put_down(entry)
-            self.trouble.pop(f"undo {message.name}", None)
-        for trouble in self.trouble.values():
-            trouble.due_ms, trouble.given_up = 0, False
-        for wait in [each for each in self.waits.values() if each.kind == "pause"]:
-            if wait.future is not None and not wait.future.done():
-                wait.future.set_result(None)
-
-    def message_for(self, wait: Wait[Any]) -> Message | None:
-        for index, message in enumerate(self.messages):
-            if message.kind == wait.kind and message.name == wait.name:
-                if wait.kind == "event" and hearing.heard_id(message.body) in self.past.heard:
-                    continue
-                del self.messages[index]
-                return message
-        return None

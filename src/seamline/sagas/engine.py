@@ -338,26 +338,27 @@ class Engine:
             except SeamlineError:
                 _log.debug("child saga %s had ended before it was cancelled", saga)
 
-    async def tell(self, saga: str, kind: str, name: str, body: str) -> None:
-        """Send a message to a saga, wherever it is. Raises UnknownSagaError or SagaEndedError."""
-        await self.journal.post(saga, kind, name, body, self.now_ms())
+    async def tell(self, saga: str, kind: str, name: str, body: str) -> int:
+        """Send a message to a saga, wherever it is; its number. Raises UnknownSagaError or SagaEndedError."""
+        number = await self.journal.post(saga, kind, name, body, self.now_ms())
         await self.deliver()
         self.intake.wake()
         self.announce()
+        return number
 
     async def deliver(self) -> None:
         """Bring new messages to the sagas that run here."""
         if not self.running:
             return
         news = await self.journal.news(self.owner)
-        fresh = [saga for saga, count in news.items() if saga in self.running and self.running[saga].seen < count]
+        fresh = [saga for saga, count in news.items() if saga in self.running and self.running[saga].mail.seen < count]
         if not fresh:
             return
         found = await self.journal.messages(fresh)
         for saga, messages in found.items():
             course = self.running.get(saga)
             if course is not None:
-                course.deliver(messages)
+                course.mail.deliver(messages)
 
     # Writing.
 
@@ -390,7 +391,7 @@ class Engine:
         course.pen.dirty = False
         statements = course.pen.statements()
         statements.append(("end", (status, result, now_ms, now_ms, work, course.id)))
-        if course.seen:
+        if course.mail.seen:
             statements.append(("clear", (course.id,)))
         if course.listened:
             statements.append(("unwait", (course.id,)))
@@ -419,7 +420,8 @@ class Engine:
         await self.keep(course, [*took, *renewed, ("drop", (course.id,))])
         again = Course(self, course.kind, course.id, course.key, run, course.created_ms, now_ms, data, course.trace,
                        course.parent)  # fmt: skip
-        again.messages, again.seen, again.notes = course.messages, course.seen, course.notes
+        again.notes = course.notes
+        again.mail.go_on(course.mail)
         self.running[course.id] = again
         self.loop.call_soon(self.run, again)
 

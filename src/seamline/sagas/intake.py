@@ -142,7 +142,7 @@ class Intake:
             )  # fmt: skip
             engine.running[head.id] = course
             engine.counts["taken_up"] += 1
-            course.seen = head.messages
+            course.mail.seen = head.messages
             try:
                 check_input(head)
                 read = [(seq, read_entry(head.id, seq, text, crc)) for seq, text, crc in entries[head.id]]

@@ -52,8 +52,8 @@ async def set_aside(course: Course) -> None:
 
 async def _live(course: Course) -> None:
     kind = course.kind
-    if course.messages:
-        course.engine.loop.call_soon(course.answer)
+    if course.mail.messages:
+        course.engine.loop.call_soon(course.mail.answer)
     try:
         given = dict(zip(kind.input.names, kind.input.decode(course.data), strict=True))
     except SeamlineError as error:
@@ -86,9 +86,9 @@ async def _ended(course: Course, value: Any, raised: Exception | None) -> None:
     if course.halted is not None:
         return await leave(course)
     failure = course.failure or course.stopping or raised
-    if failure is None and course.unstarted > 0:
+    if failure is None and course.places.unstarted > 0:
         failure = SagaUseError(
-            f"saga {course.id!r} ended with {course.unstarted} steps that were not awaited", "Await each of them"
+            f"saga {course.id!r} ended with {course.places.unstarted} steps that were not awaited", "Await each of them"
         )
     if failure is None:
         failure = await _succeed(course, value)
@@ -141,7 +141,7 @@ async def _fail(course: Course, failure: Exception) -> None:
         course.pen.put_down(
             Entry("", "failed", type(failure).__name__, course.now_ms, kind, output=output, error=error)
         )
-        course.pen.taken += course.cancels
+        course.pen.taken += course.mail.cancels
         if course.undos:
             course.pen.dirty = True
             await course.pen.flush()
@@ -184,5 +184,5 @@ async def leave(course: Course) -> None:
     statements = course.pen.statements()
     await course.pen.settle()
     now_ms = course.engine.now_ms()
-    rest = (course.seen, course.due_ms, course.status, course.shown, course.stuck(), now_ms, course.id)
+    rest = (course.mail.seen, course.due_ms, course.status, course.shown, course.stuck(), now_ms, course.id)
     await course.engine.keep(course, [*statements, ("rest", rest)])

@@ -79,7 +79,7 @@ class Step(Generic[T]):
         if self.awaited:
             raise SagaUseError(f"the step {self.name!r} is awaited twice", "Keep its result, or make another step")
         self.awaited = True
-        self.course.unstarted -= 1
+        self.course.places.unstarted -= 1
         return self.course.perform(self).__await__()
 
 
@@ -129,7 +129,7 @@ class Wait(Generic[T]):
         if self.awaited:
             raise SagaUseError(f"{self.kind} {self.name!r} is awaited twice", "Keep its result, or wait anew")
         self.awaited = True
-        self.course.unstarted -= 1
+        self.course.places.unstarted -= 1
         return waiting.wait(self.course, self).__await__()
 
 
@@ -235,7 +235,7 @@ class Saga:
         """
         course = self._course
         return Step(
-            course, course.take_place(), call, callee_of(call), arguments, undo, name, attempts, backoff_s, timeout_s
+            course, course.places.take(), call, callee_of(call), arguments, undo, name, attempts, backoff_s, timeout_s
         )
 
     async def gather(self, *steps: Awaitable[Any]) -> list[Any]:
@@ -277,7 +277,7 @@ class Saga:
         """Another saga of this module, and its result; what it failed with is raised here. Once cancelled or timed
         out, this saga cancels it and waits for its end."""
         course = self._course
-        place = course.take_place()
+        place = course.places.take()
         kind = course.engine.kind_of(function)
         wanted = key or f"{course.id}:{place}"
 
@@ -291,7 +291,7 @@ class Saga:
         """Publish an event of this module in the commit that journals it. Gives the event's id."""
         course = self._course
         call = course.engine.publisher()
-        return Step(course, course.take_place(), call, callee_of(call), (event,), None,
+        return Step(course, course.places.take(), call, callee_of(call), (event,), None,
                     f"publish {type(event).__name__}", None, None, None)  # fmt: skip
 
     def pivot(self) -> None:
@@ -322,17 +322,17 @@ class Saga:
 
     def random(self) -> float:
         """From 0 to 1, the same when the saga is replayed."""
-        return self._course.lots().random()
+        return self._course.places.lots().random()
 
     def uuid(self) -> UUID:
         """A random one, the same when the saga is replayed."""
-        return UUID(int=self._course.lots().getrandbits(128), version=4)
+        return UUID(int=self._course.places.lots().getrandbits(128), version=4)
 
     def _wait(
         self, kind: str, name: str, timeout_s: float | None, read: Callable[[bytes], Any], shown: msgspec.Raw = NULL
     ) -> Wait[Any]:
         course = self._course
-        return Wait(course, course.take_place(), kind, name, timeout_s, read, shown)
+        return Wait(course, course.places.take(), kind, name, timeout_s, read, shown)
 
 
 def _nothing(_: bytes) -> None:

@@ -75,7 +75,7 @@ def _answer(course: Course, wanted: Wait[Any], entry: Entry) -> Any:
 
 
 async def _message(course: Course, wanted: Wait[Any]) -> Message:
-    found = course.message_for(wanted)
+    found = course.mail.find(wanted)
     if found is not None:
         return found
     engine = course.engine
@@ -93,7 +93,7 @@ async def _message(course: Course, wanted: Wait[Any]) -> Message:
         course.listened = course.listened or wanted.kind == "event"
         if wanted.begin is not None:
             await wanted.begin()
-        found = course.message_for(wanted)
+        found = course.mail.find(wanted)
         if found is not None:
             return found
         if course.leaving or (course.stopping is not None and wanted.kind != "child"):

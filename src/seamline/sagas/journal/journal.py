@@ -165,14 +165,13 @@ class Journal:
 
     # Messages.
 
-    async def post(self, saga: str, kind: str, name: str, body: str, now_ms: int) -> None:
-        """Send a message; durable when it returns. Raises UnknownSagaError or SagaEndedError."""
+    async def post(self, saga: str, kind: str, name: str, body: str, now_ms: int) -> int:
+        """Send a message; durable when its number is given. Raises UnknownSagaError or SagaEndedError."""
         connection = await self.store.database.current()
         if connection is not None:
-            await self.post_with(connection, saga, kind, name, body, now_ms)
-            return
+            return await self.post_with(connection, saga, kind, name, body, now_ms)
         async with self.store.database.transaction() as own:
-            await self.post_with(own, saga, kind, name, body, now_ms)
+            return await self.post_with(own, saga, kind, name, body, now_ms)
 
     async def post_with(
         self,
@@ -184,18 +183,20 @@ class Journal:
         now_ms: int,
         *,
         must: bool = True,
-    ) -> None:
+    ) -> int:
         """As :meth:`post`, in a transaction. Nothing happens to a saga that has ended unless it ``must`` be told."""
         found = (await connection.exec_driver_sql(self.store.sql(POST), (saga,))).first()
         if found is None and not must:
-            return
+            return 0
         if found is None:
             sql = self.store.sql("SELECT status FROM seamline_sagas WHERE id = ?")
             row = (await connection.exec_driver_sql(sql, (saga,))).first()
             if row is None:
                 raise unknown(saga)
             raise SagaEndedError(f"saga {saga!r} has ended ({row[0]})", "Only sagas that go on can be told something")
-        await connection.exec_driver_sql(self.store.sql(POST_BODY), (saga, found[0], kind, name, body, now_ms))
+        number: int = found[0]
+        await connection.exec_driver_sql(self.store.sql(POST_BODY), (saga, number, kind, name, body, now_ms))
+        return number
 
     # Cleaning up.
 

@@ -77,6 +77,8 @@ class Work(msgspec.Struct, omit_defaults=True):
     waiting: list[Waiting] = []
     trouble: dict[str, Trouble] = {}
     notes: dict[str, msgspec.Raw] = {}
+    refused: dict[str, str] = {}
+    """Signals that people sent and that did not fit: why, by the message's number."""
 
 
 class Message(NamedTuple):
