@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from seamline.events.errors import LogFullError
 from seamline.events.log import Log
 from seamline.kernel.settings.sections import EventsSettings
 from seamline.kernel.store import Database
+from seamline.kernel.store.errors import DiskFullError
 
 SMALL = 3 * 1024 * 1024
 
@@ -91,6 +93,44 @@ async def test_a_full_file_system(small_disk: Path):
     place = sqlite_place(small_disk)
     async with place.open() as (database, log):
         await check_full_and_free_again(database, log, ballast.unlink, place)
+
+
+@pytest.mark.parametrize("whole", ["transaction", "unit"])
+async def test_a_commit_that_finds_the_file_system_full(small_disk: Path, whole: str):
+    """The events fit into memory and not on the disk: whoever wrote the transaction is told as a publisher would be,
+    nothing of it is kept, and it is accepted when there is room. Without events it is the database that is full."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(SMALL // 2))
+    place = sqlite_place(small_disk)
+    async with place.open() as (database, log):
+        kept: list[str] = []
+
+        async def write(number: int, *, events: bool) -> None:
+            nonlocal reached_commit
+            reached_commit = False
+            async with database.unit() if whole == "unit" else nullcontext(), database.transaction() as tx:
+                await tx.execute(text("CREATE TABLE IF NOT EXISTS bulk (body BLOB)"))
+                await tx.execute(text("INSERT INTO bulk VALUES (zeroblob(9000))"))
+                if events:
+                    await log.append([record(number), record(number + 1)], tx)
+                reached_commit = True
+
+        reached_commit = False
+        with pytest.raises(LogFullError, match="accepted again"):
+            for number in range(0, 2_000, 2):
+                await write(number, events=True)
+                kept += [f"event-{number}", f"event-{number + 1}"]
+        assert reached_commit
+        assert (await log.stats()).refused == 2
+        with pytest.raises(DiskFullError) as full:
+            for _ in range(1_000):
+                await write(0, events=False)
+        assert reached_commit
+        assert type(full.value) is DiskFullError
+        assert [each.id for each in await everything(log)] == kept
+        ballast.unlink()
+        await write(5_000, events=True)
+        assert [each.id for each in await everything(log)] == [*kept, "event-5000", "event-5001"]
 
 
 async def test_a_database_that_may_not_grow(tmp_path: Path):

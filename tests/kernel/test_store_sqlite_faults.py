@@ -24,6 +24,7 @@ from tests.kernel.store_rig import ENDLESS, LONG, METADATA, count, db, rows, url
 from seamline.kernel.store import Database, prepare, sqlite_url
 from seamline.kernel.store.errors import (
     DamagedFileError,
+    DiskFullError,
     FolderError,
     NotStartedError,
     UrlError,
@@ -245,7 +246,7 @@ async def test_full_disk(db: Database):
     async with db.read() as r:
         assert set((await r.execute(select(rows.c.name))).scalars()) == acknowledged
     assert len(acknowledged) < 60
-    with pytest.raises(OperationalError, match="full"):
+    with pytest.raises(DiskFullError, match=r"SL7010.*full"):
         for number in range(1_000, 1_100):
             await work(number)
     async with db.transaction() as tx:

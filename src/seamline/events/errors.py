@@ -20,6 +20,7 @@ BrokerError, LogFullError and LostLeaseError heal by themselves when what they n
 from __future__ import annotations
 
 from seamline.kernel.errors import SeamlineError
+from seamline.kernel.store.errors import DiskFullError
 
 
 class EventsError(SeamlineError):
@@ -68,7 +69,7 @@ class DamagedLogError(EventsError):
     code = "SL7205"
 
 
-class LogFullError(EventsError):
+class LogFullError(EventsError, DiskFullError):
     """SL7206: there is no room to store an event; nothing was accepted."""
 
     code = "SL7206"

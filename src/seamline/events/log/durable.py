@@ -21,6 +21,7 @@ from seamline.kernel.clock import Clock, in_step, now_ms
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.sections import EventsSettings
 from seamline.kernel.store import Combiner, Database
+from seamline.kernel.store.access import is_full
 from seamline.kernel.store.errors import DamagedFileError
 from seamline.module.module import Start
 
@@ -107,7 +108,9 @@ class DurableLog:
         except Exception as error:
             raise self._explained(error, entry) from error
         due_ms = min((due_ms for due_ms, _ in entry[1]), default=0)
-        self._database.after_commit(connection, lambda: self._arrived(due_ms))
+        self._database.after_commit(
+            connection, lambda: self._arrived(due_ms), lambda error: self._explained(error, entry)
+        )
 
     async def _append_relaxed(self, entry: Entry) -> None:
         if self._failed is not None:
@@ -152,9 +155,11 @@ class DurableLog:
         self._announce()
 
     def _explained(self, error: BaseException, entry: Entry) -> BaseException:
-        if not self._store.no_room(error):
+        if not is_full(error):
             return error
         self._refused += _count(entry)
+        if isinstance(error, LogFullError):  # what another append of the same transaction made of it
+            return error
         full = LogFullError(
             f"there is no room for events ({getattr(error, 'orig', None) or error}); nothing was accepted",
             "Make room on the disk, or lower [events] retention_bytes; events are accepted again as soon as there is",

@@ -31,7 +31,6 @@ NOTIFY_PAUSE_S: Final = 0.005
 DELETED_AT_ONCE: Final = 5_000
 RELEASED_AT_ONCE: Final = 500
 
-_DISK_FULL: Final = "53100"
 _LOW_BITS: Final = 44
 _LOW_MAX: Final = (1 << _LOW_BITS) - 1
 
@@ -133,10 +132,6 @@ class PostgresqlStore:
                 await asyncio.sleep(NOTIFY_PAUSE_S)
         finally:
             self._notice = None
-
-    def no_room(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        return getattr(cause, "sqlstate", None) == _DISK_FULL
 
     def spoilt_by_one(self, error: BaseException) -> bool:
         return self._line.refused_value(error)

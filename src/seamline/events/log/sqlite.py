@@ -10,7 +10,6 @@ from contextlib import closing
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.log.interface import Damage, Ends
@@ -93,12 +92,6 @@ class SqliteStore:
 
     def written(self) -> None:
         """The host tells other processes."""
-
-    def no_room(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", 0)
-        # A quota, or a limit on the size of files, is a failed write to SQLite.
-        return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
 
     def spoilt_by_one(self, error: BaseException) -> bool:
         return isinstance(error, (sqlite3.DataError, OverflowError))

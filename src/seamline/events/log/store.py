@@ -33,10 +33,6 @@ class Store(Protocol):
         """What this process wrote is on disk: let others know, if the store can."""
         ...
 
-    def no_room(self, error: BaseException) -> bool:
-        """Whether this is what the store says when the disk is full."""
-        ...
-
     def spoilt_by_one(self, error: BaseException) -> bool:
         """Whether the group failed for a value in it, and nothing of it was kept."""
         ...

@@ -14,6 +14,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from seamline.kernel.store.errors import (
     DamagedFileError,
+    DiskFullError,
     NestedTransactionError,
     NotStartedError,
     ReadOnlyError,
@@ -23,6 +24,10 @@ from seamline.kernel.store.postgresql import PostgresqlServer, sqlstate
 from seamline.kernel.store.unit import Unit, unit_of
 
 _READ_ONLY_STATE = "25006"
+_DISK_FULL_STATE = "53100"
+
+Refused = Callable[[BaseException], BaseException]
+"""Says in other words why the commit failed."""
 
 
 class Access:
@@ -34,7 +39,7 @@ class Access:
         self.engine: AsyncEngine | None = None
         self.server: PostgresqlServer | None = None
         self._inside: dict[asyncio.Task[object] | None, AsyncConnection | None] = {}
-        self._afterwards: dict[int, list[Callable[[], None]]] = {}
+        self._afterwards: dict[int, list[tuple[Callable[[], None], Refused | None]]] = {}
 
     @property
     def inside(self) -> bool:
@@ -75,8 +80,10 @@ class Access:
             self._inside[task] = connection
         return connection
 
-    def after_commit(self, connection: AsyncConnection, callback: Callable[[], None]) -> None:
-        self._afterwards.setdefault(id(connection), []).append(callback)
+    def after_commit(
+        self, connection: AsyncConnection, callback: Callable[[], None], refused: Refused | None = None
+    ) -> None:
+        self._afterwards.setdefault(id(connection), []).append((callback, refused))
 
     async def leave(self, connection: AsyncConnection, *, commit: bool) -> None:
         plain = connection.sync_connection
@@ -87,11 +94,20 @@ class Access:
                 await greenlet_spawn(_commit_and_close, plain)
             else:
                 await greenlet_spawn(plain.close)  # rolls back
+        except Exception as error:
+            told: BaseException = error
+            for _, refused in afterwards:
+                told = told if refused is None else refused(told)
+            if told is error:
+                told = self.explained(error) or error
+            if told is error:
+                raise
+            raise told from error
         finally:
             if self.writes:
                 self._forget(connection)
         if commit:
-            for callback in afterwards:
+            for callback, _ in afterwards:
                 callback()
 
     def _forget(self, connection: AsyncConnection) -> None:
@@ -111,7 +127,24 @@ class Access:
             return DamagedFileError(
                 f"the database file is damaged ({error.orig})", "Restore the last copy", place=self.module
             )
+        if is_full(error):
+            return DiskFullError(
+                f"there is no room for what was written ({error.orig}); nothing of it was kept",
+                "Make room on the disk; the same is accepted as soon as there is",
+                place=self.module,
+            )
         return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether this is what a database says, itself or by way of SQLAlchemy, when its disk is full."""
+    if isinstance(error, DiskFullError):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", 0)
+    # A quota, or a limit on the size of files, is a failed write to SQLite.
+    full = code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
+    return full or getattr(cause, "sqlstate", None) == _DISK_FULL_STATE
 
 
 class Block:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from seamline.kernel.store import sqlite_dialect
-from seamline.kernel.store.access import Access, Block
+from seamline.kernel.store.access import Access, Block, Refused
 from seamline.kernel.store.errors import DamagedFileError, FolderError, NotStartedError, UrlError
 from seamline.kernel.store.postgresql import PostgresqlServer, check_driver
 from seamline.kernel.store.sqlite_file import Readers, SqliteFile, Writer
@@ -159,9 +159,12 @@ class Database:
         unit = unit_of(self._write)
         return await unit.connection() if unit is not None else self._write.current
 
-    def after_commit(self, connection: AsyncConnection, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the transaction of ``connection``, as :meth:`current` gives it, is on disk."""
-        self._write.after_commit(connection, callback)
+    def after_commit(
+        self, connection: AsyncConnection, callback: Callable[[], None], refused: Refused | None = None
+    ) -> None:
+        """Call ``callback`` once the transaction of ``connection``, as :meth:`current` gives it, is on disk. Where the
+        commit fails, ``refused`` may put the error in other words."""
+        self._write.after_commit(connection, callback, refused)
 
     async def raw(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on SQLite's own connection, in a transaction that shares its commit with others; for the

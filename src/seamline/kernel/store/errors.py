@@ -10,12 +10,13 @@
       NestedTransactionError SL7007  a task opened a transaction inside its own transaction
       ReadOnlyError          SL7008  something was written inside ``read()``
       DamagedFileError       SL7009  the file is not a SQLite database, or is damaged
+      DiskFullError          SL7010  there is no room for what was written; nothing of it was kept
       MigrationPendingError  SL7101  the tables are older than the code
       MigrationFailedError   SL7102  a revision raised; nothing of it was kept
       MigrationUnknownError  SL7103  the tables are newer than the code
       MigrationFilesError    SL7104  the revision files do not make one line
 
-Everything but WriterBusyError and ServerError is a mistake that trying again does not heal.
+Everything but WriterBusyError, ServerError and DiskFullError is a mistake that trying again does not heal.
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ class DamagedFileError(StoreError):
     """SL7009: the file is not a SQLite database, or is damaged."""
 
     code = "SL7009"
+
+
+class DiskFullError(StoreError):
+    """SL7010: there is no room for what was written; nothing of it was kept."""
+
+    code = "SL7010"
 
 
 class MigrationPendingError(StoreError):
