@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.events.shop import Sold, running, shop, until, write
 
 from seamline.events.embedded import EmbeddedSubscription
 from seamline.events.inbox import Inbox
-from seamline.events.positions import Positions
+from seamline.events.positions import Bookmark
 from seamline.kernel.store import Database
 from seamline.module import Module
 
@@ -48,6 +49,17 @@ class Fate:
             return found
 
         setattr(cls, name, watched)
+
+    def inside_flush(self) -> None:
+        """Before positions are written, and after what lies before them is forgotten; both before the commit."""
+        write = Bookmark.write
+
+        def watched(mark: Bookmark, sqlite: sqlite3.Connection) -> None:
+            self.at("positions")
+            write(mark, sqlite)
+            self.at("forgotten")
+
+        Bookmark.write = watched
 
 
 async def freeze(db: Database) -> None:
@@ -87,8 +99,7 @@ async def main(folder: str, point: str = "", count: str = "0") -> None:
     fate = Fate(point, int(count))
     fate.around(Inbox, "settle", after="settled")
     fate.around(EmbeddedSubscription, "acknowledge", before="committed")
-    fate.around(Positions, "write", before="positions")
-    fate.around(Inbox, "forget", after="forgotten")
+    fate.inside_flush()
     fate.around(EmbeddedSubscription, "_flush", after="flushed")
     async with running(Path(folder), shop(), books(fate, frozen=point == "frozen", deadly=point == "deadly")):
         await asyncio.Event().wait()

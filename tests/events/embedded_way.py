@@ -12,6 +12,7 @@ from seamline.events.embedded import EmbeddedTransport, Home
 from seamline.events.inbox import Inbox
 from seamline.events.leases import Leases
 from seamline.events.log import Log, open_log
+from seamline.events.positions import Bookmarks
 from seamline.events.reading import LogService
 from seamline.events.record import Record
 from seamline.events.tables import METADATA
@@ -51,7 +52,7 @@ class EmbeddedWay(EmbeddedTransport):
 
     def __init__(self, arena: Arena, leases: Callable[[str], Leases]) -> None:
         def home(module: str) -> Home:
-            return Home(arena.database, leases(module), Inbox(arena.database, arena.clock))
+            return Home(arena.database, leases(module), Inbox(arena.database, arena.clock), Bookmarks(arena.database))
 
         super().__init__(cast("CallPort", _Port(self)), arena.clock, arena.settings.partitions, home)
         self._arena = arena

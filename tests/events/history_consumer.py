@@ -19,7 +19,8 @@ from tests.events.conformance import GROUP, TOPIC, TYPES
 
 from seamline.events.brokers import open_transport
 from seamline.events.errors import EventsError, LostLeaseError
-from seamline.events.leases import Leases, check
+from seamline.events.fences import check
+from seamline.events.leases import Leases
 from seamline.events.transport import Delivery, Transport
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.owner import process_owner

@@ -12,7 +12,8 @@ from sqlalchemy import text
 from tests.events.log_rig import Place
 
 from seamline.events.errors import LostLeaseError
-from seamline.events.leases import Leases, check
+from seamline.events.fences import check
+from seamline.events.leases import Leases
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.store import Database

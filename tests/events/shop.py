@@ -29,7 +29,7 @@ from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import Module
 from seamline.module.context import current
-from seamline.module.contract import Contract
+from seamline.module.contract import Contract, compile_contract
 from seamline.module.wiring import Wiring
 
 PERMIT_ALL = "permit(principal, action, resource);"
@@ -77,21 +77,26 @@ class Process:
         identity: WorkloadIdentity | None = None,
         transport: Transport | None = None,
         app: str = "test",
+        contracts: Mapping[type[Contract], str] | None = None,
         **settings: Any,
     ) -> None:
         set_scope_source(current)
         self.clock = clock or SystemClock()
         self.tracer = Tracer(sample)
         self.modules = {module.name: module for module in modules}
-        names = sorted({"shop", "books", *owners.values(), *self.modules})
-        rules = Policy.from_text(policy, modules={name: {} for name in names}, contracts={})
+        contracts = contracts or {}
+        names = sorted({"shop", "books", *owners.values(), *self.modules, *contracts.values()})
+        methods = {each.__name__: (owner, list(compile_contract(each).methods)) for each, owner in contracts.items()}
+        rules = Policy.from_text(policy, modules={name: {} for name in names}, contracts=methods)
         self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer, identity=identity)
         for topic in set(owners.values()):
             self.mesh.know(log_contract(topic), topic)
+        for contract, owner in contracts.items():
+            self.mesh.know(contract, owner)
         self.announced: list[str] = []
         self.runtime = EventsRuntime(
             app, EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
-            process_owner("test"),
+            process_owner("test"), reachable=self.mesh.reachable,
         )  # fmt: skip
         if transport is not None:
             self.runtime.transport = transport
@@ -122,8 +127,12 @@ class Process:
 
     async def listen(self) -> Endpoint:
         """Serve the mesh to other processes."""
+        return await self.serve(self.mesh)
+
+    @staticmethod
+    async def serve(mesh: Mesh) -> Endpoint:
         listener = socket.create_server(("127.0.0.1", 0))
-        await self.mesh.port.listen(listener)
+        await mesh.port.listen(listener)
         return Endpoint("127.0.0.1", int(listener.getsockname()[1]))
 
     @property

@@ -28,7 +28,8 @@ from tests.events.conformance import (
 
 from seamline.events.brokers import open_transport
 from seamline.events.errors import BrokerError, BrokerUrlError, EventTooLargeError, LostLeaseError, UnknownGroupError
-from seamline.events.leases import Leases, check
+from seamline.events.fences import check
+from seamline.events.leases import Leases
 from seamline.events.transport import Delivery, Subscription
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings import EventsSettings

@@ -15,7 +15,7 @@ from tests.events.consumer_process import POINTS
 from tests.events.shop import Process, Sold, running, shop, until, write
 
 from seamline.events.context import EventContext
-from seamline.events.leases import leases
+from seamline.events.fences import leases
 from seamline.kernel.store import Database
 from seamline.mesh.identity import CertificateAuthority, WorkloadIdentity, new_key_and_csr
 from seamline.module import Module

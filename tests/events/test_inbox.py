@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from seamline.events.errors import LostLeaseError
+from seamline.events.fences import metadata as lease_tables
 from seamline.events.inbox import HandledElsewhereError, Inbox
-from seamline.events.leases import metadata as lease_tables
 from seamline.events.record import Record
 from seamline.events.tables import METADATA
 from seamline.events.transport import Delivery, Fence

@@ -15,7 +15,9 @@ from tests.events.lease_child import NAME, PARTITIONS, Member
 from tests.events.log_rig import Place, eventually, place
 
 from seamline.events.errors import LostLeaseError
-from seamline.events.leases import Lease, Leases, Share, check, make_plan
+from seamline.events.fences import check
+from seamline.events.leases import Leases
+from seamline.events.shares import Lease, Share, make_plan
 from seamline.events.transport import Fence
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.owner import process_owner

@@ -125,6 +125,28 @@ async def test_through_a_broker_it_is_the_same(tmp_path: Path, arena: Arena):
         assert letter["topic"] == "shop"
 
 
+@pytest.mark.needs_server
+@pytest.mark.wants("served", "leased")
+async def test_a_replay_behind_a_broker_reaches_every_replica(tmp_path: Path, arena: Arena):
+    """All partitions are handed out again, also those that the replica that was not asked holds and is idle on."""
+    url = arena.broker.url()
+    if arena.contender.prepare is not None:
+        arena.contender.prepare(url, arena.app, "shop")
+    options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
+    async with (
+        running(tmp_path, shop(), books([]), **options) as first,
+        running(tmp_path, shop(), books([]), **options) as second,
+    ):
+        await until(lambda: first.joined() and second.joined())
+        published = 0
+        while not (first.handled() and second.handled()):
+            await second.events.publish_all([Sold(sku=f"sku{n}", number=n) for n in range(8)])
+            published += 8
+            await until(lambda published=published: first.count_is(published))
+        await first.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: first.count_is(2 * published))
+
+
 async def test_an_idle_process_does_next_to_nothing(tmp_path: Path):
     """Its consumers wait; what looks around does so a few times a second for the whole module, whatever it hosts."""
     listeners = Module("books")

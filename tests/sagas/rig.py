@@ -40,6 +40,7 @@ class Host:
         tracer: Tracer | None = None,
         announce: Callable[[str], None] | None = None,
         others: dict[type[Any], Any] | None = None,
+        reachable: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.module = module
         self.database = database
@@ -54,8 +55,9 @@ class Host:
         }
         self.wiring = Wiring(module, dict.fromkeys(found, "other"), platform)
         self.runtime = SagasRuntime(
-            "shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner, pace=self.clock
-        )
+            "shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner, pace=self.clock,
+            reachable=reachable,
+        )  # fmt: skip
         self.runtime.add(module, database, self.wiring)
 
     @property

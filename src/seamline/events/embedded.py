@@ -15,13 +15,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from seamline.events.errors import LostLeaseError
+from seamline.events.fences import lease_of, revoke
 from seamline.events.inbox import Inbox
-from seamline.events.leases import Leases, Share, check_all, lease_of, revoke
-from seamline.events.positions import Positions
+from seamline.events.leases import Leases
+from seamline.events.positions import Bookmarks, Positions
 from seamline.events.reading import LogPage, LogReading, log_contract, written_start
 from seamline.events.record import Record
+from seamline.events.shares import Share
 from seamline.events.transport import Delivery, Fence, Lag, Promises
-from seamline.kernel.clock import now_ms
+from seamline.kernel.clock import now_ms, until_step
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.store import StoreError
 from seamline.module.errors import CallError, PermissionDenied
@@ -49,6 +51,7 @@ class Home(NamedTuple):
     database: Database
     leases: Leases
     inbox: Inbox
+    bookmarks: Bookmarks
 
 
 class EmbeddedTransport:
@@ -280,8 +283,9 @@ class EmbeddedSubscription:
     # Positions.
 
     def _flush_within(self, seconds: float) -> None:
+        """In step with the other groups of the process, so that they share a commit."""
         loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
+        at = loop.time() + until_step(seconds)
         if self._flushing is not None:
             if self._flush_at <= at:
                 return
@@ -310,13 +314,9 @@ class EmbeddedSubscription:
         for held in moved.values():
             held.forget = []
         try:
-            async with self._home.database.transaction() as connection:
-                fences = [Fence(lease_of(self._lease, number), held.epoch) for number, held in moved.items()]
-                await check_all(connection, fences)
-                await self._positions.write(connection, positions)
-                await self._home.inbox.forget(
-                    connection, self._group, [event for events in forget.values() for event in events]
-                )
+            fences = [Fence(lease_of(self._lease, number), held.epoch) for number, held in moved.items()]
+            gone = [event for events in forget.values() for event in events]
+            await self._home.bookmarks.write(self._positions.bookmark(fences, positions, gone))
         except LostLeaseError:
             self._share.changed.set()  # look again at what is ours; the rest will be written next time
             for number, held in moved.items():

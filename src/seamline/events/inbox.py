@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.errors import LostLeaseError
-from seamline.events.leases import check, lost_of
+from seamline.events.fences import check_all, lost_lease, lost_of
 from seamline.events.record import Record
 from seamline.events.tables import inbox
 from seamline.events.transport import Delivery, Fence
@@ -25,16 +25,10 @@ _ROWS_MAX = 256
 _COLUMNS = ("consumer_group", "source", "event_id", "handled_ms")
 _INSERT = "INSERT INTO seamline_inbox (consumer_group, source, event_id, handled_ms) VALUES (?, ?, ?, ?)"
 _ASK = "SELECT 1 FROM seamline_inbox WHERE consumer_group = ? AND source = ? AND event_id = ?"
-_FORGET = "DELETE FROM seamline_inbox WHERE consumer_group = ? AND source = ? AND event_id = ?"
 _SEEN = select(inbox.c.source, inbox.c.event_id).where(
     inbox.c.consumer_group == bindparam("a_group"),
     inbox.c.source.in_(bindparam("sources", expanding=True)),
     inbox.c.event_id.in_(bindparam("ids", expanding=True)),
-)
-_DELETE = delete(inbox).where(
-    inbox.c.consumer_group == bindparam("a_group"),
-    inbox.c.source == bindparam("a_source"),
-    inbox.c.event_id == bindparam("an_id"),
 )
 
 
@@ -46,35 +40,38 @@ class _Note(NamedTuple):
     """What is written of one attempt."""
 
     rows: Sequence[tuple[str, str, str, int]]
-    fences: set[Fence]
+    fences: AbstractSet[Fence]
 
-    def write(self, sqlite: sqlite3.Connection) -> Fence | None:
-        """The fence that does not hold any more, if there is one; else the rows are written."""
-        lost = lost_of(sqlite, self.fences)
-        if lost is None:
-            try:
-                sqlite.executemany(_INSERT, self.rows)
-            except sqlite3.IntegrityError as error:
-                raise HandledElsewhereError(str(error)) from None
-        return lost
-
-
-def _write_alone(sqlite: sqlite3.Connection, notes: Sequence[_Note]) -> list[Fence | HandledElsewhereError | None]:
-    """Each by itself: what is wrong with one does not concern the others."""
-    outcomes: list[Fence | HandledElsewhereError | None] = []
-    for note in notes:
-        savepoint = len(note.rows) > 1
-        if savepoint:
-            sqlite.execute("SAVEPOINT note")
+    def write(self, sqlite: sqlite3.Connection, lost: AbstractSet[Fence]) -> None:
+        """Raises LostLeaseError where one of the fences is among those ``lost``, and HandledElsewhereError."""
+        for fence in self.fences & lost:
+            raise lost_lease(fence)
         try:
-            outcomes.append(note.write(sqlite))
-        except HandledElsewhereError as error:
-            if savepoint:
-                sqlite.execute("ROLLBACK TO note")
-            outcomes.append(error)
+            sqlite.executemany(_INSERT, self.rows)
+        except sqlite3.IntegrityError as error:
+            raise HandledElsewhereError(str(error)) from None
+
+
+def _write_alone(sqlite: sqlite3.Connection, notes: Sequence[_Note]) -> list[Exception | None]:
+    """Each by itself: what is wrong with one does not concern the others."""
+    lost = lost_of(sqlite, set[Fence]().union(*(note.fences for note in notes)))
+    return [_outcome_alone(sqlite, note, lost) for note in notes]
+
+
+def _outcome_alone(sqlite: sqlite3.Connection, note: _Note, lost: AbstractSet[Fence]) -> Exception | None:
+    savepoint = len(note.rows) > 1
+    if savepoint:
+        sqlite.execute("SAVEPOINT note")
+    try:
+        note.write(sqlite, lost)
+    except (HandledElsewhereError, LostLeaseError) as error:
+        if savepoint:
+            sqlite.execute("ROLLBACK TO note")
+        return error
+    finally:
         if savepoint:
             sqlite.execute("RELEASE note")
-    return outcomes
+    return None
 
 
 class Inbox:
@@ -84,7 +81,7 @@ class Inbox:
         self._database = database
         self._sqlite = database.path is not None
         self._clock = clock
-        self._front: Combiner[_Note, Fence | None] = Combiner(self._write, items_max=_ROWS_MAX // 4)
+        self._front: Combiner[_Note, None] = Combiner(self._write, items_max=_ROWS_MAX // 4)
 
     async def seen(self, group: str, records: Sequence[Record]) -> set[tuple[str, str]]:
         """(source, id) of those that ``group`` has handled already."""
@@ -119,16 +116,11 @@ class Inbox:
             await self._settle_server(connection, note)
             return
         if connection is None:
-            lost = await self._front.put(note)
+            await self._front.put(note)
         else:
-            lost = await raw_in(connection, note.write)
-        if lost is not None:
-            raise LostLeaseError(
-                f"{lost.lease!r} was taken by another process since epoch {lost.epoch}, which was ours",
-                "Nothing was kept of this attempt; who has the lease now does the work",
-            )
+            await raw_in(connection, lambda sqlite: note.write(sqlite, lost_of(sqlite, note.fences)))
 
-    async def _write(self, notes: Sequence[_Note]) -> Sequence[Fence | HandledElsewhereError | None]:
+    async def _write(self, notes: Sequence[_Note]) -> Sequence[Exception | None]:
         return await self._database.raw(lambda sqlite: _write_alone(sqlite, notes))
 
     async def _settle_server(self, connection: AsyncConnection | None, note: _Note) -> None:
@@ -136,24 +128,11 @@ class Inbox:
             async with self._database.transaction() as own:
                 await self._settle_server(own, note)
             return
-        for fence in note.fences:
-            await check(connection, fence)
+        await check_all(connection, note.fences)
         try:
             await connection.execute(insert(inbox), [dict(zip(_COLUMNS, row, strict=True)) for row in note.rows])
         except IntegrityError as error:
             raise HandledElsewhereError(str(error.orig)) from None
-
-    async def forget(self, connection: AsyncConnection, group: str, events: Sequence[tuple[str, str]]) -> None:
-        """These (source, id) will not be handed out again."""
-        for first in range(0, len(events), _ROWS_MAX):
-            some = events[first : first + _ROWS_MAX]
-            if self._sqlite:
-                keys = [(group, *event) for event in some]
-                await raw_in(connection, lambda sqlite, keys=keys: sqlite.executemany(_FORGET, keys))
-                await asyncio.sleep(0)  # others, too, have work for the event loop
-            else:
-                rows = [{"a_group": group, "a_source": source, "an_id": event_id} for source, event_id in some]
-                await connection.execute(_DELETE, rows)
 
     async def prune(self, keep_s: float) -> None:
         """Forget what was handled long ago."""

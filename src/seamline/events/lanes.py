@@ -17,12 +17,14 @@ from seamline.module.values import Event
 class Parcel:
     """A delivery on its way through a consumer, with its event, or with what is wrong with it."""
 
-    __slots__ = ("alone", "attempts", "delivery", "event", "first_ms", "lane", "place")
+    __slots__ = ("alone", "attempts", "delivery", "event", "first_ms", "lane", "place", "unsent")
 
     def __init__(self, delivery: Delivery, event: Event | EventDecodeError) -> None:
         self.delivery = delivery
         self.event = event
         self.attempts = 0
+        self.unsent = 0
+        """Tries that came to nothing because a callee was not there; they are no attempts."""
         self.first_ms = 0
         self.alone = isinstance(event, EventDecodeError)
         """Not to be handled with others: it was in a batch that failed, or will fail."""

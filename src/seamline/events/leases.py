@@ -2,7 +2,7 @@
 
 A member shows that it lives by counting up a number. Others watch that number by their own monotonic clock, so no two
 clocks have to agree and none may jump; a process of this machine that has ended is seen at once. Whoever takes a
-partition raises its epoch, and an effect is committed only with the epoch its partition still has (:func:`check`):
+partition raises its epoch, and an effect is committed only with the epoch its partition still has (see ``fences``):
 a process that was paused may still believe in its lease, but what it commits late is refused.
 """
 
@@ -13,19 +13,17 @@ import contextvars
 import logging
 import sqlite3
 import uuid
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from seamline.events.errors import LostLeaseError
-from seamline.events.transport import Fence
+from seamline.events.fences import NOBODY, lease_of, leases, members, metadata, shares
+from seamline.events.shares import Lease, Plan, Share, make_plan
 from seamline.kernel.clock import Clock, in_step
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.owner import is_gone
@@ -34,112 +32,13 @@ from seamline.kernel.store import Database, raw_in
 LOOK_S: Final = 0.25
 """How often to look for processes that have ended and partitions that became free."""
 
-NOBODY: Final = ""
-_EPOCH: Final = "SELECT epoch FROM seamline_leases WHERE lease = ?"
 _BEAT: Final = "UPDATE seamline_lease_members SET beat = ? WHERE member = ?"
 _BEATS: Final = "SELECT member, beat FROM seamline_lease_members"
 _SHARES: Final = "SELECT name, member FROM seamline_lease_shares ORDER BY name, member"
 _LEASES: Final = "SELECT lease, epoch, member FROM seamline_leases ORDER BY lease"
 _FREE: Final = "SELECT name, partition FROM seamline_leases WHERE member = ?"
 
-metadata: Final = MetaData()
-members: Final = Table(
-    "seamline_lease_members",
-    metadata,
-    Column("member", String, primary_key=True),
-    Column("beat", BigInteger, nullable=False),
-)
-shares: Final = Table(
-    "seamline_lease_shares",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("member", String, primary_key=True),
-)
-leases: Final = Table(
-    "seamline_leases",
-    metadata,
-    Column("lease", String, primary_key=True),
-    Column("name", String, nullable=False, index=True),
-    Column("partition", Integer, nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("member", String, nullable=False),
-)
-
 _log = logging.getLogger(__name__)
-
-
-def lease_of(name: str, partition: int) -> str:
-    return f"{name}/{partition}"
-
-
-async def check(connection: AsyncConnection, fence: Fence) -> None:
-    """In the transaction that commits an effect: is the lease still the one it was made under?
-
-    Until that transaction ends, nobody takes the lease.
-
-    Raises:
-        LostLeaseError: another has taken it; the transaction must be rolled back.
-    """
-    held = select(leases.c.epoch).where(leases.c.lease == fence.lease).with_for_update(read=True)
-    epoch = (await connection.execute(held)).scalar_one_or_none()
-    if epoch != fence.epoch:
-        raise LostLeaseError(
-            f"{fence.lease!r} was taken by another process (epoch {epoch}, ours was {fence.epoch})",
-            "Nothing was kept of this attempt; who has the lease now does the work",
-        )
-
-
-async def check_all(connection: AsyncConnection, fences: Sequence[Fence]) -> None:
-    """As :func:`check`, of several at once."""
-    if connection.dialect.name != "sqlite":
-        for fence in fences:
-            await check(connection, fence)
-        return
-    lost = await raw_in(connection, lambda sqlite: lost_of(sqlite, fences))
-    if lost is not None:
-        await check(connection, lost)  # which says so
-
-
-def lost_of(sqlite: sqlite3.Connection, fences: Iterable[Fence]) -> Fence | None:
-    """The first that does not hold any more, seen from within a transaction that writes."""
-    for fence in fences:
-        if sqlite.execute(_EPOCH, (fence.lease,)).fetchone() != (fence.epoch,):
-            return fence
-    return None
-
-
-async def revoke(connection: AsyncConnection, name: str) -> None:
-    """End every lease of ``name`` with this transaction: who holds one takes it anew, and sees that it did."""
-    await connection.execute(update(leases).where(leases.c.name == name).values(epoch=leases.c.epoch + 1))
-
-
-class Share:
-    """This process's part of the partitions of one name. Made by :meth:`Leases.join`."""
-
-    def __init__(self, leases_: Leases, name: str, partitions: int) -> None:
-        self.name = name
-        self.partitions = partitions
-        self.changed = asyncio.Event()
-        """Set when :meth:`held` has changed; to be cleared by who waits for it."""
-        self.epochs: dict[int, int] = {}
-        self.leaving: set[int] = set()
-        self._leases = leases_
-
-    def held(self) -> Mapping[int, int]:
-        """The partitions that are ours now, and their epochs. What is to go to another member is not among them for
-        one heartbeat before it goes, so that work under way can end."""
-        if not self._leases.alive():
-            return {}
-        return {partition: epoch for partition, epoch in self.epochs.items() if partition not in self.leaving}
-
-    def fence(self, partition: int) -> Fence | None:
-        """What :func:`check` wants to see; None if the partition is not ours."""
-        epoch = self.held().get(partition)
-        return None if epoch is None else Fence(lease_of(self.name, partition), epoch)
-
-    async def close(self) -> None:
-        """Give the partitions back at once."""
-        await self._leases.leave(self)
 
 
 class Picture(NamedTuple):
@@ -267,6 +166,8 @@ class Leases:
 
     async def beat(self) -> None:
         """Show that we live, and see to it that each member has its part. Goes on by itself; tests call it."""
+        if not self._shares:
+            return
         async with self._lock:
             begun_s = self._clock.monotonic()
             self._beat += 1
@@ -373,47 +274,6 @@ def _look(sqlite: sqlite3.Connection) -> tuple[Picture, list[tuple[str, int]]]:
         sorted(member for member, _ in beats), sqlite.execute(_SHARES).fetchall(), sqlite.execute(_LEASES).fetchall()
     )
     return picture, beats
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    partition: int
-    epoch: int
-    member: str
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one heartbeat does to a share."""
-
-    share: Share
-    epochs: dict[int, int]
-    """What stays ours, and what was taken."""
-    leaving: set[int]
-    """Of these, what is given back next time."""
-    give: list[int]
-    take: list[Lease]
-
-    def settle(self) -> None:
-        before = (dict(self.share.epochs), self.share.leaving)
-        self.share.epochs, self.share.leaving = self.epochs, self.leaving
-        if before != (self.epochs, self.leaving):
-            self.share.changed.set()
-
-
-def make_plan(share: Share, rows: Sequence[Lease], present: Iterable[str], me: str) -> Plan:
-    """Each member is due as many partitions as any other, or one more; who has more keeps the one more."""
-    ours = {row.partition: row.epoch for row in rows if row.member == me}
-    give = [each for each in sorted(share.leaving) if each in ours]
-    counts = Counter(row.member for row in rows)
-    ranking = sorted(present, key=lambda each: (-counts[each], zlib.crc32(f"{share.name} {each}".encode()), each))
-    quota, more = divmod(len(rows), len(ranking))
-    if ranking.index(me) < more:
-        quota += 1
-    epochs = {partition: epoch for partition, epoch in ours.items() if partition not in give}
-    leaving = set(sorted(epochs)[quota:])
-    free = [row for row in rows if row.member not in ranking]
-    return Plan(share, epochs, leaving, give, free[: max(quota - len(epochs), 0)])
 
 
 async def _insert_absent(tx: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

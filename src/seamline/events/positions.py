@@ -2,26 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from seamline.events.errors import LostLeaseError
+from seamline.events.fences import check_all, lost_lease, lost_of
 from seamline.events.tables import groups, inbox, offsets
-from seamline.kernel.store import Database, raw_in
+from seamline.events.transport import Fence
+from seamline.kernel.store import Combiner, Database
+
+_FORGET_MAX = 256
+"""What SQLite does with so many takes less than a millisecond."""
 
 _WRITE = (
     update(offsets)
     .where(
         offsets.c.consumer_group == bindparam("a_group"),
         offsets.c.topic == bindparam("a_topic"),
-        offsets.c.partition == bindparam("a_partition"),
+        offsets.c.partition.in_(bindparam("partitions", expanding=True)),
     )
     .values(position=bindparam("a_position"))
 )
+_FORGET = delete(inbox).where(
+    inbox.c.consumer_group == bindparam("a_group"),
+    inbox.c.source == bindparam("a_source"),
+    inbox.c.event_id.in_(bindparam("ids", expanding=True)),
+)
+_SQLITE_WRITE = (
+    "UPDATE seamline_offsets SET position = ? WHERE consumer_group = ? AND topic = ? "
+    "AND partition IN (SELECT value FROM json_each(?))"
+)
+_SQLITE_FORGET = (
+    "DELETE FROM seamline_inbox WHERE consumer_group = ? AND source = ? "
+    "AND event_id IN (SELECT value FROM json_each(?))"
+)
 
-_SQLITE_WRITE = "UPDATE seamline_offsets SET position = ? WHERE consumer_group = ? AND topic = ? AND partition = ?"
+
+class Bookmark(NamedTuple):
+    """How far a group is on some partitions, and what its inbox need not remember any more."""
+
+    group: str
+    topic: str
+    fences: Collection[Fence]
+    positions: Mapping[int, int]
+    forget: Sequence[tuple[str, str]]
+    """(source, id) of what lies before the positions."""
+
+    def by_position(self) -> dict[int, list[int]]:
+        """The partitions at each position; most are at the same."""
+        found: dict[int, list[int]] = {}
+        for partition, position in self.positions.items():
+            found.setdefault(position, []).append(partition)
+        return found
+
+    def by_source(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for source, event_id in self.forget:
+            found.setdefault(source, []).append(event_id)
+        return found
+
+    def write(self, sqlite: sqlite3.Connection) -> None:
+        for position, partitions in self.by_position().items():
+            sqlite.execute(_SQLITE_WRITE, (position, self.group, self.topic, _json(partitions)))
+        for source, ids in self.by_source().items():
+            sqlite.execute(_SQLITE_FORGET, (self.group, source, _json(ids)))
+
+
+def _json(values: Sequence[int] | Sequence[str]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+class Bookmarks:
+    """Writes how far the groups of one module are; those that say so at once share a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._front: Combiner[Bookmark, None] = Combiner(self._write_sqlite)
+
+    async def write(self, mark: Bookmark) -> None:
+        """Raises LostLeaseError where a partition was taken by another process; nothing of the mark is kept."""
+        if self._database.path is None:
+            await self._write_server(mark)
+            return
+        # Positions first: what is forgotten before its position is written would have its effect again.
+        await self._front.add(mark._replace(forget=mark.forget[:_FORGET_MAX]))
+        for first in range(_FORGET_MAX, len(mark.forget), _FORGET_MAX):
+            await self._front.add(mark._replace(positions={}, forget=mark.forget[first : first + _FORGET_MAX]))
+
+    async def _write_sqlite(self, marks: Sequence[Bookmark]) -> Sequence[LostLeaseError | None]:
+        def work(sqlite: sqlite3.Connection) -> list[LostLeaseError | None]:
+            lost = lost_of(sqlite, {fence for mark in marks for fence in mark.fences})
+            outcomes: list[LostLeaseError | None] = []
+            for mark in marks:
+                gone = next((fence for fence in mark.fences if fence in lost), None)
+                if gone is None:
+                    mark.write(sqlite)
+                outcomes.append(lost_lease(gone) if gone is not None else None)
+            return outcomes
+
+        return await self._database.raw(work)
+
+    async def _write_server(self, mark: Bookmark) -> None:
+        named = {"a_group": mark.group, "a_topic": mark.topic}
+        async with self._database.transaction() as connection:
+            await check_all(connection, mark.fences)
+            for position, partitions in mark.by_position().items():
+                await connection.execute(_WRITE, {**named, "partitions": partitions, "a_position": position})
+            for source, ids in mark.by_source().items():
+                await connection.execute(_FORGET, {"a_group": mark.group, "a_source": source, "ids": ids})
 
 
 def behind_broker(topic: str) -> str:
@@ -77,20 +171,15 @@ class Positions:
             )
             return found.scalar() or 0
 
-    async def write(self, connection: AsyncConnection, positions: Mapping[int, int]) -> None:
-        if self._database.path is not None:
-            mine = [(position, self._group, self._topic, partition) for partition, position in positions.items()]
-            await raw_in(connection, lambda sqlite: sqlite.executemany(_SQLITE_WRITE, mine))
-            return
-        rows = [
-            {"a_group": self._group, "a_topic": self._topic, "a_partition": partition, "a_position": position}
-            for partition, position in positions.items()
-        ]
-        await connection.execute(_WRITE, rows)
+    def bookmark(
+        self, fences: Collection[Fence], positions: Mapping[int, int], forget: Sequence[tuple[str, str]]
+    ) -> Bookmark:
+        return Bookmark(self._group, self._topic, fences, positions, forget)
 
     async def move(self, connection: AsyncConnection, position: int, now_ms: int) -> None:
         """Begin again at ``position``."""
-        await self.write(connection, dict.fromkeys(range(self.partitions), position))
+        mine = (offsets.c.consumer_group == self._group) & (offsets.c.topic == self._topic)
+        await connection.execute(update(offsets).where(mine).values(position=position))
         await connection.execute(
             delete(groups).where(groups.c.consumer_group == self._group, groups.c.topic == behind_broker(self._topic))
         )

@@ -10,8 +10,8 @@ import msgspec
 from sqlalchemy import insert, select, update
 
 from seamline.events.errors import EventsError, EventTooLargeError, LostLeaseError
+from seamline.events.fences import check
 from seamline.events.inbox import HandledElsewhereError
-from seamline.events.leases import check
 from seamline.events.record import LOG_OFFSET, Record
 from seamline.events.tables import relays
 from seamline.events.transport import Delivery
@@ -21,8 +21,9 @@ from seamline.kernel.store import StoreError
 if TYPE_CHECKING:
     from seamline.events.dead_letters import DeadLetters
     from seamline.events.inbox import Inbox
-    from seamline.events.leases import Leases, Share
+    from seamline.events.leases import Leases
     from seamline.events.log import Log, Stored
+    from seamline.events.shares import Share
     from seamline.events.transport import Fence, Transport
     from seamline.kernel.store import Database
 

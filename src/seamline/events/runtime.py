@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seamline.events.consumer import Consumer
@@ -13,11 +13,13 @@ from seamline.events.deaths import Deaths
 from seamline.events.embedded import EmbeddedTransport, Home
 from seamline.events.errors import BrokerError, UnknownGroupError
 from seamline.events.events import Events
+from seamline.events.fences import metadata as lease_tables
+from seamline.events.fences import revoke
 from seamline.events.handling import Handling
 from seamline.events.inbox import Inbox
 from seamline.events.leases import Leases
 from seamline.events.log import Log, open_log
-from seamline.events.positions import Positions, behind_broker
+from seamline.events.positions import Bookmarks, Positions, behind_broker
 from seamline.events.reading import LogService
 from seamline.events.relay import Relay
 from seamline.events.tables import METADATA
@@ -42,6 +44,8 @@ _log = logging.getLogger("seamline.events")
 BROKER_AWAY_S, BROKER_AWAY_S_MAX = 0.25, 5.0
 """The pauses between attempts to reach a broker that was away at the start."""
 
+CALLEES_WAIT_S = 30.0
+"""What a module calls is waited for so long; its consumers then begin without, since not all of them may need it."""
 UPKEEP_S = 300.0
 REPLAY_DRAIN_S = 10.0
 
@@ -65,6 +69,7 @@ class EventsRuntime:
         owners: every event of the application, and the module that declares it.
         announce: called with a module's name when its log has grown, for the other processes that host it.
         owner: this process, as :func:`~seamline.kernel.owner.process_owner` names it.
+        reachable: returns when every module that the named one calls can be reached. Consumers begin then.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class EventsRuntime:
         owners: Mapping[type[Event], str],
         announce: Callable[[str], None],
         owner: str,
+        *,
+        reachable: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -88,6 +95,7 @@ class EventsRuntime:
         self._owners = owners
         self._announce = announce
         self._owner = owner
+        self._reachable = reachable
         self._seats: dict[str, Seat] = {}
         self._events: dict[str, Events] = {}
         self._services: dict[str, LogService] = {}
@@ -119,7 +127,8 @@ class EventsRuntime:
 
     def add(self, module: Module, database: Database, wiring: Wiring) -> None:
         """Host the events of a module. Its database is open when :meth:`open` is called."""
-        home = Home(database, Leases(database, self._owner, self._clock), Inbox(database, self._clock))
+        leases = Leases(database, self._owner, self._clock)
+        home = Home(database, leases, Inbox(database, self._clock), Bookmarks(database))
         seat = self._seats[module.name] = Seat(module, database, wiring, home, DeadLetters(database, self._clock))
         if module.name in self._owners.values():
             self.logs[module.name] = log = open_log(
@@ -192,6 +201,7 @@ class EventsRuntime:
         """Make tables and open the logs: from now on modules can publish."""
         for seat in self._seats.values():
             await seat.database.ensure(METADATA)
+            await seat.database.ensure(lease_tables)
         for log in self.logs.values():
             await log.start()
 
@@ -235,7 +245,7 @@ class EventsRuntime:
         if self.transport.relayed:
             for topic, log in self.logs.items():
                 seat = self._seats[topic]
-                database, leases, inbox = seat.home
+                database, leases, inbox, _ = seat.home
                 self._relays[topic] = Relay(topic, log, database, leases, inbox, seat.dead_letters, self.transport)
                 self._relays[topic].begin()
 
@@ -244,7 +254,17 @@ class EventsRuntime:
         return Consumer(
             topic, handlings, self.transport, seat.database, seat.home.inbox, seat.dead_letters, self._clock,
             self.settings.partitions, Deaths(seat.database, handlings[0].group, topic, self._owner, self._clock),
+            lambda: self._callees(seat.module.name, handlings[0].group),
         )  # fmt: skip
+
+    async def _callees(self, module: str, group: str) -> None:
+        if self._reachable is None:
+            return
+        try:
+            async with asyncio.timeout(CALLEES_WAIT_S):
+                await self._reachable(module)
+        except TimeoutError:
+            _log.warning("%s begins, though not everything that %s calls is running", group, module)
 
     def wake(self, topic: str) -> None:
         """Another process has written to the log of the module ``topic``."""
@@ -334,6 +354,9 @@ class EventsRuntime:
                 await positions.forget(connection, now_ms(self._clock))
                 marked = Positions(home.database, group, behind_broker(consumer.topic), self.settings.partitions)
                 await marked.forget(connection, now_ms(self._clock))
+                # Replicas elsewhere take their partitions anew, from where the broker has the group now.
+                await revoke(connection, f"{group}@{consumer.topic}")
+            await home.leases.beat()
             again = self._consumer(consumer.topic, list(consumer.handlings.values()))
             self._consumers[group, consumer.topic] = again
             again.begin()

@@ -65,6 +65,12 @@ class Subscription(Protocol):
     subscription, to another one when this one is gone.
     """
 
+    @property
+    def replayed_ms(self) -> int:
+        """What is older than this comes again because somebody asked for it while we were subscribed; 0 where a
+        replay ends every subscription."""
+        ...
+
     async def fetch(self, records_max: int, wait_s: float) -> Sequence[Delivery]:
         """Up to so many, as soon as there are any; empty after ``wait_s`` seconds. In order within a key.
 

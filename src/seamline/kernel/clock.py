@@ -79,7 +79,12 @@ _PHASE_S = random.random()
 async def in_step(period_s: float) -> None:
     """Sleep until a time that is the same for all who name this period: what many modules look after now and then
     wakes the process once."""
-    await asyncio.sleep(period_s - (asyncio.get_running_loop().time() + _PHASE_S) % period_s)
+    await asyncio.sleep(until_step(period_s))
+
+
+def until_step(period_s: float) -> float:
+    """The seconds that :func:`in_step` would sleep now."""
+    return period_s - (asyncio.get_running_loop().time() + _PHASE_S) % period_s
 
 
 def now_ms(clock: Clock) -> int:

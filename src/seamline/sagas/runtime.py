@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from seamline.events.runtime import EventsRuntime
 from seamline.kernel.clock import Clock
+from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database
@@ -16,6 +19,11 @@ from seamline.sagas.engine import Engine
 from seamline.sagas.hearing import listen
 from seamline.sagas.kinds import compile_sagas
 from seamline.sagas.sagas import Sagas
+
+_log = logging.getLogger("seamline.sagas")
+
+CALLEES_WAIT_S: Final = 30.0
+"""What a module calls is waited for so long; its sagas then run without, since not all of them may need it."""
 
 
 class SagasRuntime:
@@ -30,6 +38,7 @@ class SagasRuntime:
         events: of the same process, for sagas that publish and wait for events.
         pace: what pauses between attempts and leases go by; the machine's clock, also where a test holds ``clock``.
         owner: names this process among those that share a database; worked out when empty.
+        reachable: returns when every module that the named one calls can be reached. Its sagas run from then on.
     """
 
     def __init__(
@@ -43,8 +52,11 @@ class SagasRuntime:
         owner: str = "",
         events: EventsRuntime | None = None,
         pace: Clock | None = None,
+        reachable: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.app = app
+        self._reachable = reachable
+        self._tasks = TaskOwner("sagas")
         self._events = events
         self._settings = settings
         self._clock = clock
@@ -94,7 +106,26 @@ class SagasRuntime:
             for kind in engine.kinds.values():
                 kind.wired = await self._wirings[name].arguments(kind.function, skip=1)
         for engine in self._engines.values():
-            await engine.start()
+            if await self._reached(engine, 0):
+                await engine.start()
+            else:
+                self._tasks.spawn(self._start_later(engine), name=f"start the sagas of {engine.module}")
+
+    async def _start_later(self, engine: Engine) -> None:
+        if not await self._reached(engine, CALLEES_WAIT_S):
+            _log.warning("the sagas of %s begin, though not everything that it calls is running", engine.module)
+        await engine.start()
+
+    async def _reached(self, engine: Engine, wait_s: float) -> bool:
+        """Whether all that the module calls can be reached, or could within ``wait_s``."""
+        if self._reachable is None:
+            return True
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._reachable(engine.module)
+        except TimeoutError:
+            return False
+        return True
 
     def wake(self, module: str) -> None:
         """Another process that hosts the module announced something."""
@@ -104,11 +135,13 @@ class SagasRuntime:
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop every saga at its next boundary and set it free for other processes. False when time ran out."""
+        await self._tasks.stop()
         done = [await engine.drain(timeout_s) for engine in self._engines.values()]
         return all(done)
 
     async def stop(self) -> None:
         """Leave what goes on as it is on disk."""
+        await self._tasks.stop()
         for engine in self._engines.values():
             await engine.stop()
 

@@ -21,7 +21,7 @@ from seamline.kernel.signal import log
 from seamline.kernel.store.combine import Combiner
 
 if TYPE_CHECKING:
-    from seamline.events.leases import Share
+    from seamline.events.shares import Share
 
 _log = log.get(__name__)
 
@@ -70,6 +70,8 @@ class Held:
 
 class GroupSubscription:
     """See :class:`seamline.events.transport.Subscription`. Made by a transport; ``begin`` sets it to work."""
+
+    replayed_ms = 0
 
     def __init__(
         self,

@@ -58,6 +58,8 @@ class KafkaSubscription:
     client's callbacks, which take it.
     """
 
+    replayed_ms = 0
+
     def __init__(
         self,
         settings: Mapping[str, Any],
