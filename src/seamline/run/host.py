@@ -181,6 +181,7 @@ class Host:
                 self.application.events,
                 lambda topic: self._announce(f"events/{topic}"),
                 self._owner,
+                reachable=self.mesh.reachable,
             )
         return self._events
 
@@ -196,6 +197,7 @@ class Host:
                 announce=lambda module: self._announce(f"sagas/{module}"),
                 owner=self._owner,
                 events=self._events,
+                reachable=self.mesh.reachable,
             )
         return self._sagas
 
