@@ -123,7 +123,7 @@ class Shop:
         self.disarm()
         return Counter((self.data / "commits").read_text(encoding="utf-8").split())
 
-    def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, operation: str, /, **arguments: Any) -> dict[str, Any]:
         """The supervisor."""
         return asyncio.run(AdminClient(self.data).ask(operation, **arguments))
 

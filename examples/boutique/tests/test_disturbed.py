@@ -132,6 +132,21 @@ def test_the_database_is_restarted_while_shoppers_order(
         assert shop.unbalanced() == []
 
 
+def test_the_broker_is_restarted_while_shoppers_order(
+    tmp_path: Path, database: str, postgres_server: PostgresqlServer
+):
+    """It ends as by a crash, twice: what the orders said waits in the modules' own files and arrives once."""
+    with Shop(tmp_path, "duo", EVENTS_BROKER=database) as shop:
+        with Shoppers(shop, 3) as shoppers:
+            for _ in range(2):
+                shoppers.until(3)
+                postgres_server.restart()
+            shoppers.until(3)
+        assert shop.unbalanced(60) == []
+        answers = shop.ask("events", module=None, operation="topics", arguments={})["answers"]
+        assert {topic["transport"] for answer in answers for topic in answer["result"] or ()} == {"PostgreSQL"}
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_workers_are_killed_and_topologies_changed_for_a_minute(

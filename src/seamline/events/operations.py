@@ -97,8 +97,7 @@ class Operations:
         first, records = ends.last, list[Any]()
         while len(records) < limit and first >= ends.first:  # backwards, a stretch at a time
             first, until = first - TAIL_MAX, first
-            page = await log.read(max(first, 0), types=wanted, limit=TAIL_MAX)
-            records = [_shown(stored) for stored in page if stored.offset <= until] + records
+            records = [_shown(stored) for stored in await _between(log, max(first, 0), until, wanted)] + records
         declared = self._runtime.events_declared(module)
         if not records and (strange := sorted((wanted or frozenset[str]()).difference(declared))):
             raise UnknownGroupError(
@@ -222,6 +221,18 @@ class Operations:
             f"nothing in the group {group!r} handles {event_type!r} of {topic!r} any more",
             "Bring the handler back, or drop the dead letter.",
         )
+
+
+async def _between(log: Log, after: int, until: int, types: frozenset[str] | None) -> list[Stored]:
+    """All there are. Raises DamagedLogError where one of them cannot be read: a page ends before it."""
+    found: list[Stored] = []
+    while after < until:
+        page = await log.read(after, types=types, limit=TAIL_MAX)
+        found += [stored for stored in page if stored.offset <= until]
+        if page.through <= after:
+            break
+        after = page.through
+    return found
 
 
 def _shown(stored: Stored) -> dict[str, Any]:
