@@ -1,7 +1,7 @@
 """Seamline: systems as typed modules, whose topology is chosen when they run and changed while they run.
 
-The names here are all that an application imports. ``Database``, ``Clock``, ``Events`` and ``Sagas`` are asked for by
-type.
+The names here are all that an application imports. ``Database``, ``Clock``, ``Events``, ``Sagas`` and ``Secrets`` are
+asked for by type.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.module import (
+    Attribute,
     CallContext,
     CallError,
     Contract,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from seamline.sagas.errors import ApprovalExpired, StepFailed, WaitExpired
     from seamline.sagas.saga import Approval, Saga
     from seamline.sagas.sagas import SagaHandle, Sagas
+    from seamline.secrets.secret import Secret
+    from seamline.secrets.secrets import Secrets
 
 __version__ = "0.1.0"
 
@@ -55,6 +58,8 @@ _LATER: Final = {
     "Saga": "seamline.sagas.saga",
     "SagaHandle": "seamline.sagas.sagas",
     "Sagas": "seamline.sagas.sagas",
+    "Secret": "seamline.secrets.secret",
+    "Secrets": "seamline.secrets.secrets",
     "StepFailed": "seamline.sagas.errors",
     "WaitExpired": "seamline.sagas.errors",
 }
@@ -62,6 +67,7 @@ _LATER: Final = {
 __all__ = [
     "Approval",
     "ApprovalExpired",
+    "Attribute",
     "CallContext",
     "CallError",
     "Clock",
@@ -83,6 +89,8 @@ __all__ = [
     "SagaHandle",
     "Sagas",
     "SeamlineError",
+    "Secret",
+    "Secrets",
     "StepFailed",
     "Unauthenticated",
     "Unavailable",

@@ -65,6 +65,16 @@ class SagaType:
     cron: str = ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """A function that makes a secret's next value. See :meth:`Module.rotates`."""
+
+    secret: str
+    function: Callable[..., Any]
+    every_s: float = 0.0
+    overlap_s: float = 3600.0
+
+
 class Module:
     """The unit of design, ownership, identity and placement.
 
@@ -98,6 +108,7 @@ class Module:
         self.shutdowns: list[Callable[..., Any]] = []
         self.event_handlers: list[EventHandler] = []
         self.sagas: list[SagaType] = []
+        self.rotations: list[Rotation] = []
         self.mounts: list[Mount] = []
         self.views: list[str] = []
         """Names of materialised views, which others may query; see :mod:`seamline.events.streams`."""
@@ -268,6 +279,35 @@ class Module:
             return found
 
         return register if function is None else register(function)
+
+    def rotates(self, secret: str, *, every_s: float = 0, overlap_s: float = 3600) -> Callable[[F], F]:
+        """Declare an ``async`` function that makes the next value of a secret, as str or bytes.
+
+        Its first parameter is the :class:`~seamline.Secret` as it is; parameters after it are wired by type. It runs
+        in one process at a time, when the time has come or ``seamline secrets rotate`` says so. A module needs a
+        permit for ``Action::"rotate"``, and for ``Action::"secret"``.
+
+        Args:
+            secret: its name.
+            every_s: how old a value may become, in seconds; 0 rotates only when somebody says so.
+            overlap_s: for how long the value before it stays valid, in seconds.
+        """
+
+        def register(function: F) -> F:
+            if not inspect.iscoroutinefunction(function) or every_s < 0 or overlap_s < 0:
+                raise ModuleError(
+                    f"{function.__qualname__} rotates {secret!r} with every_s={every_s}, overlap_s={overlap_s}",
+                    "Write `async def`, and no time below 0.",
+                    place=self.place,
+                )
+            if any(each.secret == secret for each in self.rotations):
+                raise ModuleError(
+                    f"module {self.name!r} rotates {secret!r} twice", "Keep one of the functions.", place=self.place
+                )
+            self.rotations.append(Rotation(secret=secret, function=function, every_s=every_s, overlap_s=overlap_s))
+            return function
+
+        return register
 
     def mount(self, app: Any, *, at: str = "/", host: str | None = None, wsgi: bool = False) -> None:
         """Make an existing ASGI or WSGI app the module's public HTTP face, unchanged.

@@ -80,6 +80,7 @@ class Wiring:
             *((f, 0) for f in self._roots()),
             *((h.function, 1) for h in self.module.event_handlers),
             *((s.function, 1) for s in self.module.sagas),
+            *((r.function, 1) for r in self.module.rotations),
         ]
         return any(wanted is kind for f, skip in functions for wanted, _ in needs(f, skip=skip).values())
 
@@ -95,7 +96,7 @@ class Wiring:
             self._check_provided(contract)
         for function in self._roots():
             self._walk(function, 0, used, ())
-        for handler in self.module.event_handlers:
+        for handler in (*self.module.event_handlers, *self.module.rotations):
             self._walk(handler.function, 1, used, ())
         for saga in self.module.sagas:
             inputs = self.inputs(saga.function)

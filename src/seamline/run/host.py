@@ -19,6 +19,7 @@ from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.audit import Audit
+from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
 from seamline.module.context import CURRENT, current
 from seamline.module.contract import Contract
@@ -26,7 +27,7 @@ from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
-from seamline.run.application import database_class, events_classes, sagas_classes, views_class
+from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
 from seamline.run.doorway import make_door
 from seamline.run.faces import Faces, PublicRoute
 
@@ -38,10 +39,13 @@ if TYPE_CHECKING:
     from seamline.kernel.store import Database
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
-    from seamline.mesh.policy import Policy
+    from seamline.mesh.policy import Policy, SecretRules
     from seamline.run.application import Application
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
+    from seamline.secrets.interface import Source
+    from seamline.secrets.runtime import SecretsRuntime
+    from seamline.secrets.secrets import Secrets
 
 C = TypeVar("C", bound=Contract)
 _log = logging.getLogger("seamline.run")
@@ -61,6 +65,7 @@ class Host:
         replace: services that stand in for a contract's own (fakes in tests).
         announce: called with ``events/<module>`` or ``sagas/<module>`` when something was written there, for the
             other processes that host the module.
+        secrets: whom to ask for secrets; a keeper of the host's own when None.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Host:
         migrate: bool = True,
         replace: Mapping[type[Contract], object] | None = None,
         announce: Callable[[str], None] | None = None,
+        secrets: Source | None = None,
     ) -> None:
         settings = application.settings
         self.application = application
@@ -97,6 +103,8 @@ class Host:
             audit=self._audit,
             tracer=Tracer(settings.telemetry.sample),
             copies=settings.app.isolation == "copy" if copies is None else copies,
+            signers=LocalSigners(self.data / "identity", settings.trust_domain, settings.app.name),
+            clock=self.clock,
         )
         self.port: CallPort = self.mesh
         for contract, module in application.contracts.items():
@@ -106,6 +114,10 @@ class Host:
         self._owner = process_owner(workload)
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
+        self._secrets: SecretsRuntime | None = None
+        self._secrets_source = secrets
+        self._secrets_audit: Audit | None = None
+        self._secret_rules: SecretRules | None = None
         self._views: list[ViewsService] = []
         self._wirings: dict[str, Wiring] = {}
         self._faces = Faces(self.mesh, self.stub)
@@ -123,6 +135,7 @@ class Host:
             wiring = Wiring(module, self.application.providers(), platform)
             wiring.check()
             self._wirings[module.name] = wiring
+        await self._open_secrets()
         self._know_events()
         for module in self.modules:
             await self._open(module, self._wirings[module.name])
@@ -139,6 +152,8 @@ class Host:
         self.mesh.tunnels.update(self._faces.tunnels())
         for runtime in self._runtimes():
             await runtime.start()
+        if self._secrets is not None:
+            await self._secrets.start({module.name: (module, self._wirings[module.name]) for module in self.modules})
 
     async def _open(self, module: Module, wiring: Wiring) -> None:
         """The module's database, if it needs one, and what the platform keeps there for it."""
@@ -150,7 +165,7 @@ class Host:
         stores = module.tables is not None or any(wiring.asks_for(kind) for kind in database_class())
         if not (events or sagas or stores):
             return
-        database = self._database(module)
+        database = await self._logged_in(module) if self._logs_in else self._database(module)
         await database.start()
         from seamline.kernel.store import prepare
 
@@ -159,6 +174,47 @@ class Host:
             self._events_runtime().add(module, database, wiring)
         if sagas:
             self._sagas_runtime().add(module, database, wiring)
+
+    @property
+    def _logs_in(self) -> bool:
+        return self.settings.data.credentials == "dynamic"
+
+    async def _open_secrets(self) -> None:
+        """What modules ask for secrets through, if any of them does."""
+        wanted = any(wiring.asks_for(kind) for wiring in self._wirings.values() for kind in secrets_class())
+        if not (wanted or self._logs_in or any(module.rotations for module in self.modules)):
+            return
+        from seamline.secrets.runtime import SecretsRuntime
+
+        settings = self.settings.secrets
+        if self._secrets_source is not None:
+            self._secrets = SecretsRuntime(self._secrets_source, self.clock, settings)
+            return
+        from seamline.mesh.policy import SecretRules
+        from seamline.run.keeping import secrets_audit
+        from seamline.secrets.opening import open_keeper
+
+        self._secrets_audit = audit = secrets_audit(self.data)
+        self._secret_rules = rules = SecretRules(self.settings.policy_folder, self.settings.modules)
+        keeper = await asyncio.to_thread(open_keeper, self.settings, self.data, rules.denial, audit.record, self.clock)
+        self._secrets = SecretsRuntime.alone(keeper, self.clock, settings)
+
+    def _secrets_of(self, module: Module) -> Secrets:
+        assert self._secrets is not None
+        return self._secrets.secrets_of(module.name)
+
+    async def _logged_in(self, module: Module) -> Database:
+        """The module's database, with a login that is replaced while it runs."""
+        from seamline.kernel.store import Database, Login, set_scope_source
+
+        assert self._secrets is not None
+        set_scope_source(current)
+        url, lifetime_s = await self._secrets.log_in(module.name)
+        database = self._databases[module.name] = Database(
+            url.render_as_string(hide_password=True), module.name, module.tables, login=Login(url)
+        )
+        self._secrets.keep_logged_in(database, lifetime_s)
+        return database
 
     def _know_events(self) -> None:
         """Where consumers here will read, whoever hosts it."""
@@ -244,6 +300,7 @@ class Host:
             **dict.fromkeys(database_class(), self._database),
             **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
             **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module)),
+            **dict.fromkeys(secrets_class(), self._secrets_of),
             **dict.fromkeys(views_class(), self._views_for),
             Clock: lambda _: self.clock,
             Settings: lambda _: self.settings,
@@ -322,6 +379,9 @@ class Host:
         """Read the policy folder again. Raises PolicyError, and the old policy stays in force."""
         self.mesh.policy.reload()
         self.mesh.refresh()
+        if self._secret_rules is not None and self._secrets is not None:
+            self._secret_rules.reload()
+            self._secrets.wake("")
 
     def wake(self, topics: Iterable[str]) -> None:
         """Another process that hosts the same modules has written something; see ``announce``."""
@@ -333,7 +393,7 @@ class Host:
 
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
         """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here."""
-        runtime = {"events": self._events, "sagas": self._sagas}.get(room)
+        runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
         return None if runtime is None else await runtime.admin(operation, arguments)
 
     def stats(self) -> dict[str, Any]:
@@ -390,6 +450,10 @@ class Host:
             await service.close()
         for database in self._databases.values():
             await database.close()
+        if self._secrets is not None:
+            await self._secrets.stop()
+        if self._secrets_audit is not None:
+            self._secrets_audit.close()
         self._audit.close()
 
     async def __aenter__(self) -> Self:

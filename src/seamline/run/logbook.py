@@ -32,6 +32,8 @@ class LogBook:
     """
 
     def __init__(self, show: Callable[[str], object], *, pretty: bool = True, colour: bool = False) -> None:
+        self.hide: Callable[[str], str] = str
+        """Strikes out of a text what nobody may read."""
         self._print = show
         self._pretty = pretty
         self._colour = colour
@@ -52,6 +54,7 @@ class LogBook:
         self.add({**cast("dict[str, Any]", line), "workload": workload, "replica": replica})
 
     def add(self, line: dict[str, Any]) -> None:
+        line = {key: self.hide(value) if isinstance(value, str) else value for key, value in line.items()}
         self._lines.append(line)
         for queue in self._followers:
             if queue.full():

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -16,7 +16,14 @@ _LINE_BYTES_MAX = 64 * 1024
 class Process:
     """A child in a process group of its own, so that the terminal's Ctrl-C reaches the supervisor alone."""
 
-    def __init__(self, command: Sequence[str], *, descriptors: Sequence[int], folder: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        descriptors: Sequence[int],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._popen = subprocess.Popen(  # noqa: S603  # the command is our own interpreter and module
             command,
             stdin=subprocess.DEVNULL,
@@ -24,6 +31,7 @@ class Process:
             stderr=subprocess.STDOUT,
             pass_fds=tuple(descriptors),
             cwd=folder,
+            env=environment,
             process_group=0,
         )
         self.pid = self._popen.pid

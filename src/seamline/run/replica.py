@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -68,6 +68,8 @@ class Site:
     settings: RunSettings
     log_level: str
     host_factory: str
+    environment: Mapping[str, str]
+    """Of the workers."""
     book: LogBook
     on_change: Callable[[], None]
     """Called when a replica became ready or ceased to be."""
@@ -203,7 +205,7 @@ class Replica:
         self._spawned = time.monotonic()
         # -P: a file of the application must not take the place of a module of the standard library.
         command = [sys.executable, "-P", "-m", "seamline.run.worker", self.label, msgspec.json.encode(options).decode()]
-        return Process(command, descriptors=[mesh, site.public], folder=site.folder)
+        return Process(command, descriptors=[mesh, site.public], folder=site.folder, environment=site.environment)
 
     def _on_line(self, line: bytes) -> None:
         self._site.book.write(line, self.workload.name, self.index)

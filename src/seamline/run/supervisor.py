@@ -20,7 +20,7 @@ from typing import IO, Any
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
-from seamline.kernel.settings import Settings, SettingsError
+from seamline.kernel.settings import Settings, SettingsError, workers_environment
 from seamline.kernel.signal import log
 from seamline.run.admin import ADMIN_SOCKET
 from seamline.run.control import CONTROL_SOCKET, Address, ReloadPolicy
@@ -87,6 +87,7 @@ class Supervisor:
         self.fleet.outside = {name: Address(*where, workload="external") for name, where in (external or {}).items()}
         self.data = settings.data_folder
         self.registrar = Registrar(settings, self.data, lambda: self.fleet.replicas, self.clock)
+        self.book.hide = self.registrar.keeping.hide
         self.url = ""
         self.started_at = 0.0
         self.stopped: asyncio.Future[bool] | None = None
@@ -132,6 +133,7 @@ class Supervisor:
         async with TaskOwner("supervisor") as owner:
             owner.spawn(self.registrar.serve(control), name="control socket")
             owner.spawn(self.registrar.maintain(), name="authority")
+            owner.spawn(self.registrar.keeping.maintain(), name="secrets")
             owner.spawn(self.fleet.keep_published(), name="endpoints")
             # Asked for before anything is ready, `status` tells how far it is.
             server = AdminServer(self)
@@ -218,6 +220,7 @@ class Supervisor:
             settings=self.settings.run,
             log_level=self.settings.telemetry.log_level,
             host_factory=self._host_factory,
+            environment=workers_environment(self.settings),
             book=self.book,
             on_change=self.fleet.note_change,
             on_announce=self.fleet.wake_others,
@@ -306,6 +309,7 @@ class Supervisor:
 
     async def reload_policy(self) -> None:
         """Have every worker read the policy again. Raises ControlError with what one of them found wrong."""
+        await self.registrar.keeping.reload_policy()
         await asyncio.gather(*(each.ask(ReloadPolicy, 10.0) for each in self.fleet.serving if each.reachable))
 
     async def _roll(self, workloads: Sequence[Workload], names: Sequence[str], say: Say) -> Change:

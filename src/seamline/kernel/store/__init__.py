@@ -10,7 +10,8 @@ from seamline.kernel.store.combine import Combiner
 from seamline.kernel.store.database import Database, sqlite_url
 from seamline.kernel.store.errors import StoreError
 from seamline.kernel.store.migrations import prepare
+from seamline.kernel.store.postgresql import Login
 from seamline.kernel.store.sqlite_dialect import raw_in
 from seamline.kernel.store.unit import Unit, set_scope_source
 
-__all__ = ["Combiner", "Database", "StoreError", "Unit", "prepare", "raw_in", "set_scope_source", "sqlite_url"]
+__all__ = ["Combiner", "Database", "Login", "StoreError", "Unit", "prepare", "raw_in", "set_scope_source", "sqlite_url"]

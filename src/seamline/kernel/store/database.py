@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from seamline.kernel.store import sqlite_dialect
 from seamline.kernel.store.access import Access, Block, Refused
 from seamline.kernel.store.errors import DamagedFileError, FolderError, NotStartedError, UrlError
-from seamline.kernel.store.postgresql import PostgresqlServer, check_driver
+from seamline.kernel.store.postgresql import Login, PostgresqlServer, check_driver
 from seamline.kernel.store.sqlite_file import Readers, SqliteFile, Writer
 from seamline.kernel.store.unit import UNIT, Unit, unit_of
 
@@ -43,11 +43,20 @@ class Database:
         module: the module's name; in PostgreSQL the schema, and with the database's name the role.
         tables: what the module stores, for migrations.
         wait_s: how long a transaction waits for its turn before :class:`WriterBusyError`.
+        login: in PostgreSQL, whom to log in as instead of the url's user; it may be replaced, see :meth:`renew_login`.
     """
 
-    def __init__(self, url: str, module: str, tables: MetaData | None = None, *, wait_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        module: str,
+        tables: MetaData | None = None,
+        *,
+        wait_s: float = 30.0,
+        login: Login | None = None,
+    ) -> None:
         try:
-            self.url: URL = make_url(url)
+            self._url: URL = make_url(url)
         except ArgumentError as error:
             raise UrlError(
                 f"the database url {url!r} cannot be read",
@@ -57,6 +66,7 @@ class Database:
         self.module = module
         self.tables = tables
         self._wait_s = wait_s
+        self.login = login
         self._file: SqliteFile | None = None
         self._server: PostgresqlServer | None = None
         self._write = Access(module, writes=True)
@@ -69,6 +79,19 @@ class Database:
                 'Write "sqlite:////absolute/path", in tests to a temporary folder',
                 place=module,
             )
+
+    @property
+    def url(self) -> URL:
+        """With the user and the password of the hour."""
+        return self._url if self.login is None else self.login.url
+
+    async def renew_login(self, url: URL) -> None:
+        """Log in as the user of ``url`` from now on. Whatever is under way goes on as who it began."""
+        assert self.login is not None
+        self.login.replace(url)
+        if self._server is not None:
+            async with self._server.reachable():
+                await self._server.renew()
 
     @property
     def path(self) -> Path | None:
@@ -92,7 +115,7 @@ class Database:
             self._write.engine = _engine(self._file.writer)
             self._read.engine = _engine(self._file.readers)
         else:
-            server = PostgresqlServer(self.url, self.module, wait_s=self._wait_s)
+            server = PostgresqlServer(self.url, self.module, wait_s=self._wait_s, login=self.login)
             await server.prepare()
             self._server = self._write.server = self._read.server = server
             self._write.engine, self._read.engine = server.writer, server.reader

@@ -245,7 +245,7 @@ def _check_foreign_keys(connection: Connection, db: Database) -> None:
 
 
 async def _locked_on_server(db: Database, work: Callable[[Connection], _T]) -> _T:
-    server = PostgresqlServer(db.url, db.module, wait_s=LOCK_WAIT_MS / 1000)
+    server = PostgresqlServer(db.url, db.module, wait_s=LOCK_WAIT_MS / 1000, login=db.login)
     engine = create_async_engine(db.url, poolclass=NullPool, connect_args=server.as_module())
     try:
         await server.prepare()

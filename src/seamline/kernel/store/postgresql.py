@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import URL, NullPool, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, NullPool, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from seamline.kernel.store.errors import DriverMissingError, ServerError, UrlError
 
@@ -28,11 +29,30 @@ _NAME_BYTES_MAX: Final = 63
 _SET_IS_APART: Final = 160_000  # since version 16 a member needs a right of its own to SET ROLE
 
 
-class PostgresqlServer:
-    """The module's two pools: one that writes, one that cannot. A connection is opened when first needed."""
+class Login:
+    """Whom a module logs in as, where that is replaced while it runs; the role it works as stays the same.
 
-    def __init__(self, url: URL, module: str, *, wait_s: float) -> None:
+    ``url`` holds user and password, and ``serial`` tells a newer login from an older one.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.serial = 0
+
+    def replace(self, url: URL) -> None:
+        self.url = url
+        self.serial += 1
+
+
+class PostgresqlServer:
+    """The module's two pools: one that writes, one that cannot. A connection is opened when first needed.
+
+    With a ``login`` schema and role exist already: who may make them has made it.
+    """
+
+    def __init__(self, url: URL, module: str, *, wait_s: float, login: Login | None = None) -> None:
         self._url = url
+        self._login = login
         self.schema = module
         self.role = f"{url.database}_{module}"
         for name in (self.schema, self.role):
@@ -47,6 +67,9 @@ class PostgresqlServer:
         # Without BEGIN and COMMIT a read is one round trip; each statement sees one moment, as it would
         # in a READ COMMITTED transaction.
         self.reader = _engine(url, read_only, wait_s=wait_s, isolation_level="AUTOCOMMIT")
+        if login is not None:
+            for engine in (self.writer, self.reader):
+                _log_in_with(engine, login)
 
     def as_module(self, **settings: str) -> dict[str, Any]:
         """Arguments of a connection that starts as the module's role in the module's schema."""
@@ -60,6 +83,8 @@ class PostgresqlServer:
 
     async def prepare(self) -> None:
         """Make the schema and the role where they are absent."""
+        if self._login is not None:
+            return
         login = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": CONNECT_TIMEOUT_S})
         try:
             async with self.reachable(), login.begin() as connection:
@@ -117,6 +142,14 @@ class PostgresqlServer:
                 place=self.schema,
             ) from error
 
+    async def renew(self) -> None:
+        """Have the connections that nobody uses log in anew; those in use are left when they come back."""
+        for engine in (self.writer, self.reader):
+            idle = cast("QueuePool", engine.sync_engine.pool).checkedin()
+            held = [await engine.connect() for _ in range(idle)]
+            for each in held:
+                await each.close()
+
     async def close(self) -> None:
         await self.writer.dispose()
         await self.reader.dispose()
@@ -136,6 +169,21 @@ def _engine(
         connect_args=connect_args,
         **options,
     )
+
+
+def _log_in_with(engine: AsyncEngine, login: Login) -> None:
+    """Have each new connection use the login of the hour, and leave a connection of an older one."""
+
+    def connect(_: object, record: ConnectionPoolEntry, __: object, parameters: dict[str, Any]) -> None:
+        record.info["serial"] = login.serial
+        parameters |= {"user": login.url.username, "password": login.url.password}
+
+    def check_out(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info.get("serial") != login.serial:
+            raise DisconnectionError  # the pool opens another in its place
+
+    event.listen(engine.sync_engine, "do_connect", connect)
+    event.listen(engine.sync_engine, "checkout", check_out)
 
 
 def check_driver(url: URL) -> None:
