@@ -241,20 +241,8 @@ def checking_platform() -> Platform:
     def nothing(_: Module) -> Any:
         return None
 
-    return dict.fromkeys(
-        (
-            Contract,
-            *database_class(),
-            *events_classes(),
-            *sagas_classes(),
-            *views_class(),
-            Clock,
-            Settings,
-            Module,
-            Principal,
-        ),
-        nothing,
-    )
+    lazily = (*database_class(), *events_classes(), *sagas_classes(), *secrets_class(), *views_class())
+    return dict.fromkeys((Contract, *lazily, Clock, Settings, Module, Principal), nothing)
 
 
 def database_class() -> tuple[type[Any], ...]:
