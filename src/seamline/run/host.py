@@ -386,10 +386,10 @@ class Host:
     def wake(self, topics: Iterable[str]) -> None:
         """Another process that hosts the same modules has written something; see ``announce``."""
         for topic in topics:
-            room, _, module = topic.partition("/")
-            runtime = {"events": self._events, "sagas": self._sagas}.get(room)
+            room, _, name = topic.partition("/")
+            runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
             if runtime is not None:
-                runtime.wake(module)
+                runtime.wake(name)
 
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
         """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here."""

@@ -121,7 +121,9 @@ class Secrets:
     async def replace(self, after: Secret, value: bytes, overlap_s: float) -> str:
         """The next value of a rotation; fails if somebody else was faster."""
         arguments = {"name": after.name, "value": base64.b64encode(value).decode()}
-        return await self._ask("put", **arguments, after=after.version, overlap_s=overlap_s)
+        version: str = await self._ask("put", **arguments, after=after.version, overlap_s=overlap_s)
+        self.changed(after.name)
+        return version
 
     async def plan(self, name: str, every_s: float) -> None:
         await self._ask("plan", name=name, every_s=every_s)
