@@ -84,6 +84,9 @@ class StandIn:
     def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
         self._rules = rules
 
+    def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        del entries
+
     def stats(self) -> dict[str, Any]:
         return {"edges": [], "inflight": self._inflight}
 

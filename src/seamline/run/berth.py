@@ -13,6 +13,7 @@ from seamline.run.control import Address, Route
 
 if TYPE_CHECKING:
     from seamline.mesh.identity import WorkloadIdentity
+    from seamline.secrets.interface import Source
 
 
 class Hosting(Protocol):
@@ -31,6 +32,7 @@ class Hosting(Protocol):
     def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None: ...
     def reload_policy(self) -> None: ...
     def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None: ...
+    def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None: ...
     def stats(self) -> dict[str, Any]: ...
     def wake(self, topics: Sequence[str]) -> None: ...
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any: ...
@@ -51,6 +53,10 @@ class Berth:
     clock: SystemClock
     announce: Callable[[str], None]
     """Tells the processes that host the same module that something was written there (``events/<module>``)."""
+    revoke: Callable[[list[dict[str, Any]]], None]
+    """Tells everybody what is no longer good."""
+    secrets: Source | None = None
+    """Whom to ask for secrets."""
 
 
 Factory = Callable[[Berth], Hosting]

@@ -1,7 +1,7 @@
 """What supervisor and workers say to each other, and the channel it travels on.
 
 A message is a JSON object behind its length in four bytes (big-endian). The supervisor asks with a ``number`` that
-the worker repeats in its :class:`Done`; a worker asks only for signatures.
+the worker repeats in its :class:`Done`; a worker asks only for signatures and secrets.
 """
 
 from __future__ import annotations
@@ -97,6 +97,27 @@ class Announce(Message, frozen=True):
     topics: list[str]
 
 
+class AskSecrets(Message, frozen=True):
+    """What a module hosted there asks of the keeper of secrets; answered under the same ``number``."""
+
+    number: int
+    module: str
+    operation: str
+    arguments: dict[str, Any]
+
+
+class AskKey(Message, frozen=True):
+    """Whose key is called so? Answered with :class:`Keys`, if anybody knows."""
+
+    kid: str
+
+
+class Revoke(Message, frozen=True):
+    """The gateway's process says what is no longer good, such as the session of who signed out."""
+
+    entries: list[dict[str, Any]]
+
+
 class Done(Message, frozen=True):
     """The answer to a numbered message; ``error`` is empty when it went well."""
 
@@ -114,12 +135,30 @@ class Welcome(Message, frozen=True):
     bundle: str
     heartbeat_s: float
     clock_offset_s: float = 0.0
+    keys: list[tuple[str, str, str, int, int]] = []
+    """The modules' public keys (``KnownKey``)."""
+    revocations: list[dict[str, Any]] = []
+    """What is no longer good (``Revocation``)."""
 
 
 class Refused(Message, frozen=True):
     """Not attested, or a certificate that this worker may not have."""
 
     error: dict[str, str | None]
+
+
+class SecretsTold(Message, frozen=True):
+    """The answer to :class:`AskSecrets`; an error as ``SeamlineError.to_json`` gives it."""
+
+    number: int
+    result: Any = None
+    error: dict[str, str | None] | None = None
+
+
+class Keys(Message, frozen=True):
+    """Public keys of modules (``KnownKey``), beside those that were told before."""
+
+    keys: list[tuple[str, str, str, int, int]]
 
 
 class Signed(Message, frozen=True):
@@ -160,6 +199,13 @@ class Bundle(Message, frozen=True):
     bundle: str
 
 
+class Revoked(Message, frozen=True):
+    """What is no longer good (``Revocation``), beside what was told before."""
+
+    number: int
+    entries: list[dict[str, Any]]
+
+
 class ReloadPolicy(Message, frozen=True):
     number: int
 
@@ -190,7 +236,7 @@ class AskRoom(Message, frozen=True):
 
 
 class Wake(Message, frozen=True):
-    """Another process has announced these."""
+    """Another process has announced these; or a secret has changed, ``secrets/<name>``, no name for any."""
 
     topics: list[str]
 
@@ -209,10 +255,13 @@ class Stop(Message, frozen=True):
 ToWorker = (
     Welcome
     | Refused
+    | SecretsTold
     | Signed
+    | Keys
     | Endpoints
     | ServePublic
     | Bundle
+    | Revoked
     | ReloadPolicy
     | Inject
     | MoveClock
@@ -222,8 +271,8 @@ ToWorker = (
     | Drain
     | Stop
 )
-ToSupervisor = Hello | Sign | Ready | Failed | Beat | Announce | Done
-Numbered = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
+ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Ready | Failed | Beat | Announce | Done
+Numbered = Endpoints | ServePublic | Bundle | Revoked | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 M = TypeVar("M")
 

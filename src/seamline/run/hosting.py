@@ -6,7 +6,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from seamline.mesh.balance import Endpoint
+from seamline.mesh.identity.revocation import Revocation
 from seamline.run.application import Application
 from seamline.run.berth import Berth
 from seamline.run.control import Address, Route
@@ -29,7 +32,9 @@ class ModuleHosting:
             clock=berth.clock,
             workload=berth.workload,
             announce=berth.announce,
+            secrets=berth.secrets,
         )
+        self._host.mesh.revocations.spread = lambda entries: berth.revoke([msgspec.to_builtins(e) for e in entries])
         self._modules = set(berth.modules)
         self.routes = [Route(*route) for route in self._host.mounts()]
         self.versions = {name: module.version for name, module in application.modules.items() if module.version}
@@ -60,6 +65,9 @@ class ModuleHosting:
 
     def inject(self, rules: Mapping[str, Mapping[str, Any]]) -> None:
         self._host.inject(rules)
+
+    def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._host.mesh.revocations.apply(Revocation(**entry) for entry in entries)
 
     def stats(self) -> dict[str, Any]:
         return self._host.stats()

@@ -70,6 +70,9 @@ class AdminServer:
             "inject": self._inject,
             "policy": self._policy,
             "rotate": self._rotate,
+            "revoke": self._revoke,
+            "jwks": self._jwks,
+            "secrets": self._secrets,
             "events": self._ask_room,
             "sagas": self._ask_room,
         }
@@ -217,6 +220,25 @@ class AdminServer:
         await self._supervisor.reload_policy()
         return {}
 
+    async def _secrets(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """``operation`` with ``arguments`` on the secrets, by ``who``."""
+        keeping = self._supervisor.registrar.keeping
+        arguments = dict(request.get("arguments", {}))
+        return {"result": await keeping.ask(str(request["operation"]), str(request["who"]), arguments)}
+
+    async def _revoke(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """``entries`` of ``kind`` and ``id`` are no longer good, everywhere, from now on."""
+        entries = [_revocation(each) for each in request["entries"]]
+        return {"workers": await self._supervisor.registrar.revoke(entries, str(request.get("by", "admin")))}
+
+    async def _jwks(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        """The modules' public keys as a JSON Web Key Set."""
+        from seamline.mesh.identity.keyring import KnownKey  # heavy, as in the registrar
+
+        await self._supervisor.registrar.authority()
+        keys = [KnownKey(*each) for each in self._supervisor.registrar.keys.current()]
+        return {"keys": [{**key.to_jwk(), "module": key.module} for key in keys]}
+
     async def _rotate(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         """A new root: everyone trusts it before anyone is given a certificate that it signed."""
         authority = await self._supervisor.registrar.authority()
@@ -271,8 +293,10 @@ class AdminServer:
         """A certificate for any ``module`` on ``csr``, so that a test can take part in the mesh."""
         authority = await self._supervisor.registrar.authority()
         lifetime_s = float(request.get("lifetime_s", 600))
-        chain = authority.issue(str(request["csr"]).encode(), str(request["module"]), lifetime_s)
-        return {"chain": chain.decode(), "bundle": authority.bundle_pem.decode()}
+        module = str(request["module"])
+        chains = self._supervisor.registrar.issue(authority, {module: str(request["csr"])}, lifetime_s)
+        keys = self._supervisor.registrar.keys.current()
+        return {"chain": chains[module], "bundle": authority.bundle_pem.decode(), "keys": keys}
 
     async def _clock(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
         """Move the clock of one ``workload``, or of all."""
@@ -289,3 +313,14 @@ class AdminServer:
         return [
             each for each in self._supervisor.fleet.replicas if each.reachable and wanted in {None, each.workload.name}
         ]
+
+
+_REVOCABLE = ("session", "user", "client", "device", "module", "token")
+
+
+def _revocation(asked: dict[str, Any]) -> dict[str, Any]:
+    kind, name = asked["kind"], asked["id"]
+    if kind not in _REVOCABLE or not isinstance(name, str) or not name:
+        raise ControlError(f"{kind} {name!r} cannot be revoked", f"Give an id, and a kind of {', '.join(_REVOCABLE)}.")
+    times = {key: int(asked[key]) for key in ("before", "until") if key in asked}
+    return {"kind": kind, "id": name, "reason": str(asked.get("reason", "")), **times}

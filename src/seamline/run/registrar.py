@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
@@ -21,10 +21,15 @@ from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
 from seamline.mesh.audit import Audit
 from seamline.run.control import (
+    AskKey,
+    AskSecrets,
     Bundle,
     ControlChannel,
     Hello,
+    Keys,
     Refused,
+    Revoke,
+    Revoked,
     Sign,
     Signed,
     ToSupervisor,
@@ -32,9 +37,11 @@ from seamline.run.control import (
     supervisor_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError
-from seamline.run.placement import identities
+from seamline.run.keeping import Keeping
+from seamline.run.placement import GATEWAY, identities
 from seamline.run.replica import Replica
 from seamline.run.sockets import Peer, peer_of
+from seamline.run.trust import Key, KeyBook, RevocationBook
 
 if TYPE_CHECKING:
     from seamline.mesh.identity import CertificateAuthority
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 _log = log.get("seamline.run")
 _HELLO_TIMEOUT_S = 10.0
 _BUNDLE_S = 5.0
+_REVOKED_S = 2.0
 _MAINTENANCE_S = 600.0
 _CONNECTIONS_MAX = 512
 
@@ -64,9 +72,12 @@ class Registrar:
         self._replicas = replicas
         self._clock = clock
         self._audit = Audit(data / "audit" / "supervisor.jsonl")
+        self.keeping = Keeping(lambda: self._settings, data, replicas, clock)
         self._owner = TaskOwner("control socket")
         self._authority: asyncio.Task[CertificateAuthority] | None = None
         self._connections = 0
+        self.keys = KeyBook(self._folder, clock)
+        self._revocations = RevocationBook(self._folder, clock)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept workers until cancelled."""
@@ -79,6 +90,7 @@ class Registrar:
                 self._owner.spawn(self._serve_one(connection), name="control connection")
         finally:
             await self._owner.stop()
+            await self.keeping.close()
             self._audit.close()
 
     def _load_authority(self) -> CertificateAuthority:
@@ -155,13 +167,25 @@ class Registrar:
                 bundle=authority.bundle_pem.decode(),
                 heartbeat_s=self._settings.run.heartbeat_s,
                 clock_offset_s=self._clock.offset_s,
+                keys=self.keys.current(),
+                revocations=self._revocations.entries(),
             )
         )
         while (message := await channel.receive()) is not None:
             if isinstance(message, Sign):
                 channel.send(self.sign(message, replica, authority, peer))
+            elif isinstance(message, AskKey):
+                found = await asyncio.to_thread(self.keys.find, message.kid)
+                channel.send(Keys(keys=[found] if found is not None else []))
+            elif isinstance(message, Revoke):
+                self._owner.spawn(self._revoke_for(message, replica, peer), name="revoke")
+            elif isinstance(message, AskSecrets):
+                self._owner.spawn(self._tell_secret(channel, message, replica), name="secret")
             else:
                 replica.hear(message)
+
+    async def _tell_secret(self, channel: ControlChannel[ToSupervisor], message: AskSecrets, replica: Replica) -> None:
+        channel.send(await self.keeping.answer(message, replica))
 
     def attest(self, hello: ToSupervisor, peer: Peer) -> Replica:
         """The replica whose process this is. Raises AttestationError."""
@@ -187,14 +211,47 @@ class Registrar:
             return Refused(error.to_json())
         lifetime_s = self._settings.identity.certificate_lifetime_s
         try:
-            chains = {
-                module: authority.issue(request.encode(), module, lifetime_s).decode()
-                for module, request in message.requests.items()
-            }
+            chains = self.issue(authority, message.requests, lifetime_s)
         except SeamlineError as error:
             self._record(peer, replica.label, error)
             return Refused(error.to_json())
         return Signed(chains=chains, bundle=authority.bundle_pem.decode())
+
+    def issue(self, authority: CertificateAuthority, requests: Mapping[str, str], lifetime_s: float) -> dict[str, str]:
+        """Module to certificate chain. Everybody is told of the keys before who asked has the certificates."""
+        chains = {module: authority.issue(each.encode(), module, lifetime_s) for module, each in requests.items()}
+        new = [_key_of(chain, module) for module, chain in chains.items()]
+        self.keys.add(new)
+        for each in self._replicas():
+            each.tell(Keys(keys=new))
+        return {module: chain.decode() for module, chain in chains.items()}
+
+    async def revoke(self, entries: Iterable[dict[str, Any]], by: str) -> int:
+        """Make entries (``Revocation``) hold everywhere; how many workers have heard."""
+        kept = self._revocations.add(entries)
+        for entry in kept:
+            self._audit.record(
+                "revoke", principal=by, action="revoke", resource=f"{entry['kind']} {entry['id']}",
+                reason=entry["reason"],
+            )  # fmt: skip
+        workers = [each for each in self._replicas() if each.reachable]
+        answers = await asyncio.gather(
+            *(each.ask(Revoked, _REVOKED_S, entries=kept) for each in workers), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                _log.warning("%s", answer)
+        return sum(not isinstance(answer, BaseException) for answer in answers)
+
+    async def _revoke_for(self, message: Revoke, replica: Replica, peer: Peer) -> None:
+        """What a worker asks to revoke: only the gateway's may, and only what belongs to users."""
+        hosts = identities(self._settings, replica.workload.modules)
+        kinds = {str(entry.get("kind")) for entry in message.entries}
+        if GATEWAY not in hosts or not kinds <= {"session", "user", "client", "device", "token"}:
+            error = AttestationError(f"{replica.label!r} asked to revoke what is not its own")
+            self._record(peer, ", ".join(sorted(kinds)), error)
+            return
+        await self.revoke(message.entries, GATEWAY)
 
     def _refuse(self, channel: ControlChannel[ToSupervisor], peer: Peer, error: SeamlineError) -> None:
         self._record(peer, "control socket", error)
@@ -212,3 +269,12 @@ class Registrar:
             reason=f"{kind}: {error.fact}",
             peer=f"uid {peer.uid}",
         )
+
+
+def _key_of(chain: bytes, module: str) -> Key:
+    from cryptography import x509  # heavy, and loaded with the authority
+
+    from seamline.mesh.identity.keyring import known_key
+
+    key = known_key(x509.load_pem_x509_certificates(chain)[0], module)
+    return key.kid, key.module, key.point, key.begins, key.ends

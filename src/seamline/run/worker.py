@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from seamline.kernel.clock import SystemClock
+from seamline.kernel.clock import SystemClock, now_ms
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner, spare_the_collector
 from seamline.kernel.signal import log
 from seamline.module.context import Place, set_place
+from seamline.run.asking import ControlSource
 from seamline.run.berth import Berth, Factory, Hosting
 from seamline.run.control import (
     Address,
     Announce,
+    AskKey,
     AskRoom,
     AskStats,
     Beat,
@@ -45,12 +47,16 @@ from seamline.run.control import (
     Failed,
     Hello,
     Inject,
+    Keys,
     MoveClock,
     Numbered,
     Ready,
     Refused,
     ReloadPolicy,
+    Revoke,
+    Revoked,
     Route,
+    SecretsTold,
     ServePublic,
     Sign,
     Signed,
@@ -72,6 +78,10 @@ _DEFAULT_FACTORY = "seamline.run.hosting:host"
 _STOP_S = 2.0
 _RENEWAL_RETRY_S = 30.0
 _ANNOUNCE_S = 0.001
+_KEYS_KEPT_S = 3600.0
+"""How long a key is kept whose certificate has ended; an older one is asked for."""
+_ASKED_MAX = 64
+_ASK_AGAIN_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,9 +98,13 @@ class Worker:
         self._routes: list[Route] = []
         self._identity: WorkloadIdentity | None = None
         self._keys: dict[str, str] = {}
+        self._told: list[tuple[str, str, str, int, int]] = []
+        self._revoked: list[dict[str, Any]] = []
+        self._asked: set[str] = set()
         self._signed: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._ready = False
+        self._secrets = ControlSource(channel.send)
         self._app = ""
         self._announced: set[str] = set()
         self._began = time.monotonic()
@@ -135,6 +149,8 @@ class Worker:
         options = self._options
         self._identity = identity = WorkloadIdentity(welcome.trust_domain, welcome.app)
         identity.set_bundle(welcome.bundle.encode())
+        identity.keys.on_unknown = self._ask_key
+        self._learn([*welcome.keys, *self._told])
         certified = self._ask_for_certificates(welcome.modules)
         # The supervisor signs while this process imports the application.
         module, _, name = (options.host_factory or _DEFAULT_FACTORY).partition(":")
@@ -147,8 +163,11 @@ class Worker:
             identity=identity,
             clock=self._clock,
             announce=self._announce,
+            revoke=lambda entries: self._channel.send(Revoke(entries=entries)),
+            secrets=self._secrets,
         )
         self._host = host = factory(berth)
+        host.revoke([*welcome.revocations, *self._revoked])
         await certified
         host.set_endpoints(self._endpoints, self._routes)
         await host.start()
@@ -178,6 +197,23 @@ class Worker:
         self._signed = asyncio.get_running_loop().create_future()
         self._channel.send(Sign(requests=requests))
         return self._signed
+
+    def _learn(self, keys: list[tuple[str, str, str, int, int]]) -> None:
+        from seamline.mesh.identity.keyring import KnownKey
+
+        if self._identity is None:
+            self._told += keys
+            return
+        self._identity.keys.forget(before=now_ms(self._clock) / 1000 - _KEYS_KEPT_S)
+        self._identity.keys.add(KnownKey(*key) for key in keys)
+        self._asked -= {key[0] for key in keys}
+
+    def _ask_key(self, kid: str) -> None:
+        """Ask whose key that is, each once until there is an answer."""
+        if kid not in self._asked and len(self._asked) < _ASKED_MAX:
+            self._asked.add(kid)
+            self._channel.send(AskKey(kid=kid))
+            asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._asked.discard, kid)
 
     async def _renew(self) -> None:
         """New keys and certificates at about half of a certificate's life, each module in its own time."""
@@ -230,11 +266,15 @@ class Worker:
                 if self._signed and not self._signed.done():
                     fact, remedy = str(error.get("fact")), error.get("remedy") or ""
                     self._signed.set_exception(AttestationError(fact, remedy))
+            case SecretsTold():
+                self._secrets.hear(message)
+            case Keys(keys=keys):
+                self._learn(keys)
             case Endpoints(number=0):
                 self._set_endpoints(message)
             case (
-                Endpoints() | ServePublic() | Bundle() | ReloadPolicy() | Inject() | MoveClock() | AskStats()
-                | AskRoom() | Drain()
+                Endpoints() | ServePublic() | Bundle() | Revoked() | ReloadPolicy() | Inject() | MoveClock()
+                | AskStats() | AskRoom() | Drain()
             ):  # fmt: skip
                 self._owner.spawn(self._answer(message), name=type(message).__name__)
             case Wake(topics=topics):
@@ -257,6 +297,12 @@ class Worker:
         if isinstance(message, Bundle):
             assert self._identity is not None
             return self._identity.set_bundle(message.bundle.encode())
+        if isinstance(message, Revoked):
+            if self._host is None:
+                self._revoked += message.entries
+            else:
+                self._host.revoke(message.entries)
+            return None
         if isinstance(message, MoveClock):
             self._clock.offset_s = message.offset_s
             return None

@@ -24,6 +24,8 @@ SIGNED_OUT = "signed out"
 """The reason of a session that its own user ended. What that user had set going, an order on its way as an event or a
 saga, goes on; every other revocation stops it."""
 
+_FORGET_MS = 30 * 86_400_000
+
 DEVICE = "device"
 """The attribute of a user that names the device."""
 
@@ -40,6 +42,12 @@ class Revocation(msgspec.Struct, frozen=True):
     before: int = 0
     reason: str = ""
     until: int = 0
+
+    def completed(self, now: int) -> Revocation:
+        """With what it leaves open: who signs in again is good, and what ends by itself is forgotten in a month."""
+        before = now if self.kind in ("user", "device") else 0
+        until = now + _FORGET_MS if self.kind in ("session", "user", "device", "token") else 0
+        return Revocation(self.kind, self.id, self.before or before, self.reason, self.until or until)
 
 
 _epochs = count()
@@ -65,6 +73,8 @@ class Revocations:
     def __init__(self, clock: Clock | None = None) -> None:
         self.epoch = next(_epochs)
         self.on_change: list[Callable[[], None]] = []
+        self.spread: Callable[[list[Revocation]], None] | None = None
+        """Tells the other processes, through the supervisor."""
         self._clock = clock or SystemClock()
         self._entries: dict[tuple[str, str], Revocation] = {}
         self._under_way: set[Underway] = set()
@@ -85,6 +95,13 @@ class Revocations:
                 each.cut(reason)
         for tell in self.on_change:
             tell()
+
+    def revoke(self, entries: Iterable[Revocation]) -> None:
+        """Make entries hold here at once, and everywhere else as soon as the supervisor has heard of them."""
+        new = [entry.completed(now_ms(self._clock)) for entry in entries]
+        self.apply(new)
+        if self.spread is not None:
+            self.spread(new)
 
     @property
     def entries(self) -> tuple[Revocation, ...]:
