@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from seamline.cli.app import run
+from tests.cli.kiosk import Asked, running
 
 FILES = {
     "kioskevents/__init__.py": "",
@@ -63,49 +57,13 @@ modules = ["kioskevents.stall", "kioskevents.books"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An application that runs in two processes."""
-    root = tmp_path_factory.mktemp("kiosk")
-    for name, text in FILES.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    where = ["--app", str(root)]
-    up = [sys.executable, "-m", "seamline.cli", "up", "--detach", "--port", "0", "--topology", "services", *where]
-    started = subprocess.run(up, capture_output=True, text=True, timeout=60, check=False)
-    assert started.returncode == 0, started.stderr
-    yield root
-    run(["down", *where])
-
-
-class Asked:
-    """Runs ``seamline events`` and reads what it printed."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capsys = capsys
-
-    def text(self, *words: str, status: int = 0) -> str:
-        self._capsys.readouterr()
-        assert run(["events", *words, "--app", str(self.folder)]) == status
-        printed = self._capsys.readouterr()
-        return printed.out + printed.err
-
-    def json(self, *words: str, status: int = 0) -> Any:
-        return json.loads(self.text(*words, "--json", status=status))
-
-    def until(self, condition: Callable[[Any], bool], *words: str) -> Any:
-        found: Any = None
-        for _ in range(200):
-            found = self.json(*words)
-            if condition(found):
-                return found
-            time.sleep(0.02)
-        pytest.fail(f"{words}: {found}")
+    with running(tmp_path_factory.mktemp("kiosk"), FILES) as root:
+        yield root
 
 
 @pytest.fixture
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(folder, capsys)
+    return Asked("events", folder, capsys)
 
 
 def test_topics_and_the_last_events_are_shown(ask: Asked) -> None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from seamline.cli.app import run
+from tests.cli.kiosk import Asked, running
 
 FILES = {
     "kiosksagas/__init__.py": "",
     "kiosksagas/stall/__init__.py": "",
     "kiosksagas/stall/module.py": """
 from pathlib import Path
-from seamline import Fault, Module
+from seamline import Database, Fault, Module
 from seamline.sagas import Saga, Sagas
 
 module = Module("stall")
@@ -46,11 +41,17 @@ async def sell(s: Saga, cents: int) -> str:
     return await s.wait_signal("address", str)
 
 @module.startup
-async def begin(sagas: Sagas) -> None:
-    pass
+async def begin(sagas: Sagas, db: Database) -> None:
+    async with db.transaction():
+        for cents in (5, 900, 901):
+            await sagas.start(sell, cents, key=f"order-{cents}")
 
 @module.saga(cron="0 3 1 1 *")
 async def yearly(s: Saga) -> None:
+    pass
+
+@module.shutdown
+async def end() -> None:
     pass
 """,
     "kiosksagas/desk/__init__.py": """
@@ -71,7 +72,6 @@ class DeskService(Desk):
         pass
 """,
     "kiosksagas/stall/broken": "",
-    "kiosksagas/stall/starter.py": "",
     "seamline.toml": """
 [app]
 name = "kiosksagas"
@@ -82,74 +82,22 @@ step_attempts = 2
 step_backoff_s = 0.01
 """,
 }
-FILES["kiosksagas/stall/module.py"] += """
-@module.shutdown
-async def end() -> None:
-    pass
-"""
-FILES["kiosksagas/stall/module.py"] = (
-    FILES["kiosksagas/stall/module.py"]
-    .replace(
-        "async def begin(sagas: Sagas) -> None:\n    pass",
-        """async def begin(sagas: Sagas, db: Database) -> None:
-    async with db.transaction():
-        for cents in (5, 900, 901):
-            await sagas.start(sell, cents, key=f"order-{cents}")""",
-    )
-    .replace("from seamline import Fault, Module", "from seamline import Database, Fault, Module")
-)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An application that runs in two processes."""
-    root = tmp_path_factory.mktemp("kiosk")
-    for name, text in FILES.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    where = ["--app", str(root)]
-    up = [sys.executable, "-m", "seamline.cli", "up", "--detach", "--port", "0", "--topology", "services", *where]
-    started = subprocess.run(up, capture_output=True, text=True, timeout=60, check=False)
-    assert started.returncode == 0, started.stderr
-    yield root
-    run(["down", *where])
-
-
-class Asked:
-    """Runs ``seamline sagas`` and reads what it printed."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._folder = folder
-        self._capsys = capsys
-
-    def text(self, *words: str, status: int = 0) -> str:
-        found = run(["sagas", *words, "--app", str(self._folder)])
-        printed = self._capsys.readouterr()
-        assert found == status, printed
-        return printed.out + printed.err
-
-    def json(self, *words: str, status: int = 0) -> Any:
-        return json.loads(self.text(*words, "--json", status=status))
-
-    def until(self, wanted: Callable[[Any], bool], *words: str) -> Any:
-        """Ask until it is so: the sagas go on meanwhile."""
-        deadline = time.monotonic() + 30
-        while True:
-            found = self.json(*words)
-            if wanted(found):
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.1)
-
-    def by_key(self, key: str) -> dict[str, Any]:
-        (found,) = self.json("list", "--key", key)
-        return found
+    with running(tmp_path_factory.mktemp("kiosk"), FILES) as root:
+        yield root
 
 
 @pytest.fixture
 def asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(folder, capsys)
+    return Asked("sagas", folder, capsys)
+
+
+def by_key(asked: Asked, key: str) -> dict[str, Any]:
+    (found,) = asked.json("list", "--key", key)
+    return found
 
 
 def test_a_person_finds_reads_and_finishes_a_saga(asked: Asked):
@@ -161,6 +109,11 @@ def test_a_person_finds_reads_and_finishes_a_saga(asked: Asked):
     assert asked.json("approve", waiting["id"], "freud", "--by", "ada")["awaited"] is False
     assert "does not wait for 'freud' now" in asked.text("approve", waiting["id"], "freud", "--by", "ada")
     assert "does not wait" not in asked.text("approve", waiting["id"], "fraud")
+    asked.until(lambda row: row["waiting"] == ["signal address"], "show", waiting["id"])
+    assert "the data is not a str: Expected `str`, got `int`" in asked.text(
+        "signal", waiting["id"], "address", "5", status=9
+    )
+    assert asked.json("show", waiting["id"])["status"] == "running"  # it waits on
     asked.text("signal", waiting["id"], "address", '"Long Row 5"')
     done = asked.until(lambda row: row["status"] == "succeeded", "show", waiting["id"])
     assert done["input"] == {"cents": 5}
@@ -169,13 +122,18 @@ def test_a_person_finds_reads_and_finishes_a_saga(asked: Asked):
     assert done["notes"] == {"cents": 5}
     shown = asked.text("show", waiting["id"])
     assert "hold" in shown
+    assert re.search(r"began  [\d-]+ [\d:]+ UTC\n", shown)
+    began = re.search(r"[\d-]+ [\d:]+ UTC", asked.text("list", "--key", "order-5"))
+    assert began
+    assert [row["key"] for row in asked.json("list", "--key", "order-5", "--since", began[0])] == ["order-5"]
+    assert asked.text("list", "--since", "2099-01-01") == "no such sagas\n"
     assert "held 5" in shown
     assert "has ended" in asked.text("cancel", waiting["id"], status=9)
 
 
 def test_a_stuck_saga_is_flagged_and_goes_on_when_retried(asked: Asked, folder: Path):
     """Its compensation fails until the cause is gone; nothing is dropped meanwhile."""
-    saga = asked.by_key("order-900")["id"]
+    saga = by_key(asked, "order-900")["id"]
     asked.text("approve", saga, "fraud", "--by", "bob", "--refuse")
     stuck = asked.until(bool, "list", "--status", "stuck")
     assert stuck[0]["id"] == saga
@@ -189,7 +147,7 @@ def test_a_stuck_saga_is_flagged_and_goes_on_when_retried(asked: Asked, folder: 
 
 def test_a_cancelled_saga_says_why(asked: Asked):
     """The reason is in its result."""
-    saga = asked.by_key("order-901")["id"]
+    saga = by_key(asked, "order-901")["id"]
     asked.text("cancel", saga, "--reason", "enough")
     done = asked.until(lambda row: row["ended"] is not None, "show", saga)
     assert done["status"] in {"cancelled", "undoing"}

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from seamline.kernel.codec import CodecError, UnsupportedTypeError, codec
+from seamline.kernel.codec import CodecError, UnsupportedTypeError, codec, with_article
 
 T = TypeVar("T")
 
@@ -230,3 +231,22 @@ def test_random_data_never_escapes(data: bytes):
             codec(annotation).decode(data)
         except CodecError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [(int, "an int"), (str, "a str"), (UUID, "a UUID"), (list[int], "a list[int]"), (Decimal, "a Decimal")],
+)
+def test_what_does_not_fit_is_said_in_a_sentence(annotation: Any, says: str):
+    """With the article that the type's name takes."""
+    with pytest.raises(CodecError, match=f"the data is not {re.escape(says)}: "):
+        codec(annotation).decode(b'{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["an Order", "an Address", "an Update", "an UpperLimit", "a User", "a Unit", "a Url", "a UUID", "a Money", "a UTC"],
+)
+def test_articles_follow_the_sound(said: str):
+    """Which is not always the letter."""
+    assert with_article(said.split()[1]) == said

@@ -293,4 +293,4 @@ def short(value: Any, characters_max: int = 80) -> str:
 
 
 def time(text: str | None) -> str:
-    return text[:19].replace("T", " ") if text else ""
+    return f"{text[:19].replace('T', ' ')} UTC" if text else ""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+from seamline.kernel.codec import with_article
+
 _TEXTS = ("uuid", "decimal", "datetime", "date", "time", "duration", "bytes")
 _READ_AS = {("int", "number"), ("int", "decimal"), *((each, "text") for each in _TEXTS)}
 """A value of the first, as JSON has it, is one of the second."""
@@ -127,10 +129,10 @@ class Comparison:
             if name in new:
                 yield from self.types(f"{path}<{name}>", old[name], new[name])
             else:
-                yield Difference(path, f"is never a {name} any more", new_reads_old=False)
+                yield Difference(path, f"is never {with_article(name)} any more", new_reads_old=False)
         for name in new:
             if name not in old:
-                yield Difference(path, f"may be a {name} now", old_reads_new=False)
+                yield Difference(path, f"may be {with_article(name)} now", old_reads_new=False)
 
 
 def shown(described: Any) -> str:

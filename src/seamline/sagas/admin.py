@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, cast
 
@@ -178,11 +178,12 @@ def conditions(arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
 
 
 def _milliseconds(text: str) -> int:
+    """Of a time as it is shown, or as ISO 8601 has it; in UTC where it does not say otherwise."""
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text.removesuffix(" UTC"))
     except ValueError:
         raise SagasError(f"{text!r} is no time", "Write one such as 2026-03-01T00:00:00Z") from None
-    return int(time.timestamp() * 1000)
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _by_id(row: dict[str, Any]) -> str:

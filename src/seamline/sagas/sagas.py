@@ -218,7 +218,7 @@ def info_of(head: Head, by_name: Mapping[str, Kind]) -> SagaInfo:
 
 
 def _waits(kind: str, name: str, due_ms: int) -> str:
-    until = f" until {_time(due_ms):%Y-%m-%d %H:%M:%S}" if due_ms else ""
+    until = f" until {_time(due_ms):%Y-%m-%d %H:%M:%S} UTC" if due_ms else ""
     return f"{kind} {name}{until}"
 
 

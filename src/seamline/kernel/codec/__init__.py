@@ -15,10 +15,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from seamline.kernel.codec.shapes import UnsupportedTypeError, inspect_type, type_name
+from seamline.kernel.codec.shapes import UnsupportedTypeError, inspect_type, type_name, with_article
 from seamline.kernel.errors import SeamlineError
 
-__all__ = ["Codec", "CodecError", "UnsupportedTypeError", "codec", "inspect_type", "type_name"]
+__all__ = ["Codec", "CodecError", "UnsupportedTypeError", "codec", "inspect_type", "type_name", "with_article"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def _decoder(decode: Callable[[bytes], Any], annotation: Any) -> Callable[[bytes
             return decode(data)
         except Exception as error:  # also whatever a user's own validator or __post_init__ raises
             detail = " ".join(str(error).split())[:300]
-            found = CodecError(f"the data is not a {type_name(annotation)}: {detail}")
+            found = CodecError(f"the data is not {with_article(type_name(annotation))}: {detail}")
             found.path, found.detail = _path_and_detail(error, detail)
             raise found from None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -20,6 +21,7 @@ from seamline.kernel.errors import SeamlineError
 _TEXT_LEAVES = (str, bytes, UUID, Decimal, datetime, date, time, timedelta)
 _SEQUENCES = (list, set, frozenset, tuple, Sequence, AbstractSet)
 _MAPPINGS = (dict, Mapping)
+_VOWEL: Final = re.compile(r"[aeio]|u(?!ni|uid|r[il]|s|tc)", re.IGNORECASE)
 
 
 class UnsupportedTypeError(SeamlineError):
@@ -42,6 +44,11 @@ def type_name(annotation: Any) -> str:
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__qualname__
     return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+
+
+def with_article(name: str) -> str:
+    """``an int``, ``a str``, ``a UUID``."""
+    return f"{'an' if _VOWEL.match(name) else 'a'} {name}"
 
 
 def inspect_type(annotation: Any) -> Shape:
