@@ -140,7 +140,7 @@ def test_the_audit_line_of_the_page_is_what_is_written(application: Application,
     clock = ManualClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
     trail = Audit(tmp_path / "audit.jsonl", clock=clock)
     mesh = Mesh("boutique", application.policy(), MeshSettings(), audit=trail)
-    mesh.denied("frontend", "payments", "Payments", "charge")
+    mesh.denied("frontend", "payments", ("Payments", "charge"))
     trail.close()
     assert (tmp_path / "audit.jsonl").read_text(encoding="utf-8") == line
     assert trail.path.stat().st_mode & 0o777 == 0o600

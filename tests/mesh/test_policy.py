@@ -162,8 +162,8 @@ def test_a_policy_that_fails_to_evaluate_denies():
             'permit(principal == Modul::"ads", action, resource);',
             UnknownPolicyNameError,
             (
-                'SL4502: policy.cedar:1: Modul::"ads" does not exist: the entities are Module, Action, User, Role, Agent and Secret. '
-                "Did you mean 'Module'?"
+                'SL4502: policy.cedar:1: Modul::"ads" does not exist: '
+                "the entities are Module, Action, User, Role, Agent and Secret. Did you mean 'Module'?"
             ),
         ),
         (

@@ -10,10 +10,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from seamline.mesh.policy import cedar
-from seamline.mesh.policy.compiler import Asked, Fails, Known, Uncompiled, compile_policy
+from seamline.mesh.policy.compiler import Fails, Known, compile_policy
 from seamline.mesh.policy.facts import Facts
-from seamline.mesh.policy.rules import Conditional, _by_cedar, reads_user
-from seamline.mesh.policy.source import SourcePolicy, policy_set
+from seamline.mesh.policy.rules import Conditional
+from seamline.mesh.policy.source import SourcePolicy
 from seamline.mesh.policy.values import Decimal4, Entity, EvaluationError, as_set, to_json
 from seamline.mesh.policy.world import Vocabulary, World
 from seamline.module.principal import Subject, User
@@ -21,7 +21,7 @@ from seamline.module.principal import Subject, User
 WORLD = World(
     {"shop": {"level": 3, "tags": ["pci", "eu"], "open": True}, "bank": {"owner": "money"}},
     {"Bank": ("bank", ["pay", "show"]), "Shop": ("shop", ["sell"])},
-    vocabulary=Vocabulary(roles=("clerk", "chief"), user_attributes={"grade": "Long"}),
+    vocabulary=Vocabulary(roles=("clerk", "chief"), user_attributes={"grade": "number"}),
 )
 MODULES, ROLES = ("shop", "bank", "gateway", "none"), ("clerk", "chief")
 ENTITIES = [

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from seamline.mesh.balance import Replica
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
+    from seamline.module.principal import Subject
 
 _FAILURES = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
 _TELLS_LATENCY = (Fault, InternalError, DeadlineExceeded)
@@ -90,20 +91,15 @@ class Edge:
             and not injects(rules)
             and not rules.concurrency_max
             and not rules.mirror_percent
-            and self.permitted()
+            and self.mesh.decision(self.caller, self.callee, self.spec) is True
         )
         self.fast = self.entry.handler if plain and self.entry is not None else None
 
-    def permitted(self) -> bool:
-        return self.mesh.permits(self.caller, self.callee, self.spec)
-
-    def begin(self, root: TraceContext | None = None) -> CallContext:
+    def begin(self, arguments: tuple[Any, ...], root: TraceContext | None = None) -> CallContext:
         """The context of a new call; ``root`` is a trace that was begun for it.
 
         Raises PermissionDenied, Unauthenticated or DeadlineExceeded.
         """
-        if not self.permitted():
-            raise self.mesh.denied(self.caller, self.callee, *self.spec.permission)
         now = monotonic()
         deadline = now + self.timeout_s
         parent = CURRENT.get(None)
@@ -121,11 +117,18 @@ class Edge:
             if parent.subject is not None:
                 subject = parent.subject.acting(self.caller)
                 self.revocations.check(subject)
+        self.judge(subject, arguments)
         if deadline <= now:
             raise deadline_exceeded(self.name)
         if trace is not None and trace.sampled:
             trace = trace.child()
         return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key, subject=subject)
+
+    def judge(self, subject: Subject | None, arguments: tuple[Any, ...]) -> None:
+        """Ask policy about a call. Raises PermissionDenied or Unauthenticated."""
+        decision = self.mesh.decision(self.caller, self.callee, self.spec)
+        if decision is not True and (decision is False or not decision(subject, arguments)):
+            raise self.mesh.denied(self.caller, self.callee, self.spec.permission, subject, arguments)
 
     def proof(self, context: CallContext) -> str | None:
         """What proves to the callee in another process on whose behalf the call is made."""
@@ -155,7 +158,7 @@ class Edge:
 
     async def call(self, arguments: tuple[Any, ...], root: TraceContext | None = None) -> Any:
         """Make a call with one result, with every rule applied."""
-        context = self.begin(root)
+        context = self.begin(arguments, root)
         parent_id = _parent_id(root)
         started = monotonic()
         failure: BaseException | None = None
@@ -220,7 +223,7 @@ class Edge:
 
     async def _attempt_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
         copies = self.mesh.copies
-        arguments = self._handed_over(arguments)
+        arguments = self._handed_over(arguments, context)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
@@ -261,7 +264,7 @@ class Edge:
 
     async def stream(self, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Make a call whose result is a stream."""
-        context = self.begin()
+        context = self.begin(arguments)
         parent_id = _parent_id(None)
         started = monotonic()
         failure: BaseException | None = None
@@ -290,7 +293,7 @@ class Edge:
         self, entry: Entry, arguments: tuple[Any, ...], context: CallContext
     ) -> AsyncGenerator[Any]:
         copies = self.mesh.copies
-        arguments = self._handed_over(arguments)
+        arguments = self._handed_over(arguments, context)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
@@ -402,11 +405,15 @@ class Edge:
         else:
             breaker.forget(ticket)
 
-    def _handed_over(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments as a handler in this process gets them."""
+    def _handed_over(self, arguments: tuple[Any, ...], context: CallContext) -> tuple[Any, ...]:
+        """The arguments as a handler in this process gets them. Raises PermissionDenied or Unauthenticated.
+
+        Policy is asked about these again, as a callee elsewhere asks: the caller may have changed them since.
+        """
         if self.mesh.copies:
-            return copy_arguments(self.spec, arguments)
-        if self.spec.item is None:
+            arguments = copy_arguments(self.spec, arguments)
+        self.judge(context.subject, arguments)
+        if self.spec.item is None or self.mesh.copies:
             return arguments
         return (*arguments[:-1], callers_own(arguments[-1]))
 

@@ -143,9 +143,17 @@ class HttpFace:
         )
 
     def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
-        if not self._mesh.permits(context.caller, entry.module, entry.spec):
-            return self._mesh.denied(context.caller, entry.module, *entry.spec.permission)
+        if self._mesh.decision(context.caller, entry.module, entry.spec) is False:
+            return self._mesh.denied(context.caller, entry.module, entry.spec.permission, context.subject)
         return None
+
+    def _judged(self, entry: Entry, context: CallContext, data: bytes) -> tuple[Any, ...]:
+        """The arguments, once policy has been asked about them. Raises CallError."""
+        arguments = _decoded(entry, data)
+        decision = self._mesh.decision(context.caller, entry.module, entry.spec)
+        if decision is not True and (decision is False or not decision(context.subject, arguments)):
+            raise self._mesh.denied(context.caller, entry.module, entry.spec.permission, context.subject, arguments)
+        return arguments
 
     async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
         request = exchange.request
@@ -157,7 +165,7 @@ class HttpFace:
         else:
             exchange.respond(405, ((b"allow", b"GET, POST"),))
             return
-        arguments = _decoded(entry, data or b"{}")
+        arguments = self._judged(entry, context, data or b"{}")
         result = await self._mesh.serve(entry, arguments, context)
         exchange.respond(200, _JSON, self._encoded(entry, result))
 
@@ -170,7 +178,7 @@ class HttpFace:
     async def _stream(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
         messages = self._messages(exchange)
         first = await anext(messages, None)
-        arguments = _decoded(entry, first if first is not None else b"{}")
+        arguments = self._judged(entry, context, first if first is not None else b"{}")
         if entry.spec.item is not None:
             arguments = (*arguments, decoded_items(messages, entry.spec.item, entry.name))
         exchange.start(200, _STREAM)

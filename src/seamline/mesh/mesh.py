@@ -24,7 +24,7 @@ from seamline.mesh.identity.delegation import Delegation
 from seamline.mesh.identity.revocation import Revocations
 from seamline.mesh.local import call_local, call_unbounded, stream_local
 from seamline.mesh.outcome import crossing
-from seamline.mesh.policy.world import EVENTS, GATEWAY
+from seamline.mesh.policy.world import EVENTS, GATEWAY, call_name
 from seamline.mesh.server import MeshPort
 from seamline.mesh.service import Entry, ServiceTable, Wrap
 from seamline.mesh.stub import stub_class
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from seamline.mesh.audit import Audit
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.identity.keyring import Signers
-    from seamline.mesh.policy import Policy
+    from seamline.mesh.policy import Condition, Policy
     from seamline.mesh.server import Tunnel
     from seamline.module.principal import Subject, User
 
@@ -341,19 +341,35 @@ class Mesh:
             f"{method!r} is not served here", f"Its contract belongs to module {known[1]!r}; is the topology changing?"
         )
 
-    def permits(self, caller: str, callee: str, spec: MethodSpec) -> bool:
-        """Whether policy lets ``caller`` call the method. What a module has of the platform is open to itself."""
-        return bool(spec.action and caller == callee) or self.policy.allows(caller, callee, *spec.permission)
+    def decision(self, caller: str, callee: str, spec: MethodSpec) -> bool | Condition:
+        """Whether policy lets ``caller`` call the method, or on which condition.
 
-    def denied(self, caller: str, callee: str, contract: str, method: str) -> PermissionDenied:
-        """The error for a call that policy does not permit; it is audited."""
-        fact, remedy = self.policy.denial_text(caller, callee, contract, method)
+        What a module has of the platform is open to itself.
+        """
+        return bool(spec.action and caller == callee) or self.policy.decision(caller, callee, *spec.permission)
+
+    def denied(
+        self,
+        caller: str,
+        callee: str,
+        permission: tuple[str, str],
+        subject: Subject | None = None,
+        arguments: tuple[Any, ...] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> PermissionDenied | Unauthenticated:
+        """The error for a call that policy does not permit; it is audited.
+
+        Unauthenticated says that nobody is signed in, and that somebody might have been let in.
+        """
+        request = (caller, callee, *permission, subject, arguments, more)
+        fact, remedy = self.policy.denial_text(*request)
         if self.audit is not None:
+            user = subject.user if subject is not None else None
             self.audit.record(
-                decision="deny", principal=caller, action=f"{contract}.{method}" if contract else method,
-                resource=callee, reason=fact,
+                decision="deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
+                **({"user": user.id, "issuer": user.issuer} if user is not None else {}),
             )  # fmt: skip
-        return PermissionDenied(fact, remedy)
+        return (Unauthenticated if self.policy.wants_user(*request) else PermissionDenied)(fact, remedy)
 
     def audit_refusal(self, principal: str, reason: str) -> None:
         if self.audit is not None:

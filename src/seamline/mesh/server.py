@@ -27,6 +27,7 @@ from seamline.mesh.errors import IdentityError
 from seamline.mesh.flow import Incoming, Outgoing
 from seamline.mesh.identity.revocation import Underway, revoked
 from seamline.mesh.outcome import deadline_exceeded, error_body, overloaded
+from seamline.mesh.policy.world import HTTP
 from seamline.mesh.refusals import Farewell, Quiet
 from seamline.module.context import CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY
@@ -36,6 +37,7 @@ from seamline.module.values import Fault
 if TYPE_CHECKING:
     from seamline.mesh.limits import ConcurrencyLimit
     from seamline.mesh.mesh import Mesh
+    from seamline.mesh.policy import Condition
     from seamline.mesh.service import Entry
     from seamline.module.principal import Subject
 
@@ -243,7 +245,8 @@ class FrameServerConnection(asyncio.Protocol):
             priority if 0 <= priority <= 2 else entry.priority,
             head.key,
         )
-        refusal = self._refusal(entry, context, head.subject)
+        decision = self._mesh.decision(self.caller, entry.module, entry.spec)
+        refusal = self._refusal(entry, context, head.subject, decision)
         if refusal is not None:
             self._refuse(stream, refusal)
             return
@@ -251,6 +254,10 @@ class FrameServerConnection(asyncio.Protocol):
             arguments = entry.decode(body)
         except CodecError as error:
             self._refuse(stream, unfit(f"the arguments of {entry.name} do", error))
+            return
+        if decision is not True and not decision(context.subject, arguments):
+            permission = entry.spec.permission
+            self._refuse(stream, self._mesh.denied(self.caller, entry.module, permission, context.subject, arguments))
             return
         limit = entry.limit
         if limit is not None and not limit.admit(context.priority):
@@ -283,14 +290,16 @@ class FrameServerConnection(asyncio.Protocol):
         outgoing = call.outgoing = Outgoing(self._credit)
         return self._runners.start(self._serve_stream(stream, call, outgoing, entry, limit, arguments, context))
 
-    def _refusal(self, entry: Entry, context: CallContext, proof: str | None) -> CallError | None:
+    def _refusal(
+        self, entry: Entry, context: CallContext, proof: str | None, decision: bool | Condition
+    ) -> CallError | None:
         if proof is not None:
             try:
                 context.subject = self._mesh.admit(proof, self.caller, entry.module)
             except CallError as error:
                 return error
-        if not self._mesh.permits(self.caller, entry.module, entry.spec):
-            return self._mesh.denied(self.caller, entry.module, *entry.spec.permission)
+        if decision is False:
+            return self._mesh.denied(self.caller, entry.module, entry.spec.permission, context.subject)
         if len(self._streams) >= self._inflight_max:
             return self._crowded(entry.name)
         return None
@@ -379,8 +388,8 @@ class FrameServerConnection(asyncio.Protocol):
         if tunnel is None:
             self._refuse(stream, Unimplemented(f"module {module!r} has no public HTTP face here"))
             return
-        if not self._mesh.policy.allows(self.caller, module, "", "http"):
-            self._refuse(stream, self._mesh.denied(self.caller, module, "", "http"))
+        if not self._mesh.policy.may(self.caller, module, "", HTTP):  # the face asks again, about the request
+            self._refuse(stream, self._mesh.denied(self.caller, module, ("", HTTP)))
             return
         if len(self._streams) >= self._inflight_max:
             self._refuse(stream, self._crowded(head.method))

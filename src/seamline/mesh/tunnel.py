@@ -9,6 +9,7 @@ from seamline.kernel.settings import MeshRules
 from seamline.mesh.channel import FrameChannel
 from seamline.mesh.connection import ClientDuplex
 from seamline.mesh.limits import Patience
+from seamline.mesh.policy.world import HTTP
 from seamline.module.context import CURRENT, NO_DEADLINE
 from seamline.module.errors import Unavailable, Unimplemented, Unreachable
 
@@ -35,8 +36,10 @@ class TunnelClient:
         Raises PermissionDenied, Unavailable or Unauthenticated; tries another replica once.
         """
         mesh = self._mesh
-        if not mesh.policy.allows(self._caller, self._module, "", "http"):
-            raise mesh.denied(self._caller, self._module, "", "http")
+        if not mesh.policy.may(
+            self._caller, self._module, "", HTTP
+        ):  # a condition is the face's, which sees the request
+            raise mesh.denied(self._caller, self._module, ("", HTTP), subject)
         tried: list[Replica] = []
         waiting = Patience(self._rules.wait_for_ready_s, NO_DEADLINE)
         while True:

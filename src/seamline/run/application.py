@@ -15,7 +15,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings, UnknownKeyError
 from seamline.kernel.settings.tables import FILE_NAME, choices
-from seamline.mesh.policy import EVENTS, Policy
+from seamline.mesh.policy import EVENTS, Arguments, Policy, Vocabulary, arguments_of
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
@@ -90,7 +90,22 @@ class Application:
         """The policy in the application's policy folder, deny by default."""
         # No attributes: a process that hosts one module knows only the contracts of the others, and must decide alike.
         modules: dict[str, dict[str, Any]] = {name: {} for name in self.settings.modules}
-        return Policy.load(self.settings.policy_folder, modules=modules, contracts=self.contract_methods())
+        return Policy.load(
+            self.settings.policy_folder,
+            modules=modules,
+            contracts=self.contract_methods(),
+            arguments=self.policy_arguments(),
+            vocabulary=self.vocabulary(),
+        )
+
+    def policy_arguments(self) -> dict[str, Arguments]:
+        """What policy may read of arguments, by the method's full name. Raises ContractError."""
+        return {name: each for c in self.contracts for name, each in arguments_of(compile_contract(c)).items()}
+
+    def vocabulary(self) -> Vocabulary:
+        """The names that policies may use beside those of the code."""
+        policy = self.settings.policy
+        return Vocabulary(policy.roles, policy.agents, policy.user_attributes)
 
     def contract_methods(self) -> dict[str, tuple[str, list[str]]]:
         """Contract name to its module and its methods."""

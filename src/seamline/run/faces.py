@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seamline.kernel.signal.trace import TraceContext
+from seamline.mesh.policy.world import HTTP
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import Contract
 from seamline.module.module import Module, Mount
@@ -16,6 +17,7 @@ from seamline.run.placement import GATEWAY
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import GatewaySettings
+    from seamline.mesh.connection import ClientDuplex
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.server import ServerDuplex
     from seamline.module.principal import Subject, User
@@ -30,6 +32,8 @@ _log = logging.getLogger("seamline.run")
 
 USER = "seamline.user"
 """In an ASGI scope: the user whom the gateway has authenticated, or None."""
+CALLER = "seamline.caller"
+"""Key of the scope: the module at the other end of a tunnel."""
 SUBJECT = "seamline.subject"
 """In the scope of a request that came through a tunnel: on whose behalf it is made."""
 
@@ -82,12 +86,12 @@ class Faces:
         mesh = self._mesh
 
         async def face(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-            if not mesh.policy.allows(GATEWAY, name, "", "http"):  # as the tunnel asks where the face is elsewhere
-                raise mesh.denied(GATEWAY, name, "", "http")
+            caller: str = scope.pop(CALLER, GATEWAY)
+            subject = self._subject(scope)
+            self._judge(caller, name, scope, subject)
             app = _app_for(by_length, scope)
             trace = _trace_of(scope) or tracer.root()
-            subject = self._subject(scope)
-            call = CURRENT.set(CallContext(name, GATEWAY, "http", trace=trace, subject=subject))
+            call = CURRENT.set(CallContext(name, caller, HTTP, trace=trace, subject=subject))
             mounted = MOUNTED.set(stubs)
             try:
                 with mesh.revocations.bound(subject):
@@ -97,6 +101,15 @@ class Faces:
                 CURRENT.reset(call)
 
         return face
+
+    def _judge(self, caller: str, module: str, scope: MutableMapping[str, Any], subject: Subject | None) -> None:
+        """Ask policy about a request. Raises PermissionDenied or Unauthenticated."""
+        decision = self._mesh.policy.decision(caller, module, "", HTTP)
+        if decision is True:
+            return
+        more = {"method": scope.get("method", "GET"), "path": scope.get("path", "/")}
+        if decision is False or not decision(subject, None, more):
+            raise self._mesh.denied(caller, module, ("", HTTP), subject, None, more)
 
     def _subject(self, scope: MutableMapping[str, Any]) -> Subject | None:
         """On whose behalf a request is made, as the gateway said: here, or through a tunnel."""
@@ -117,7 +130,13 @@ class Faces:
             from seamline.gateway.tunnel import TunnelApp
 
             tunnel = self._mesh.tunnel(GATEWAY, module)
-            remote = self._remote[module] = TunnelApp(lambda scope: tunnel.open(self._subject(scope)))
+
+            def open_stream(scope: MutableMapping[str, Any]) -> Awaitable[ClientDuplex]:
+                subject = self._subject(scope)
+                self._judge(GATEWAY, module, scope, subject)
+                return tunnel.open(subject)
+
+            remote = self._remote[module] = TunnelApp(open_stream)
         return remote
 
     def tunnels(self) -> dict[str, Callable[[ServerDuplex], Any]]:
@@ -125,7 +144,7 @@ class Faces:
         from seamline.gateway.tunnel import serve_tunnel
 
         def serve(app: AsgiApp) -> Callable[[ServerDuplex], Any]:
-            return lambda duplex: serve_tunnel(duplex, app, {SUBJECT: duplex.subject})
+            return lambda duplex: serve_tunnel(duplex, app, {SUBJECT: duplex.subject, CALLER: duplex.caller})
 
         return {name: serve(app) for name, app in self._apps.items()}
 

@@ -24,7 +24,7 @@ def missing_permits(application: Application, policy: Policy) -> list[MissingPer
 def _uncallable(application: Application, policy: Policy) -> Iterator[MissingPermitError]:
     methods = {name: names for name, (_, names) in application.contract_methods().items()}
     for caller, contract, callee, place in application.asked():
-        if caller == callee or any(policy.allows(caller, callee, contract, each) for each in methods[contract]):
+        if caller == callee or any(policy.may(caller, callee, contract, each) for each in methods[contract]):
             continue
         yield MissingPermitError(
             f"module {caller!r} asks for {contract}, but may call nothing of it",
@@ -40,7 +40,7 @@ def _unreachable(application: Application, policy: Policy) -> Iterator[MissingPe
     for route in application.settings.gateway.routes:
         routes.setdefault((route.module, route.path), f"{FILE_NAME} [gateway] routes")
     for (module, path), place in routes.items():
-        if not policy.allows(GATEWAY, module, "", HTTP):
+        if not policy.may(GATEWAY, module, "", HTTP):
             yield MissingPermitError(
                 f"module {module!r} answers at {path!r}, but {GATEWAY!r} may not send public HTTP requests to it",
                 policy.explain(GATEWAY, module, "", HTTP).remedy,

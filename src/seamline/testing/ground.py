@@ -54,7 +54,11 @@ def policy_of(application: Application, data: Path) -> Policy:
         for name in application.settings.modules
     }
     return Policy.load(
-        data / _FOLDER / "policy", modules={**attributes, TEST: {}}, contracts=application.contract_methods()
+        data / _FOLDER / "policy",
+        modules={**attributes, TEST: {}},
+        contracts=application.contract_methods(),
+        arguments=application.policy_arguments(),
+        vocabulary=application.vocabulary(),
     )
 
 

@@ -17,6 +17,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings
 from seamline.kernel.settings.sections import (
     AppSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "MeshRules",
     "MeshSettings",
     "ModuleData",
+    "PolicySettings",
     "RouteSettings",
     "RunSettings",
     "SagasSettings",

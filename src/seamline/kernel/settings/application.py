@@ -23,6 +23,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings, for_workers
 from seamline.kernel.settings.sections import (
     AppSettings,
@@ -47,6 +48,7 @@ _SECTIONS = (
     "replicas",
     "gateway",
     "auth",
+    "policy",
     "data",
     "events",
     "sagas",
@@ -60,6 +62,7 @@ _PLAIN_SECTIONS = {
     "app": AppSettings,
     "gateway": GatewaySettings,
     "auth": AuthSettings,
+    "policy": PolicySettings,
     "events": EventsSettings,
     "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
@@ -84,6 +87,7 @@ class Settings:
     replicas: Mapping[str, int]
     gateway: GatewaySettings
     auth: AuthSettings
+    policy: PolicySettings
     data: DataSettings
     events: EventsSettings
     sagas: SagasSettings
@@ -190,6 +194,7 @@ class _ApplicationReader(TableReader):
             replicas=self._replicas(self.table(tables, "replicas"), names),
             gateway=gateway,
             auth=read_auth(self, self.table(tables, "auth"), gateway.address),
+            policy=self.section(PolicySettings, "policy", self.table(tables, "policy")),
             data=self._data(self.table(tables, "data"), names),
             events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),

@@ -22,7 +22,12 @@ USER_ATTRIBUTES: dict[str, str] = {
     "authenticated_at": "Long",
 }
 """What every user has, and its Cedar type. ``scopes``, a Set, is there for a user who is limited to some."""
-_KINDS: dict[str, type[Any]] = {"String": str, "Long": int, "Boolean": bool}
+OWN_ATTRIBUTES: dict[str, tuple[str, type[Any]]] = {
+    "text": ("String", str),
+    "number": ("Long", int),
+    "flag": ("Boolean", bool),
+}
+"""What an application's own attribute of users may be: its Cedar type, and Python's."""
 _NOBODY: frozenset[Entity] = frozenset()
 
 
@@ -130,6 +135,6 @@ def user_attributes(user: User, own: Mapping[str, str]) -> dict[str, Value]:
         found["scopes"] = as_set(user.scopes)
     for name, kind in own.items():
         value = user.attributes.get(name)
-        if type(value) is _KINDS[kind] and (kind != "Long" or LONG_MIN <= int(value) <= LONG_MAX):
+        if type(value) is OWN_ATTRIBUTES[kind][1] and (kind != "number" or LONG_MIN <= int(value) <= LONG_MAX):
             found[name] = value
     return found

@@ -19,7 +19,7 @@ from seamline.mesh.errors import UnknownPolicyNameError
 from seamline.mesh.policy import cedar
 from seamline.mesh.policy.arguments import Arguments
 from seamline.mesh.policy.compiler import Ground
-from seamline.mesh.policy.facts import USER_ATTRIBUTES
+from seamline.mesh.policy.facts import OWN_ATTRIBUTES, USER_ATTRIBUTES
 from seamline.mesh.policy.values import Entity, Value, as_set
 
 GATEWAY = "gateway"
@@ -57,8 +57,7 @@ def call_name(contract: str, method: str) -> str:
 class Vocabulary:
     """The names that policies may use beside those of the code: ``[policy]`` in ``seamline.toml``.
 
-    ``user_attributes`` are those of the application's own users, with their Cedar types (``String``, ``Long``,
-    ``Boolean``).
+    ``user_attributes`` are those of the application's own users: name to ``text``, ``number`` or ``flag``.
     """
 
     roles: tuple[str, ...] = ()
@@ -230,7 +229,10 @@ class World:
         return {
             **{name: {"type": kind} for name, kind in USER_ATTRIBUTES.items()},
             "scopes": {**_SET_OF_STRINGS, "required": False},
-            **{name: {"type": kind, "required": False} for name, kind in self.vocabulary.user_attributes.items()},
+            **{
+                name: {"type": OWN_ATTRIBUTES[kind][0], "required": False}
+                for name, kind in self.vocabulary.user_attributes.items()
+            },
         }
 
 
