@@ -128,6 +128,20 @@ async def test_what_is_not_an_event_is_passed_over(arena: Arena, caplog: pytest.
 
 @pytest.mark.needs_server
 @pytest.mark.parametrize("contender", ["postgresql"])
+async def test_who_waits_is_woken_by_a_notification(arena: Arena, monkeypatch: pytest.MonkeyPatch):
+    """Of another process, again and again; with the looking of its own put off by an hour. None is missed between
+    looking and waiting."""
+    monkeypatch.setattr("seamline.events.brokers.postgresql.POLL_S", 3600.0)
+    transport, other = await arena.join(), await arena.join()
+    async with arena.subscribed(transport) as subscription:
+        assert await subscription.fetch(1, 0.1) == []
+        for number in range(100):
+            await other.publish(TOPIC, [record(number)])
+            assert [number_of(each) for each in await take(subscription, 1)] == [number]
+
+
+@pytest.mark.needs_server
+@pytest.mark.parametrize("contender", ["postgresql"])
 async def test_a_lost_notification_is_made_up_for(arena: Arena, monkeypatch: pytest.MonkeyPatch):
     """Where NOTIFY does not arrive, as behind a connection pooler, a reader finds new events by looking."""
     monkeypatch.setattr("seamline.events.brokers.postgresql.POLL_S", 0.2)
