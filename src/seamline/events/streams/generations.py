@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, func, insert, select, text, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.streams import tables
@@ -18,6 +18,11 @@ _log = logging.getLogger("seamline.events.streams")
 REPLAY_OVER_MS: Final = 60_000
 """When a version that is built hears nothing for so long, the log holds no more."""
 _BUILDING, _LIVE, _RETIRED = "building", "live", "retired"
+_FIND: Final = select(tables.views).where(
+    tables.views.c.name == bindparam("a_name"),
+    tables.views.c.version == bindparam("a_version"),
+    tables.views.c.state != _RETIRED,
+)
 
 
 async def begin(connection: AsyncConnection, module: str, name: str, version: int, rows: Table, shape: str) -> None:
@@ -53,12 +58,7 @@ def _check(row: Any, name: str, shape: str) -> None:
 
 async def find(connection: AsyncConnection, name: str, version: int) -> ViewRow | None:
     """How far a version is; None when it was replaced."""
-    table = tables.views
-    row = (
-        await connection.execute(
-            select(table).where(table.c.name == name, table.c.version == version, table.c.state != _RETIRED)
-        )
-    ).first()
+    row = (await connection.execute(_FIND, {"a_name": name, "a_version": version})).first()
     if row is None:
         return None
     return ViewRow(row.id, row.version, row.state, row.watermark_ms, row.events, row.late, row.ahead, row.failed)

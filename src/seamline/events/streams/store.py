@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +24,55 @@ CLOSED_AT_ONCE: Final = 2_000
 
 Place = tuple[str, int]
 """A window's key and start."""
+
+# Statements of every batch are made once: making one costs as much as running it.
+_windows, _members, _sources = tables.windows, tables.members, tables.sources
+_MEMBER = (_members.c.key, _members.c.start_ms, _members.c.aggregate, _members.c.member)
+_WINDOWS_AT = select(_windows).where(
+    _windows.c.view == bindparam("a_view"),
+    tuple_(_windows.c.key, _windows.c.start_ms).in_(bindparam("places", expanding=True)),
+)
+_WINDOWS_OF = select(_windows).where(
+    _windows.c.view == bindparam("a_view"),
+    _windows.c.key.in_(bindparam("keys", expanding=True)),
+    _windows.c.start_ms <= bindparam("last_ms"),
+    _windows.c.end_ms >= bindparam("first_ms"),
+)
+_ENDED = (
+    select(_windows)
+    .where(
+        _windows.c.view == bindparam("a_view"),
+        _windows.c.closed == bindparam("is_closed"),
+        _windows.c.end_ms <= bindparam("by_ms"),
+    )
+    .order_by(_windows.c.end_ms)
+    .limit(CLOSED_AT_ONCE)
+)
+_WEIGHTS = select(*_MEMBER, _members.c.weight).where(
+    _members.c.view == bindparam("a_view"), tuple_(*_MEMBER).in_(bindparam("wanted", expanding=True))
+)
+_HEARD = select(_sources).where(_sources.c.view == bindparam("a_view"))
+_SAVE_VIEW = (
+    update(tables.views)
+    .where(tables.views.c.id == bindparam("a_view"))
+    .values({name: bindparam(f"new_{name}") for name in ("watermark_ms", "events", "late", "ahead", "failed")})
+)
+_MAY_BE_DUE = """
+SELECT v.state = 'building'
+    OR EXISTS (SELECT 1 FROM seamline_stream_windows WHERE "view" = v.id AND closed = 0 AND end_ms <= :down_ms)
+    OR EXISTS (SELECT 1 FROM seamline_stream_windows WHERE "view" = v.id AND closed = 1 AND end_ms <= :gone_ms)
+    OR EXISTS (SELECT 1 FROM seamline_stream_joins WHERE "view" = v.id AND phase = 0 AND at_ms <= :by_ms)
+    OR EXISTS (SELECT 1 FROM seamline_stream_joins WHERE "view" = v.id AND phase = 1 AND at_ms < :down_ms)
+FROM seamline_stream_views v WHERE v.name = :name AND v.version = :version AND v.state <> 'retired'
+"""
+
+
+def may_be_due(sqlite: sqlite3.Connection, name: str, version: int, by_ms: int, down_ms: int, late_ms: int) -> bool:
+    """Whether there could be work for a view if its watermark were at ``by_ms``, and behind the join at ``down_ms``:
+    the question of every tick, at a tenth of what the full answer costs."""
+    named = {"name": name, "version": version, "by_ms": by_ms, "down_ms": down_ms, "gone_ms": down_ms - late_ms}
+    row = sqlite.execute(_MAY_BE_DUE, named).fetchone()
+    return row is not None and bool(row[0])
 
 
 @dataclass(slots=True)
@@ -81,32 +132,23 @@ class Store:
     aggregates: Sequence[Aggregate[Any]]
     key_names: tuple[str, ...]
     rows: Table
-    _upserts: dict[str, Any] = field(default_factory=dict[str, Any])
 
     # Windows.
 
     async def windows_at(self, places: Iterable[Place]) -> dict[Place, WindowState]:
         """Those that are there, by key and start."""
-        table, found = tables.windows, dict[Place, WindowState]()
+        found = dict[Place, WindowState]()
         for chunk in _chunks(list(places)):
-            rows = await self.connection.execute(
-                select(table).where(table.c.view == self.view.id, tuple_(table.c.key, table.c.start_ms).in_(chunk))
-            )
+            rows = await self.connection.execute(_WINDOWS_AT, {"a_view": self.view.id, "places": chunk})
             found.update((state.place, state) for state in map(self._window, rows))
         return found
 
     async def windows_of(self, keys: Iterable[str], first_ms: int, last_ms: int) -> list[WindowState]:
         """All windows of some keys that touch a span of time, bounds included."""
-        table, found = tables.windows, list[WindowState]()
+        found = list[WindowState]()
         for chunk in _chunks(list(keys)):
-            rows = await self.connection.execute(
-                select(table).where(
-                    table.c.view == self.view.id,
-                    table.c.key.in_(chunk),
-                    table.c.start_ms <= last_ms,
-                    table.c.end_ms >= first_ms,
-                )
-            )
+            named = {"a_view": self.view.id, "keys": chunk, "first_ms": first_ms, "last_ms": last_ms}
+            rows = await self.connection.execute(_WINDOWS_OF, named)
             found.extend(map(self._window, rows))
         return found
 
@@ -117,13 +159,8 @@ class Store:
         return await self._ended(watermark_ms, closed=1)
 
     async def _ended(self, by_ms: int, *, closed: int) -> list[WindowState]:
-        table = tables.windows
-        rows = await self.connection.execute(
-            select(table)
-            .where(table.c.view == self.view.id, table.c.closed == closed, table.c.end_ms <= by_ms)
-            .order_by(table.c.end_ms)
-            .limit(CLOSED_AT_ONCE)
-        )
+        named = {"a_view": self.view.id, "is_closed": closed, "by_ms": by_ms}
+        rows = await self.connection.execute(_ENDED, named)
         return [self._window(row) for row in rows]
 
     def _window(self, row: Any) -> WindowState:
@@ -224,12 +261,9 @@ class Store:
 
     async def weights(self, wanted: Iterable[tuple[str, int, int, str]]) -> dict[tuple[str, int, int, str], int]:
         """By key, start, aggregate and member."""
-        table, found = tables.members, dict[tuple[str, int, int, str], int]()
-        columns = (table.c.key, table.c.start_ms, table.c.aggregate, table.c.member)
+        found = dict[tuple[str, int, int, str], int]()
         for chunk in _chunks(list(wanted)):
-            rows = await self.connection.execute(
-                select(*columns, table.c.weight).where(table.c.view == self.view.id, tuple_(*columns).in_(chunk))
-            )
+            rows = await self.connection.execute(_WEIGHTS, {"a_view": self.view.id, "wanted": chunk})
             found.update(((row[0], row[1], row[2], row[3]), row[4]) for row in rows)
         return found
 
@@ -281,8 +315,7 @@ class Store:
     # Progress.
 
     async def heard(self) -> list[tuple[str, int, Heard]]:
-        table = tables.sources
-        rows = await self.connection.execute(select(table).where(table.c.view == self.view.id))
+        rows = await self.connection.execute(_HEARD, {"a_view": self.view.id})
         return [(row.event, row.partition, Heard(row.newest_ms, row.seen_ms)) for row in rows]
 
     async def save_heard(self, heard: Iterable[tuple[tuple[str, int], Heard]]) -> None:
@@ -299,13 +332,8 @@ class Store:
 
     async def save_view(self) -> None:
         view = self.view
-        await self.connection.execute(
-            update(tables.views)
-            .where(tables.views.c.id == view.id)
-            .values(
-                watermark_ms=view.watermark_ms, events=view.events, late=view.late, ahead=view.ahead, failed=view.failed
-            )
-        )
+        counts = {"new_events": view.events, "new_late": view.late, "new_ahead": view.ahead, "new_failed": view.failed}
+        await self.connection.execute(_SAVE_VIEW, {"a_view": view.id, "new_watermark_ms": view.watermark_ms, **counts})
 
     async def put_aside(self, events: Sequence[PutAside]) -> None:
         """Keep events that no window took, the newest of them."""
@@ -336,12 +364,10 @@ class Store:
     async def _upsert(self, table: Table, rows: Sequence[dict[str, Any]]) -> None:
         if not rows:
             return
-        statement = self._upserts.get(table.name)
-        if statement is None:
-            statement = self._upserts[table.name] = upsert(table, self.connection.dialect.name)
-        await self.connection.execute(statement, rows)
+        await self.connection.execute(upsert(table, self.connection.dialect.name), rows)
 
 
+@functools.lru_cache(maxsize=256)
 def upsert(table: Table, dialect: str) -> Any:
     """Insert, or replace the row with the same primary key."""
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert

@@ -6,6 +6,7 @@ handled commit as one, so that a crash leaves nothing half and a redelivery coun
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from seamline.events.streams.aggregates import Cell
 from seamline.events.streams.engine import Item, Windowing, aside, item_of, key_of, refused_why
 from seamline.events.streams.errors import StreamDeclarationError
 from seamline.events.streams.join import Arrival, Joining
-from seamline.events.streams.store import PutAside, Store, ViewRow, WindowState
+from seamline.events.streams.store import PutAside, Store, ViewRow, WindowState, may_be_due
 from seamline.events.streams.stream import Definition, Source, check_name
 from seamline.events.streams.watermark import BEGINNING, Progress
 from seamline.kernel.clock import Clock
@@ -35,6 +36,8 @@ from seamline.module.values import Event
 E = TypeVar("E")
 
 TICK_S: Final = 1.0
+FEED_WAIT_S: Final = 0.2
+"""How long an event waits for others that change the same windows. Who looks at a view does not see it."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -163,6 +166,8 @@ class View:
 
     async def tick(self, database: Database, clock: Clock, publisher: Publisher | None = None) -> None:
         """Let time pass: what is due by now is closed."""
+        if database.path is not None and not await database.raw_read(lambda sqlite: self._may_be_due(sqlite, clock)):
+            return
         async with database.read() as connection:
             view = await generations.find(connection, self.name, self.version)
             if view is None or not await self._is_due(database, connection, view, _ms(clock.now())):
@@ -170,6 +175,12 @@ class View:
         async with database.unit() as unit:
             await unit.connection()
             await self.take(database, clock, (), publisher=publisher)
+
+    def _may_be_due(self, sqlite: sqlite3.Connection, clock: Clock) -> bool:
+        join = self.definition.join
+        by_ms = _ms(clock.now()) + self._ahead_ms  # no watermark comes further
+        down_ms = by_ms - (join.within_ms if join is not None else 0)
+        return may_be_due(sqlite, self.name, self.version, by_ms, down_ms, self.definition.late_ms)
 
     async def _is_due(self, database: Database, connection: AsyncConnection, view: ViewRow, now_ms: int) -> bool:
         run = await self._open(database, connection, view, now_ms)
@@ -355,7 +366,8 @@ def materialise(
     view = View(name, definition, version=version, keep_s=keep_s, on_close=on_close, idle_s=idle_s, ahead_s=ahead_s)
     for event in view.events.values():
         group = f"{name}_{version}_{event.__name__.lower()}"
-        module.on(event, group=group, batch=batch, concurrency=1, start="earliest")(_handler(view))
+        listen = module.on(event, group=group, batch=batch, batch_wait_s=FEED_WAIT_S, concurrency=1, start="earliest")
+        listen(_handler(view))
     _live(module, view)
     module.views.append(name)
     return view
