@@ -152,17 +152,22 @@ class Sealer:
             ) from None
 
     def _write(self, keys: list[dict[str, Any]]) -> None:
-        fresh = self._path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"keys": keys}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        replace_file(self._path, json.dumps({"keys": keys}).encode())
 
 
 def _derived(secret: str) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"seamline session").derive(secret.encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all, for its owner only."""
+    fresh = path.with_name(f"{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 @contextmanager

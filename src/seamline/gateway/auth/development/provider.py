@@ -18,7 +18,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +34,7 @@ from seamline.gateway.auth.exchange import Answer, Question, as_json, fields, pa
 from seamline.gateway.auth.pages import sign_in_page
 from seamline.gateway.auth.records import Records
 from seamline.gateway.auth.same_origin import Origins
-from seamline.gateway.auth.sealing import Sealer, locked
+from seamline.gateway.auth.sealing import Sealer, locked, replace_file
 from seamline.gateway.auth.throttle import Throttle
 from seamline.gateway.auth.tokens import TokenRefused, check_header, number, parts_of, verified
 
@@ -327,9 +326,7 @@ def _signing_key(path: Path) -> ECKey:
     """The provider's key, made once for all processes."""
     with locked(path):
         if path.exists():
-            return ECKey.import_key(path.read_text(encoding="utf-8"))
+            return ECKey.import_key(msgspec.json.decode(path.read_bytes()))
         key = ECKey.generate_key("P-256", auto_kid=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(msgspec.json.encode(key.as_dict(private=True)).decode())
+        replace_file(path, msgspec.json.encode(key.as_dict(private=True)))
         return key

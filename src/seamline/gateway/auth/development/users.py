@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from seamline.gateway.auth.errors import UsersFileError
+from seamline.gateway.auth.sealing import replace_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _KEYS = frozenset({"password", "name", "email", "roles", "tenant", "disabled"})
@@ -78,11 +79,7 @@ class UsersFile:
         self._write(users)
 
     def _write(self, users: Mapping[str, DevelopmentUser]) -> None:
-        fresh = self.path.with_name(f"{self.path.name}.new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(_entry(user) for user in users.values()))
-        fresh.replace(self.path)
+        replace_file(self.path, "\n".join(_entry(user) for user in users.values()).encode())
 
 
 def check_name(name: str) -> None:
