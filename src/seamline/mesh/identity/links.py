@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable
@@ -24,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from seamline.mesh.errors import (
     BrokenChainError,
     ExpiredTokenError,
+    IdentityError,
     MalformedTokenError,
-    SvidError,
     UnknownKeyError,
     UntrustedSignerError,
 )
@@ -152,7 +153,7 @@ class Names:
         """Raises UntrustedSignerError for a name of another application."""
         try:
             SpiffeId.parse(name)
-        except SvidError:
+        except IdentityError:
             name = ""
         if not name.startswith(self._prefix):
             raise UntrustedSignerError("a link of the token names a module of another application", "Sign in here.")
@@ -321,12 +322,13 @@ def _decoded(part: str, kind: type[Any]) -> Any:
 
 
 def _bytes(part: str) -> bytes:
-    if not _BASE64URL.fullmatch(part):
+    data = b""
+    if _BASE64URL.fullmatch(part):
+        with contextlib.suppress(binascii.Error):
+            data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if b64(data) != part:  # one spelling for the same bytes, so that a token has one form
         raise _malformed("a link is not in base64url")
-    try:
-        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except (binascii.Error, ValueError):
-        raise _malformed("a link is not in base64url") from None
+    return data
 
 
 def _digest(text: str) -> str:
