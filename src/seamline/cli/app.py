@@ -56,6 +56,7 @@ VERBS: dict[str, Entry] = {
     "check": Entry(PROVE, "Check modules, contracts, wiring and policy without starting anything", "check"),
     "load": Entry(PROVE, "Send shoppers, switch topologies meanwhile, count what failed", "load"),
     "policy": Entry(KEEP, "Test and explain who may call what", "policy"),
+    "secrets": Entry(KEEP, "Set, rotate and list secrets, and see who read them", "secrets"),
     "migrate": Entry(KEEP, "Bring the modules' databases to their newest schema", "migrate"),
     "explain": Entry(HELP, "What an error code means and what to do", "explain"),
     "doctor": Entry(HELP, "What this machine has, and what it lacks", "doctor"),
