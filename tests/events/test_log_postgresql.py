@@ -68,6 +68,23 @@ async def newest(database: Database) -> int:
         return (await r.execute(text("SELECT max(position) FROM seamline_log"))).scalar_one()
 
 
+async def test_who_waits_elsewhere_is_woken_by_a_notification(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """Of another host's process, whom no supervisor tells: with the look every quarter of a second put off by an
+    hour, each append is heard of, by itself or in a transaction."""
+    monkeypatch.setattr("seamline.events.log.durable.LOOK_S", 3600.0)
+    async with place.open() as (database, log), place.open() as (_, other), asyncio.timeout(30):
+        for number in range(40):
+            seen = other.generation
+            if number % 2:
+                async with database.transaction() as tx:
+                    await log.append([record(number)], tx)
+            else:
+                await log.append([record(number)])
+            seen = await other.changed(seen)
+            while f"event-{number}" not in await ids(other):
+                seen = await other.changed(seen)
+
+
 async def test_followers_lose_nothing_while_transactions_commit_in_any_order(place: Place):
     """Readers at the end of the log, in two processes, beside many transactions that end in another order than they
     began, or are given up: each sees each committed event once, in the same order, and a key's as they were said."""
