@@ -181,16 +181,17 @@ class FileBackend:
     def rotate_master(self) -> int:
         """Wrap every data key with a new master key, while others read; how many. Broken off, it is begun again."""
         self.master.begin_rotation()
+        newest = self.master.newest
         rewrapped = 0
         with self._transaction() as connection:
             rows = connection.execute(
                 "SELECT name, version, key_id, wrapped FROM versions WHERE sealed NOTNULL AND key_id <> ?",
-                (self.master.newest,),
+                (newest,),
             ).fetchall()
             for name, version, key_id, wrapped in rows:
                 context = b"key:" + self._context(name, version)
                 fresh_id, fresh = self.master.wrap(self.master.unwrap(key_id, wrapped, context), context)
-                if fresh_id != self.master.newest:
+                if fresh_id != newest:
                     raise MasterKeyError("the key service wrapped with another key than its newest", "Try again.")
                 connection.execute(
                     "UPDATE versions SET key_id = ?, wrapped = ? WHERE name = ? AND version = ?",
