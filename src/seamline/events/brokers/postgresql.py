@@ -145,17 +145,17 @@ class PostgresqlLog:
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
             raise BrokerError(
                 f"PostgreSQL at {self._shown} refuses us: {error}",
-                "Check user, password and database name in [events] broker",
+                "Check user, password and database name in [events] broker.",
             ) from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise BrokerError(
                 f"PostgreSQL at {self._shown} refuses: {error}",
-                f"The user needs CREATE on the database, or the schema {SCHEMA!r} must exist and be the user's",
+                f"The user needs CREATE on the database, or the schema {SCHEMA!r} must exist and be the user's.",
             ) from error
         except _AWAY as error:
             raise BrokerError(
                 f"PostgreSQL at {self._shown} does not answer ({str(error) or type(error).__name__})",
-                "Check [events] broker and that the server is running; it is tried again by itself",
+                "Check [events] broker and that the server is running; it is tried again by itself.",
             ) from error
 
     # Connecting
@@ -268,7 +268,7 @@ class PostgresqlLog:
             if len(record.data) > BYTES_MAX:
                 raise EventTooLargeError(
                     f"the event {record.type} {record.id} has {len(record.data)} bytes; at most {BYTES_MAX} are kept",
-                    "Put what is large elsewhere, and its name in the event",
+                    "Put what is large elsewhere, and its name in the event.",
                 )
         numbers = [partition for partition, _ in records]
         headers = [msgspec.json.encode(cloudevents.to_headers(record, self._app)).decode() for _, record in records]

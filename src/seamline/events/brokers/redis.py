@@ -108,7 +108,7 @@ class RedisLog:
         except (ValueError, TypeError) as error:
             raise BrokerUrlError(
                 f"the url {self._shown!r} cannot be read ({error})",
-                'Write "redis://user:password@host:6379/0", or "rediss://" for TLS',
+                'Write "redis://user:password@host:6379/0", or "rediss://" for TLS.',
             ) from error
         self._append_script = self._redis.register_script(_APPEND)
         self._save_script = self._redis.register_script(_SAVE)
@@ -135,16 +135,16 @@ class RedisLog:
         except (AuthenticationError, NoPermissionError) as error:
             raise BrokerError(
                 f"Redis at {self._shown} refuses us: {error}",
-                "Check user and password in [events] broker, and that the user may use streams, hashes and scripts",
+                "Check user and password in [events] broker, and that the user may use streams, hashes and scripts.",
             ) from error
         except (ResponseError, ReadOnlyError) as error:
             raise BrokerError(
-                f"Redis at {self._shown} refuses: {error}", "Give it memory or disk, or name the primary, as it says"
+                f"Redis at {self._shown} refuses: {error}", "Give it memory or disk, or name the primary, as it says."
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise BrokerError(
                 f"Redis at {self._shown} does not answer ({error or type(error).__name__})",
-                "Check [events] broker and that the server is running; it is tried again by itself",
+                "Check [events] broker and that the server is running; it is tried again by itself.",
             ) from error
 
     async def connect(self) -> Promises:

@@ -56,12 +56,12 @@ class NatsLink:
         except (js_errors.ServiceUnavailableError, nats.errors.NoRespondersError) as error:
             raise BrokerError(
                 f"NATS at {self.shown} has no JetStream for us now ({error})",
-                "Start nats-server with -js (or a jetstream block); after a start or in an election it is tried again",
+                "Start nats-server with -js (or a jetstream block); after a start or in an election it is tried again.",
             ) from error
         except js_errors.APIError as error:
             raise BrokerError(
                 f"NATS at {self.shown} refuses: {error.description} ({error.err_code})",
-                "Give the account streams and room on disk, as it says",
+                "Give the account streams and room on disk, as it says.",
             ) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             for said in (str(error), self._refusal):
@@ -69,12 +69,12 @@ class NatsLink:
                     raise self._refused(said) from error
             raise BrokerError(
                 f"NATS at {self.shown} does not answer ({self._refusal or error or type(error).__name__})",
-                "Check [events] broker and that the server is running; it is tried again by itself",
+                "Check [events] broker and that the server is running; it is tried again by itself.",
             ) from error
 
     def _refused(self, said: str) -> BrokerError:
         return BrokerError(
-            f"NATS at {self.shown} refuses us: {said}", "Check user, password or token in [events] broker"
+            f"NATS at {self.shown} refuses us: {said}", "Check user, password or token in [events] broker."
         )
 
     async def client(self) -> Client:

@@ -163,7 +163,7 @@ class NatsLog:
         if size > bytes_max:
             raise EventTooLargeError(
                 f"the event {record.type} {record.id} has {size} bytes; NATS at {self.link.shown} takes {bytes_max}",
-                "Raise the server's max_payload, or put what is large elsewhere and its name in the event",
+                "Raise the server's max_payload, or put what is large elsewhere and its name in the event.",
             )
         return Message(self.subject(topic, partition), headers, record.data)
 
@@ -187,7 +187,7 @@ class NatsLog:
     def _refusal(self, error: Refusal) -> BrokerError:
         return BrokerError(
             f"NATS at {self.link.shown} did not store an event: {error.description} ({error.err_code})",
-            "Give the account and its disk room, as it says; it is tried again by itself",
+            "Give the account and its disk room, as it says; it is tried again by itself.",
         )
 
     # Where groups are
