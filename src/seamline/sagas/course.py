@@ -262,7 +262,7 @@ class Course:
         if not self.past.replaying:
             for wait in list(self.waits.values()):
                 if wait.kind == "child":
-                    self.engine.cancel_child(wait, error)
+                    self.engine.starts.cancel_child(wait, error)
                 elif wait.future is not None:
                     wait.future.cancel()
         return True

@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import Any, Final
 
 from seamline.kernel.clock import Clock, SystemClock, now_ms
-from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import Runners, TaskOwner
 from seamline.kernel.settings.sections import SagasSettings
-from seamline.kernel.signal.trace import TraceContext, Tracer
+from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database
-from seamline.module.context import CURRENT
 from seamline.sagas.course import Course
-from seamline.sagas.errors import LostSagasError, SagaBusyError, SagaTimedOut, UnknownSagaError
-from seamline.sagas.intake import Intake, start_by_the_clock
+from seamline.sagas.errors import LostSagasError, SagaTimedOut, UnknownSagaError
+from seamline.sagas.intake import Intake
 from seamline.sagas.journal import open_journal
-from seamline.sagas.journal.records import Trouble, checksum
+from seamline.sagas.journal.records import Trouble
 from seamline.sagas.journal.statements import Statement, Write
 from seamline.sagas.kinds import Kind
 from seamline.sagas.life import live
+from seamline.sagas.starts import Starts, start_by_the_clock
 from seamline.sagas.watch import Watch
 from seamline.sagas.workers import Workers
-
-if TYPE_CHECKING:
-    from seamline.sagas.saga import Wait
 
 _log = logging.getLogger("seamline.sagas")
 
@@ -86,6 +79,7 @@ class Engine:
         self.running: dict[str, Course] = {}
         self.watch = Watch(self)
         self.intake = Intake(self)
+        self.starts = Starts(self)
         self.draining = False
         self.counts = {"started": 0, "ended": 0, "taken_up": 0, "stuck": 0}
         self.loop: asyncio.AbstractEventLoop
@@ -95,7 +89,7 @@ class Engine:
         self._announce = announce
         self.runners = Runners()
         self._gone = asyncio.Event()
-        self._open = False
+        self.opened = False
         self._started = False
         self._complained: dict[str, float] = {}
 
@@ -143,10 +137,10 @@ class Engine:
         Raises:
             NewerJournalError: a newer release wrote the journal; nothing is touched.
         """
-        if not self._open:
+        if not self.opened:
             self.loop = asyncio.get_running_loop()
             await self.journal.start()
-            self._open = True
+            self.opened = True
 
     async def start(self) -> None:
         """Register, and take up what is due. Raises as :meth:`open`."""
@@ -177,9 +171,9 @@ class Engine:
 
     async def stop(self) -> None:
         """Leave everything as it is on disk, and end."""
-        if not self._open:
+        if not self.opened:
             return
-        self._open = False
+        self.opened = False
         self.draining = True
         for course in list(self.running.values()):
             course.close(0)
@@ -203,93 +197,17 @@ class Engine:
         if self._announce is not None:
             self._announce(self.module)
 
-    # Starting.
+    # Running.
 
-    def kind_of(self, function: Callable[..., Any]) -> Kind:
-        kind = self.kinds.get(function)
-        if kind is None:
-            raise UnknownSagaError(
-                f"{getattr(function, '__qualname__', function)!r} is not a saga of module {self.module!r}",
-                "Decorate it with @module.saga; a module starts its own sagas only",
-            )
-        return kind
-
-    def start_row(
-        self, kind: Kind, data: bytes, key: str, parent: str, *, owned: bool
-    ) -> tuple[str, int, TraceContext | None, tuple[Any, ...]]:
-        """A new saga: its id, when it begins, its trace, and what the journal is told."""
-        now_ms = self.now_ms()
-        saga = f"{now_ms:011x}{os.urandom(9).hex()[:17]}"
-        trace = self._trace()
-        row = (
-            saga, kind.name, key, kind.version, self.owner if owned else None, 0, now_ms, now_ms, now_ms,
-            data.decode(), checksum(data), trace.to_traceparent() if trace is not None else "", parent,
-        )  # fmt: skip
-        return saga, now_ms, trace, row
-
-    def _trace(self) -> TraceContext | None:
-        context = CURRENT.get(None)
-        trace = context.trace if context is not None else self.tracer.root()
-        return trace.child() if trace is not None else None
-
-    def launch(self, kind: Kind, data: bytes, key: str, parent: str = "") -> asyncio.Future[str]:
-        """Start a saga; the future gives its id when it is on disk.
-
-        Raises SagaBusyError.
-        """
-        if not self._open:
-            raise SagaBusyError(f"the sagas of {self.module!r} are closed", "Start sagas between open and stop")
-        if self.workers.trouble is not None:
-            raise SagaBusyError(f"the journal of {self.module!r} cannot be written: {self.workers.trouble}",
-                                "See the disk and the database; sagas that run go on when it can be")  # fmt: skip
-        owned = (
+    @property
+    def has_room(self) -> bool:
+        """Whether a saga that is started now runs here; otherwise it is left to whoever takes it up."""
+        return (
             self._started
             and not self.draining
             and not self.workers.lost
             and len(self.running) < self.settings.running_max
         )
-        saga, now_ms, trace, row = self.start_row(kind, data, key, parent, owned=owned)
-        outcome: asyncio.Future[str] = self.loop.create_future()
-        write = Write(self.owner if owned else "", [("start", row)], (kind.name, key) if key else None)
-        course = Course(self, kind, saga, key, 1, now_ms, now_ms, data, trace, parent) if owned else None
-        if course is not None:
-            self.running[saga] = course
-
-        def written(done: asyncio.Future[str | None]) -> None:
-            error = done.exception()
-            if error is not None:
-                self.running.pop(saga, None)
-                if isinstance(error, LostSagasError):
-                    self.lose()
-                    again = self.launch(kind, data, key, parent)  # this time for whoever takes it up
-                    again.add_done_callback(lambda one: _hand_on(one, outcome))
-                elif not outcome.done():
-                    outcome.set_exception(self._refusal(error))
-                return
-            other = done.result()
-            self.counts["started"] += 1
-            if other is not None and other != saga:
-                self.running.pop(saga, None)
-            elif course is None:
-                self.intake.wake()
-                self.announce()
-            else:
-                self.run(course)
-            if not outcome.done():
-                outcome.set_result(other or saga)
-
-        self.journal.combiner.put(write).add_done_callback(written)
-        return outcome
-
-    def _refusal(self, error: BaseException) -> BaseException:
-        if isinstance(error, SeamlineError):
-            return error
-        self.workers.suspect(error)
-        refused = SagaBusyError(
-            f"the saga was not started: its journal cannot be written ({error})", "See the disk and the database"
-        )
-        refused.__cause__ = error
-        return refused
 
     def run(self, course: Course) -> None:
         """Let a saga that belongs to this worker go on."""
@@ -304,39 +222,6 @@ class Engine:
             if self.running.get(course.id) is not course:
                 return
         course.stop(SagaTimedOut(f"saga {course.id!r} took longer than its {course.kind.timeout_ms / 1000:g} s", ""))
-
-    def expect(self, connection: AsyncConnection) -> None:
-        """A saga was started in a transaction of the module: take it up once that is on disk."""
-
-        def committed() -> None:
-            self.intake.wake()
-            self.announce()
-
-        self.database.after_commit(connection, committed)
-
-    # Children.
-
-    async def begin_child(
-        self, course: Course, wait: Wait[Any], kind: Kind, arguments: tuple[Any, ...], key: str
-    ) -> None:
-        """Start a child, or find the one that was, and hear of its end."""
-        data = kind.input.encode(kind.arguments(arguments, {}))
-        saga = await self.launch(kind, data, key, f"{course.id} {wait.name}")
-        self.watch.child(saga, wait)
-        if course.stopping is not None:
-            self.cancel_child(wait, course.stopping)
-
-    def cancel_child(self, wait: Wait[Any], error: Exception) -> None:
-        name, _, key = wait.name.partition("/")
-        self.tasks.spawn(self._cancel_by_key(name, key, str(error)), name="cancel of a child saga")
-
-    async def _cancel_by_key(self, kind: str, key: str, reason: str) -> None:
-        rows = await self.journal.store.read("SELECT id FROM seamline_sagas WHERE type = ? AND key = ?", (kind, key))
-        for (saga,) in rows:
-            try:
-                await self.tell(saga, "cancel", "", reason)
-            except SeamlineError:
-                _log.debug("child saga %s had ended before it was cancelled", saga)
 
     async def tell(self, saga: str, kind: str, name: str, body: str) -> int:
         """Send a message to a saga, wherever it is; its number. Raises UnknownSagaError or SagaEndedError."""
@@ -383,48 +268,6 @@ class Engine:
             else:
                 return
 
-    async def end(self, course: Course, status: str, result: str) -> None:
-        """The saga has ended: the last of its journal and its result."""
-        await course.pen.settle()
-        now_ms = self.now_ms()
-        work = course.work() if course.notes else ""
-        course.pen.dirty = False
-        statements = course.pen.statements()
-        statements.append(("end", (status, result, now_ms, now_ms, work, course.id)))
-        if course.mail.seen:
-            statements.append(("clear", (course.id,)))
-        if course.listened:
-            statements.append(("unwait", (course.id,)))
-        post = None
-        if course.parent:
-            parent, _, name = course.parent.partition(" ")
-            post = (parent, "child", name, result, now_ms)
-        await self.keep(course, statements, post)
-        self.counts["ended"] += 1
-        if course.trace is not None and course.trace.sampled:
-            self.tracer.record(course.trace, 0, course.kind.label, "internal", self.module, self.module,
-                               max(now_ms - course.created_ms, 0) / 1000, status)  # fmt: skip
-        self.watch.ended(course.id, status, result)
-        if post is not None:
-            await self.deliver()
-            self.intake.wake()
-        if self._announce is not None:
-            self.announce()
-
-    async def renew(self, course: Course, data: bytes) -> None:
-        """Begin again with new input and an empty journal, under the same id."""
-        now_ms = self.now_ms()
-        run = course.run + 1
-        took = [("take", (course.id, number)) for number in course.pen.taken]
-        renewed: list[Statement] = [("renew", (run, now_ms, now_ms, data.decode(), checksum(data), course.id))]
-        await self.keep(course, [*took, *renewed, ("drop", (course.id,))])
-        again = Course(self, course.kind, course.id, course.key, run, course.created_ms, now_ms, data, course.trace,
-                       course.parent)  # fmt: skip
-        again.notes = course.notes
-        again.mail.go_on(course.mail)
-        self.running[course.id] = again
-        self.loop.call_soon(self.run, again)
-
     def left(self, course: Course) -> None:
         """A course has come to its end in this process."""
         if self.running.get(course.id) is course:
@@ -464,13 +307,3 @@ class Engine:
                 f"module {self.module!r} publishes no events here", "Declare an event in its contract"
             )
         return self.publish
-
-
-def _hand_on(done: asyncio.Future[str], outcome: asyncio.Future[str]) -> None:
-    error = done.exception()
-    if outcome.done():
-        return
-    if error is not None:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(done.result())

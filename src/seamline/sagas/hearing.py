@@ -117,7 +117,7 @@ async def _hand_over(engine: Engine, connection: AsyncConnection, name: str, id_
     for row in waiting:
         await engine.journal.post_with(connection, str(row[0]), "event", name, body, now_ms, must=False)
     if waiting:
-        engine.expect(connection)
+        engine.starts.expect(connection)
 
 
 async def begin(course: Course, wait: Wait[Any]) -> None:

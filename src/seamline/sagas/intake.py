@@ -1,4 +1,4 @@
-"""Taking sagas up: those that are due, were told something, or lost their process. And starting them by the clock."""
+"""Taking sagas up: those that are due, were told something, or lost their process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from seamline.sagas.life import set_aside
 
 if TYPE_CHECKING:
     from seamline.sagas.engine import Engine
-    from seamline.sagas.kinds import Kind
 
 _log = logging.getLogger("seamline.sagas")
 
 TICK_S: Final = 0.5
 UPKEEP_TICKS: Final = 10
 FORGET_TICKS: Final = 120
-CRON_LOOK_S: Final = 30.0
 
 
 class Intake:
@@ -153,24 +151,3 @@ class Intake:
                 engine.runners.start(set_aside(course))
                 continue
             engine.run(course)
-
-
-async def start_by_the_clock(engine: Engine, kind: Kind) -> None:
-    """Start a saga at each time of its schedule; its key makes it one among all processes."""
-    assert kind.cron is not None
-    last = engine.clock.now()
-    while (due := kind.cron.after(last)) is not None:
-        while (left_s := (due - engine.clock.now()).total_seconds()) > 0:
-            # The wall clock may be set: look again now and then.
-            await engine.clock.sleep(min(left_s, CRON_LOOK_S))
-        now = engine.clock.now()
-        while (later := kind.cron.after(due)) is not None and later <= now:
-            due = later  # times that were slept through are one
-        last = due
-        if engine.draining:
-            return
-        data = kind.input.encode(kind.arguments((), {}))
-        try:
-            await engine.launch(kind, data, f"cron {due.isoformat(timespec='minutes')}")
-        except Exception as error:
-            _log.error("saga %s was not started by the clock: %s", kind.name, error)

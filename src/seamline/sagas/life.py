@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.module.context import CURRENT, CallContext
+from seamline.sagas.course import Course
 from seamline.sagas.errors import SagaCancelled, SagaUseError
-from seamline.sagas.journal.records import OK, Entry, Trouble, end_text, outcome_of
+from seamline.sagas.journal.records import OK, Entry, Trouble, checksum, end_text, outcome_of
+from seamline.sagas.journal.statements import Statement
 from seamline.sagas.saga import Renewed, Saga
 from seamline.sagas.undo import compensate
-
-if TYPE_CHECKING:
-    from seamline.sagas.course import Course
 
 
 async def live(course: Course) -> None:
@@ -109,9 +108,21 @@ async def _settle(course: Course) -> None:
 
 
 async def _renew(course: Course, arguments: tuple[Any, ...]) -> None:
+    """Begin again with new input and an empty journal, under the same id."""
     await _settle(course)
     data = course.kind.input.encode(course.kind.arguments(arguments, {}))
-    await course.engine.renew(course, data)
+    engine = course.engine
+    now_ms = engine.now_ms()
+    run = course.run + 1
+    took = [("take", (course.id, number)) for number in course.pen.taken]
+    renewed: list[Statement] = [("renew", (run, now_ms, now_ms, data.decode(), checksum(data), course.id))]
+    await engine.keep(course, [*took, *renewed, ("drop", (course.id,))])
+    again = Course(engine, course.kind, course.id, course.key, run, course.created_ms, now_ms, data, course.trace,
+                   course.parent)  # fmt: skip
+    again.notes = course.notes
+    again.mail.go_on(course.mail)
+    engine.running[course.id] = again
+    engine.loop.call_soon(engine.run, again)
 
 
 async def _succeed(course: Course, value: Any) -> Exception | None:
@@ -127,7 +138,7 @@ async def _succeed(course: Course, value: Any) -> Exception | None:
         if not await compensate(course, unsettled):
             await leave(course)
             return None
-    await course.engine.end(course, "succeeded", end_text(OK, "", output))
+    await _end(course, "succeeded", end_text(OK, "", output))
     return None
 
 
@@ -148,7 +159,7 @@ async def _fail(course: Course, failure: Exception) -> None:
     if course.undos and not await compensate(course, course.undos):
         return await leave(course)
     status = "cancelled" if isinstance(failure, SagaCancelled) else "failed"
-    return await course.engine.end(course, status, end_text(kind, error, output))
+    return await _end(course, status, end_text(kind, error, output))
 
 
 async def _go_on_later(course: Course, failure: Exception) -> None:
@@ -172,6 +183,35 @@ async def _go_on_later(course: Course, failure: Exception) -> None:
     course.due_ms = trouble.due_ms = now_ms + int(course.engine.pause_s(trouble.attempts) * 1000)
     course.pen.put_down(Entry(place, "again", name, now_ms))
     return await leave(course)
+
+
+async def _end(course: Course, status: str, result: str) -> None:
+    """The saga has ended: the last of its journal and its result."""
+    engine = course.engine
+    await course.pen.settle()
+    now_ms = engine.now_ms()
+    work = course.work() if course.notes else ""
+    course.pen.dirty = False
+    statements = course.pen.statements()
+    statements.append(("end", (status, result, now_ms, now_ms, work, course.id)))
+    if course.mail.seen:
+        statements.append(("clear", (course.id,)))
+    if course.listened:
+        statements.append(("unwait", (course.id,)))
+    post = None
+    if course.parent:
+        parent, _, name = course.parent.partition(" ")
+        post = (parent, "child", name, result, now_ms)
+    await engine.keep(course, statements, post)
+    engine.counts["ended"] += 1
+    if course.trace is not None and course.trace.sampled:
+        engine.tracer.record(course.trace, 0, course.kind.label, "internal", engine.module, engine.module,
+                           max(now_ms - course.created_ms, 0) / 1000, status)  # fmt: skip
+    engine.watch.ended(course.id, status, result)
+    if post is not None:
+        await engine.deliver()
+        engine.intake.wake()
+    engine.announce()
 
 
 async def leave(course: Course) -> None:

@@ -278,11 +278,11 @@ class Saga:
         out, this saga cancels it and waits for its end."""
         course = self._course
         place = course.places.take()
-        kind = course.engine.kind_of(function)
+        kind = course.engine.starts.kind_of(function)
         wanted = key or f"{course.id}:{place}"
 
         async def begin() -> None:
-            await course.engine.begin_child(course, wait, kind, arguments, wanted)
+            await course.engine.starts.begin_child(course, wait, kind, arguments, wanted)
 
         wait: Wait[Any] = Wait(course, place, "child", f"{kind.name}/{wanted}", None, kind.result.decode, NULL, begin)
         return wait

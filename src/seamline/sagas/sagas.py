@@ -136,18 +136,18 @@ class Sagas:
             SagaBusyError: the journal cannot be written, or this process ends.
         """
         engine = self._engine
-        kind = engine.kind_of(saga)
+        kind = engine.starts.kind_of(saga)
         data = _encoded(kind, arguments, keywords)
         connection = await engine.database.current()
         if connection is None:
-            return SagaHandle(engine, await engine.launch(kind, data, key), kind)
-        saga_id, _, _, row = engine.start_row(kind, data, key, "", owned=False)
+            return SagaHandle(engine, await engine.starts.launch(kind, data, key), kind)
+        saga_id, _, _, row = engine.starts.row(kind, data, key, "", owned=False)
         store = engine.journal.store
         await connection.exec_driver_sql(store.sql(STATEMENTS["start"]), row)
         if key:
             sql = store.sql("SELECT id FROM seamline_sagas WHERE type = ? AND key = ?")
             saga_id = str((await connection.exec_driver_sql(sql, (kind.name, key))).scalar_one())
-        engine.expect(connection)
+        engine.starts.expect(connection)
         return SagaHandle(engine, saga_id, kind)
 
     async def run(self, saga: SagaFunction[T], *arguments: Any, key: str = "", **keywords: Any) -> T:
@@ -159,8 +159,8 @@ class Sagas:
             Fault, CallError, SagasError: what it failed with.
         """
         engine = self._engine
-        kind = engine.kind_of(saga)
-        saga_id = await engine.launch(kind, _encoded(kind, arguments, keywords), key)
+        kind = engine.starts.kind_of(saga)
+        saga_id = await engine.starts.launch(kind, _encoded(kind, arguments, keywords), key)
         future = engine.watch.wait(saga_id)
         try:
             _, text = await future
