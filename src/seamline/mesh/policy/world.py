@@ -80,12 +80,16 @@ class World:
     callers: tuple[str, ...] = field(init=False)
     entities: cedarpy.Entities = field(init=False, repr=False)
     schema: cedarpy.Schema = field(init=False, repr=False)
+    """With a user and an agent in every request."""
+    lenient: cedarpy.Schema = field(init=False, repr=False)
+    """With a user and an agent in some."""
     _attributes: Mapping[Entity, Mapping[str, Value]] = field(init=False, repr=False)
     _groups: Mapping[Entity, frozenset[Entity]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         callers = tuple(dict.fromkeys((*self.modules, GATEWAY)))
-        schema = cedarpy.Schema.from_json_str(json.dumps({"": self._schema()}))
+        schema = _parsed(self._schema(present=True))
+        object.__setattr__(self, "lenient", _parsed(self._schema(present=False)))
         entities: list[dict[str, Any]] = [
             {
                 "uid": {"type": "Module", "id": name},
@@ -174,7 +178,7 @@ class World:
             *(call_name(contract, method) for _, contract, method in self.calls() if contract),
         ]
 
-    def _schema(self) -> dict[str, Any]:
+    def _schema(self, *, present: bool) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             "owner": {"type": "String", "required": False},
             "tags": _SET_OF_STRINGS,
@@ -186,16 +190,19 @@ class World:
                         **_CEDAR_TYPES.get(cast("type[Any]", type(value)), _SET_OF_STRINGS),
                         "required": False,
                     }
-        actions: dict[str, Any] = {plain: self._applies() for plain in PLAIN}
-        actions[HTTP] = self._applies(_HTTP_CONTEXT)
+        actions: dict[str, Any] = {plain: self._applies(present) for plain in PLAIN}
+        actions[HTTP] = self._applies(present, _HTTP_CONTEXT)
         for contract, (_, methods) in self.contracts.items():
             actions[contract] = {}
             for method in methods:
                 given = self.arguments.get(call_name(contract, method))
                 args = given.schema if given is not None else _NO_ARGUMENTS
-                actions[f"{contract}.{method}"] = {"memberOf": [{"id": contract}], **self._applies({"args": args})}
+                actions[f"{contract}.{method}"] = {
+                    "memberOf": [{"id": contract}],
+                    **self._applies(present, {"args": args}),
+                }
         for action in FOR_SECRETS:
-            actions[action] = self._applies(to="Secret")
+            actions[action] = self._applies(present, to="Secret")
         return {
             "entityTypes": {
                 "Module": {"shape": {"type": "Record", "attributes": attributes}},
@@ -210,10 +217,10 @@ class World:
             "actions": actions,
         }
 
-    def _applies(self, more: Mapping[str, Any] | None = None, *, to: str = "Module") -> dict[str, Any]:
+    def _applies(self, present: bool, more: Mapping[str, Any] | None = None, *, to: str = "Module") -> dict[str, Any]:
         context: dict[str, Any] = {
-            "user": {"type": "Entity", "name": "User", "required": False},
-            "agent": {"type": "Entity", "name": "Agent", "required": False},
+            "user": {"type": "Entity", "name": "User", "required": present},
+            "agent": {"type": "Entity", "name": "Agent", "required": present},
             "chain": {"type": "Set", "element": {"type": "Entity", "name": "Module"}},
             **(more or {}),
         }
@@ -244,6 +251,10 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"Known are: {shown}."
+
+
+def _parsed(schema: dict[str, Any]) -> cedarpy.Schema:
+    return cedarpy.Schema.from_json_str(json.dumps({"": schema}))
 
 
 def _values(attributes: Mapping[str, Any]) -> dict[str, Value]:
