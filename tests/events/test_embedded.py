@@ -9,10 +9,11 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.events.consumer_process import POINTS
-from tests.events.shop import Process, Sold, running, shop, until, write
+from tests.events.shop import Process, Returned, Sold, running, shop, until, write
 
 from seamline.events.context import EventContext
 from seamline.events.fences import leases
@@ -239,3 +240,42 @@ async def test_the_lag_counts_what_was_not_handled(tmp_path: Path):
         assert lag["oldest_s"] >= 0
         gate.set()
         await until(lambda: _no_lag(process))
+
+
+async def test_groups_that_wait_at_the_end_of_a_log_share_one_read_of_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each is handed its own types, and nothing of a burst larger than a page is passed over."""
+    module = Module("books")
+    heard: defaultdict[int, list[int]] = defaultdict(list)
+    for number in range(6):
+
+        @module.on(Sold, group=f"group{number}")
+        async def hear(event: Sold, number: int = number) -> None:
+            heard[number].append(event.number)
+
+    @module.on(Returned, group="returns")
+    async def back(event: Returned) -> None:
+        heard[-1].append(1)
+
+    async with running(tmp_path, shop(), module) as process:
+        await until(process.joined)
+        log = process.runtime.logs["shop"]
+        await process.events.publish(Sold(sku="mug", number=-1))
+        await until(lambda: process.handled() == 6)
+        read, reads = log.read, 0
+
+        async def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(*arguments, **named)
+
+        monkeypatch.setattr(log, "read", counted)
+        await process.events.publish(Sold(sku="mug", number=0))
+        await until(lambda: process.handled() == 12)
+        assert reads <= 2
+        await process.events.publish_all([Sold(sku=f"sku{n % 7}", number=n) for n in range(1, 1000)])
+        await process.events.publish(Returned(sku="mug"))
+        await until(lambda: process.handled() == 12 + 6 * 999 + 1)
+    assert all(sorted(heard[number]) == list(range(-1, 1000)) for number in range(6))
+    assert heard[-1] == [1]

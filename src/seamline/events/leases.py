@@ -67,6 +67,7 @@ class Leases:
 
     def __init__(self, database: Database, owner: str, clock: Clock, ttl_s: float = 3.0) -> None:
         self._database = database
+        self._sqlite = database.path is not None
         self._member = f"{uuid.uuid4().hex[:8]} {owner}"
         self._clock = clock
         self._ttl_s = ttl_s
@@ -152,7 +153,7 @@ class Leases:
         if all(len(share.epochs) == share.partitions for share in self._shares.values()):
             return False
         rows: Sequence[Any]
-        if self._database.path is not None:
+        if self._sqlite:
             rows = await self._database.raw_read(lambda sqlite: sqlite.execute(_FREE, (NOBODY,)).fetchall())
         else:
             async with self._database.read() as connection:
@@ -187,7 +188,7 @@ class Leases:
                 for plan in plans:
                     await self._carry_out(tx, plan)
                 calm = None
-                if self._database.path is not None and not any(p.give or p.take or p.leaving for p in plans):
+                if self._sqlite and not any(p.give or p.take or p.leaving for p in plans):
                     calm = (await raw_in(tx, _look))[0]
             self._calm = calm
             was_alive, self._alive_at_s = self.alive(), begun_s

@@ -83,11 +83,12 @@ class Bookmarks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sqlite = database.path is not None
         self._front: Combiner[Bookmark, None] = Combiner(self._write_sqlite)
 
     async def write(self, mark: Bookmark) -> None:
         """Raises LostLeaseError where a partition was taken by another process; nothing of the mark is kept."""
-        if self._database.path is None:
+        if not self._sqlite:
             await self._write_server(mark)
             return
         # Positions first: what is forgotten before its position is written would have its effect again.

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from seamline.events.log.interface import Stored
+from seamline.events.log.interface import Page, Stored
 from seamline.kernel.clock import now_ms
 from seamline.module.contract import Contract, readonly, timeout
 
@@ -64,11 +64,53 @@ def log_contract(module: str) -> type[LogReading]:
     return cast("type[LogReading]", type(f"{module}_events", (LogReading,), {"__module__": __name__}))
 
 
+class _Tail:
+    """What was read last at the end of a log, for all who follow it there: they wake together and ask for the same."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._after = 0
+        self._generation = -1
+        self._page = Page([], 0)
+
+    async def read(self, after: Sequence[int], types: frozenset[str], partitions: frozenset[int]) -> Page:
+        """As :meth:`~seamline.events.log.interface.Log.read`, though an empty page need not be the last."""
+        position = min(after[each] for each in partitions)
+        if not self._knows(position):
+            async with self._reading:
+                if not self._knows(position):
+                    generation = self._log.generation
+                    self._page = await self._log.read(position, limit=PAGE_RECORDS)
+                    self._after, self._generation = position, generation
+        page, at_ms = self._page, now_ms(self._clock)
+        wanted = [
+            stored
+            for stored in page
+            if stored.partition in partitions
+            and stored.offset > after[stored.partition]
+            and stored.record.type in types
+            and not 0 < stored.record.expires_ms <= at_ms
+        ]
+        return Page(wanted, page.through, ended=page.ended)
+
+    def _knows(self, position: int) -> bool:
+        """Whether what was read last begins at ``position`` or before, and there is nothing newer."""
+        page = self._page
+        return (
+            self._generation == self._log.generation
+            and self._after <= position
+            and (page.ended or position < page.through)
+        )
+
+
 class LogService(LogReading):
     """Serves the log of a module that is hosted here."""
 
     def __init__(self, log: Log, clock: Clock) -> None:
         self._log = log
+        self._tail = _Tail(log, clock)
         self._clock = clock
         self._ending = asyncio.Event()
 
@@ -80,17 +122,22 @@ class LogService(LogReading):
     async def follow(self, after: list[int], partitions: list[int], types: list[str]) -> AsyncIterator[LogPage]:
         wanted, held = frozenset(types), frozenset(partitions)
         cursor, through = list(after), min((after[each] for each in partitions), default=0)
-        end = monotonic() + FOLLOW_S
+        end, at_end = monotonic() + FOLLOW_S, False
         while not self._ending.is_set() and (left := end - monotonic()) > 0:
             seen = self._log.generation
-            page = await self._log.read(cursor, types=wanted, partitions=held, limit=PAGE_RECORDS)
+            if at_end and held:
+                page = await self._tail.read(cursor, wanted, held)
+            else:
+                page = await self._log.read(cursor, types=wanted, partitions=held, limit=PAGE_RECORDS)
+                page.ended = page.ended or not page
             records, reached = _cut(page, page.through)
+            at_end = page.ended and len(records) == len(page)
             if records or reached > through:
                 through = max(reached, through)
                 for partition in partitions:
                     cursor[partition] = max(cursor[partition], reached)
                 yield LogPage(records, reached)
-            if not page or (page.ended and len(records) == len(page)):
+            if at_end:
                 try:
                     async with asyncio.timeout(left):
                         await self._log.changed(seen)

@@ -67,6 +67,7 @@ class Publisher(Protocol):
 class _Running:
     started_ms: int
     owner: TaskOwner
+    sqlite: bool
 
 
 class View:
@@ -106,7 +107,7 @@ class View:
 
     async def prepare(self, database: Database, clock: Clock) -> None:
         """Make tables and views where they are absent. Raises StreamStateError if older ones do not fit the code."""
-        self._running[database] = _Running(_ms(clock.now()), TaskOwner(f"view {self.name}"))
+        self._running[database] = _Running(_ms(clock.now()), TaskOwner(f"view {self.name}"), database.path is not None)
         await database.ensure(tables.metadata)
         await database.ensure(self.rows.metadata)
         async with database.transaction() as connection:
@@ -166,7 +167,9 @@ class View:
 
     async def tick(self, database: Database, clock: Clock, publisher: Publisher | None = None) -> None:
         """Let time pass: what is due by now is closed."""
-        if database.path is not None and not await database.raw_read(lambda sqlite: self._may_be_due(sqlite, clock)):
+        if self._running[database].sqlite and not await database.raw_read(
+            lambda sqlite: self._may_be_due(sqlite, clock)
+        ):
             return
         async with database.read() as connection:
             view = await generations.find(connection, self.name, self.version)
