@@ -69,6 +69,7 @@ class LocalKeys:
         return id_of(self._keys[0])
 
     def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+        self._keys = self._read()  # another process may have begun a rotation, and be about to forget the older keys
         master = self._keys[0]
         return id_of(master), seal(master, key, context)
 
@@ -199,6 +200,8 @@ def write_whole(path: Path, content: bytes, *, fresh: bool = False) -> None:
 
     ``fresh``: keep what another process has put there meanwhile.
     """
+    for left in path.parent.glob(f"{path.name}.*.new"):
+        left.unlink(missing_ok=True)  # of one that died in the middle
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

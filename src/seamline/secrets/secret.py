@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from typing import Any, Final, NoReturn, Self
 
@@ -43,12 +44,10 @@ class Secret:
 
     def reveal(self) -> str:
         """The value as text. Raises BadSecretError where it is not UTF-8."""
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return self.__value.decode()
-        except UnicodeDecodeError:
-            raise BadSecretError(
-                f"the value of the secret {self.name!r} is not UTF-8 text", "Use reveal_bytes()."
-            ) from None
+        # Outside of the handler: that error holds the value, and would hang on to this one.
+        raise BadSecretError(f"the value of the secret {self.name!r} is not UTF-8 text", "Use reveal_bytes().")
 
     def reveal_bytes(self) -> bytes:
         """The value as it is kept."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from seamline.secrets.errors import MasterKeyError, RotationError, SecretsError, UnknownSecretError
+from seamline.secrets.errors import RotationError, SecretsError, UnknownSecretError
 from seamline.secrets.interface import SecretFacts, VersionFacts
 from seamline.secrets.keys import KEY_BYTES, MasterKey, check_mode, seal, unseal
 from seamline.secrets.secret import Secret
@@ -180,26 +180,27 @@ class FileBackend:
 
     def rotate_master(self) -> int:
         """Wrap every data key with a new master key, while others read; how many. Broken off, it is begun again."""
-        self.master.begin_rotation()
-        newest = self.master.newest
-        rewrapped = 0
         with self._transaction() as connection:
+            # Under the lock: whoever writes meanwhile, in any process, comes after and finds the new key.
+            self.master.begin_rotation()
+            newest = self.master.newest
             rows = connection.execute(
-                "SELECT name, version, key_id, wrapped FROM versions WHERE sealed NOTNULL AND key_id <> ?",
-                (newest,),
+                "SELECT name, version, key_id, wrapped FROM versions WHERE sealed NOTNULL AND key_id <> ?", (newest,)
             ).fetchall()
             for name, version, key_id, wrapped in rows:
                 context = b"key:" + self._context(name, version)
                 fresh_id, fresh = self.master.wrap(self.master.unwrap(key_id, wrapped, context), context)
-                if fresh_id != newest:
-                    raise MasterKeyError("the key service wrapped with another key than its newest", "Try again.")
                 connection.execute(
                     "UPDATE versions SET key_id = ?, wrapped = ? WHERE name = ? AND version = ?",
                     (fresh_id, fresh, name, version),
                 )
-                rewrapped += 1
-        self.master.finish_rotation()
-        return rewrapped
+        with self._transaction() as connection:
+            (older,) = connection.execute(
+                "SELECT count(*) FROM versions WHERE sealed NOTNULL AND key_id <> ?", (newest,)
+            ).fetchone()
+            if not older:
+                self.master.finish_rotation()
+        return len(rows)
 
 
 def _is_valid(row: _Row, now_ms: int) -> bool:
