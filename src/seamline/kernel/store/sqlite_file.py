@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from seamline.kernel.store.errors import NotStartedError, WriterBusyError
-from seamline.kernel.store.sqlite_commit import Committer
+from seamline.kernel.store.sqlite_commit import PAGES_MAX, Committer
 from seamline.kernel.store.sqlite_plan import Kind, Plans
 
 READ_BUDGET_S: Final = 0.0005
@@ -280,10 +280,10 @@ class WriteTurn:
 class Writer:
     """The one connection that writes: a fair gate in front, group commit behind."""
 
-    def __init__(self, lane: Lane, *, wait_s: float, name: str) -> None:
+    def __init__(self, lane: Lane, committer: Committer, *, wait_s: float) -> None:
         self.lane = lane
         self.commits = 0
-        self._committer = Committer(f"commit-{name}")
+        self._committer = committer
         self._wait_s = wait_s
         self.closed = False
         self._held = False
@@ -409,7 +409,7 @@ class Writer:
         while self._committing:
             await asyncio.wait(list(self._group))
         self.closed = True
-        self._committer.close()
+        await asyncio.get_running_loop().run_in_executor(self.lane.threads, self._committer.close)
         await self.lane.close()
 
 
@@ -421,7 +421,8 @@ class SqliteFile:
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
         self._read_threads = ThreadPoolExecutor(READER_THREADS_MAX, thread_name_prefix=f"read-{path.stem}")
         lane = Lane(connect(path, read_only=False), self._write_thread, read_only=False)
-        self.writer = Writer(lane, wait_s=wait_s, name=path.stem)
+        lane.connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES_MAX}")
+        self.writer = Writer(lane, Committer(lambda: connect(path, read_only=False), path.stem), wait_s=wait_s)
         self.readers = Readers(self._open_reader, wait_s=wait_s)
 
     def _open_reader(self) -> Lane:
