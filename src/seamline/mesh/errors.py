@@ -23,6 +23,10 @@ PolicyError                 SL4500  stop: the policy in force stays as it was
   PolicyTypeError           SL4503  a policy can never apply or reads what is not there
   PolicyTestError           SL4504  ``tests.toml`` cannot be used
   MissingPermitError        SL4505  the code asks for what the policy does not permit
+  BundleError               SL4506  a bundle cannot be used
+    BundleSignatureError    SL4507  ... because of its signature
+    BundleReplayError       SL4508  ... because of its number
+  DecisionPointError        SL4509  who decides elsewhere gave no answer
 """
 
 from __future__ import annotations
@@ -184,6 +188,33 @@ class PolicyTestError(PolicyError):
     """``policy/tests.toml`` is missing, malformed, or names what does not exist, so that it would test nothing."""
 
     code: ClassVar[str] = "SL4504"
+
+
+class BundleError(PolicyError):
+    """A policy bundle cannot be used: it is none, is for another application, or there is none to go back to.
+
+    The policy in force stays.
+    """
+
+    code: ClassVar[str] = "SL4506"
+
+
+class BundleSignatureError(BundleError):
+    """A policy bundle is not signed by the key in ``[policy] bundle_key``, or was changed since."""
+
+    code: ClassVar[str] = "SL4507"
+
+
+class BundleReplayError(BundleError):
+    """A policy bundle is not newer than every one that was applied before."""
+
+    code: ClassVar[str] = "SL4508"
+
+
+class DecisionPointError(PolicyError):
+    """``[policy] decision_point`` gave no answer that can be understood, or none in time. The call is refused."""
+
+    code: ClassVar[str] = "SL4509"
 
 
 class MissingPermitError(PolicyError):

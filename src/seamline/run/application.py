@@ -15,7 +15,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings, UnknownKeyError
 from seamline.kernel.settings.tables import FILE_NAME, choices
-from seamline.mesh.policy import EVENTS, Arguments, Policy, Vocabulary, arguments_of
+from seamline.mesh.policy import EVENTS, Arguments, Policy, Vocabulary, arguments_of, policy_source
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
@@ -91,7 +91,7 @@ class Application:
         # No attributes: a process that hosts one module knows only the contracts of the others, and must decide alike.
         modules: dict[str, dict[str, Any]] = {name: {} for name in self.settings.modules}
         return Policy.load(
-            self.settings.policy_folder,
+            policy_source(self.settings),
             modules=modules,
             contracts=self.contract_methods(),
             arguments=self.policy_arguments(),

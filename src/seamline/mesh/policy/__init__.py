@@ -12,6 +12,7 @@ from seamline.mesh.policy.explanation import Explanation, Reason
 from seamline.mesh.policy.policy import Policy
 from seamline.mesh.policy.rules import Condition
 from seamline.mesh.policy.secret_rules import SecretRules
+from seamline.mesh.policy.sources import policy_source
 from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, Vocabulary, World, call_name
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "World",
     "arguments_of",
     "call_name",
+    "policy_source",
     "read_cases",
     "run_cases",
 ]

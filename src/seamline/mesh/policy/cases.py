@@ -3,23 +3,30 @@
 [[test]]
 caller = "checkout"
 call = "Payments.charge"     # or "http" together with to = "frontend"
-expect = "allow"             # or "deny"
+expect = "allow"             # or "deny", or "sign-in": denied, and whoever signs in may be let in
+
+user = "ann"                 # none is nobody; with roles, scopes, tenant, level, issuer, email, client, attributes
+roles = ["support"]
+args = { amount = { cents = 5000 } }  # what the contract lets policy read, by the names that policies use
+agent = "helper"             # and chain = ["desk"]; of http, method = "GET" and path = "/"
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from seamline.mesh.errors import PolicyTestError, UnknownPolicyNameError
+from seamline.mesh.policy.asking import FIELDS, asking
 from seamline.mesh.policy.explanation import Explanation
 from seamline.mesh.policy.policy import Policy
 from seamline.mesh.policy.world import nearest
 
 _KEYS = frozenset({"caller", "call", "expect", "to", "name"})
+ALLOW, DENY, SIGN_IN = "allow", "deny", "sign-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +37,20 @@ class Case:
     to: str | None
     name: str
     place: str
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Who asks with what, as :mod:`~seamline.mesh.policy.asking` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
     case: Case
-    passed: bool
+    found: str
     explanation: Explanation
+
+    @property
+    def passed(self) -> bool:
+        """``deny`` is met by ``sign-in``, too."""
+        return self.found == self.case.expect or (self.case.expect == DENY and self.found == SIGN_IN)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,7 +59,7 @@ class CaseResult:
             "call": self.case.call,
             "to": self.explanation.callee,
             "expect": self.case.expect,
-            "actual": "allow" if self.explanation.allowed else "deny",
+            "actual": self.found,
             "passed": self.passed,
             "reasons": [reason.name for reason in self.explanation.reasons],
         }
@@ -73,8 +87,11 @@ def run_cases(policy: Policy, cases: Sequence[Case]) -> list[CaseResult]:
             callee, contract, method = policy.world.resolve(case.call, case.to)
         except UnknownPolicyNameError as error:
             raise PolicyTestError(error.fact, error.remedy, place=case.place) from None
-        explanation = policy.explain(caller, callee, contract, method)
-        results.append(CaseResult(case, explanation.allowed == (case.expect == "allow"), explanation))
+        request = asking(policy.world, (callee, contract, method), case.request, case.place)
+        asked = (caller, callee, contract, method, request.subject, request.arguments, request.more)
+        explanation = policy.explain(*asked)
+        denied = SIGN_IN if policy.wants_user(*asked) else DENY
+        results.append(CaseResult(case, ALLOW if explanation.allowed else denied, explanation))
     return results
 
 
@@ -83,12 +100,14 @@ def _case(table: Any, place: str) -> Case:
         raise PolicyTestError(f"{table!r} is not a table", "Write [[test]].", place=place)
     fields = cast("dict[str, Any]", table)
     for key in fields:
-        if key not in _KEYS:
-            raise PolicyTestError(f"there is no key {key!r}", nearest(key, _KEYS), place=place)
+        if key not in _KEYS | FIELDS:
+            raise PolicyTestError(f"there is no key {key!r}", nearest(key, _KEYS | FIELDS), place=place)
     for key in ("caller", "call", "expect"):
         if not isinstance(fields.get(key), str):
             raise PolicyTestError(f"{key!r} is missing", f'Write {key} = "...".', place=place)
-    if fields["expect"] not in {"allow", "deny"}:
-        raise PolicyTestError(f"expect = {fields['expect']!r}", 'It is "allow" or "deny".', place=place)
-    name = fields.get("name") or f"{fields['caller']} -> {fields['call']}"
-    return Case(fields["caller"], fields["call"], fields["expect"], fields.get("to"), name, place)
+    if fields["expect"] not in {ALLOW, DENY, SIGN_IN}:
+        raise PolicyTestError(f"expect = {fields['expect']!r}", 'It is "allow", "deny" or "sign-in".', place=place)
+    who = f" for {fields['user']}" if "user" in fields else ""
+    name = fields.get("name") or f"{fields['caller']} -> {fields['call']}{who}"
+    request = {key: value for key, value in fields.items() if key in FIELDS}
+    return Case(fields["caller"], fields["call"], fields["expect"], fields.get("to"), name, place, request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seamline.mesh.policy.facts import Facts
 from seamline.mesh.policy.looks import looks
-from seamline.mesh.policy.rules import Condition, Conditional, Key, Rule
+from seamline.mesh.policy.rules import Condition, Conditional, Given, Key, Rule
 from seamline.mesh.policy.source import SourcePolicy
 from seamline.mesh.policy.values import EvaluationError, Value
 from seamline.mesh.policy.world import EVENTS, HTTP, VIEWS, call_name
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _OUTCOMES = {True: "applies", False: "does not apply"}
 
-Request = tuple["Subject | None", "tuple[Any, ...] | None", "Mapping[str, Value] | None"]
-"""On whose behalf, the handler's arguments, and what else the context holds."""
+Request = tuple["Subject | None", Given, "Mapping[str, Value] | None"]
+"""On whose behalf, with which arguments, and what else the context holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seamline.kernel.signal import log
 from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy.arguments import Arguments
 from seamline.mesh.policy.check import check
 from seamline.mesh.policy.compiler import action_matches
 from seamline.mesh.policy.explanation import Explanation, explained
-from seamline.mesh.policy.rules import Condition, Key, Rule, make_rule
+from seamline.mesh.policy.rules import Condition, Differs, Given, Key, Rule, compared, make_rule
 from seamline.mesh.policy.source import SourcePolicy, parse
+from seamline.mesh.policy.sources import Source, Texts, in_folder
 from seamline.mesh.policy.values import Value
 from seamline.mesh.policy.world import Vocabulary, World, call_name
 
 if TYPE_CHECKING:
     from seamline.module.principal import Subject
+
+_log = log.get("seamline.policy")
 
 # A module may call itself: it is no stranger to itself. A written forbid still wins.
 _BUILT_IN = '@id("a module may call itself") permit(principal, action, resource) when { principal == resource };\n'
@@ -30,8 +35,12 @@ class _Table(dict[Key, "bool | Condition"]):
     Only what the application knows is remembered, so that strange names cannot fill the memory.
     """
 
-    def __init__(self, world: World, policies: Sequence[SourcePolicy]) -> None:
+    def __init__(
+        self, world: World, policies: Sequence[SourcePolicy], candidate: _Table | None, differs: Differs | None
+    ) -> None:
         super().__init__()
+        self._candidate = candidate
+        self._differs = differs
         self.world = world
         self.policies = tuple(policies)
         self.denials: dict[Key, tuple[str, str]] = {}
@@ -41,7 +50,10 @@ class _Table(dict[Key, "bool | Condition"]):
         if not self.world.knows(*key):
             return False
         rule = self.rule(key)
-        self[key] = found = rule if isinstance(rule, Condition) else rule.allowed
+        found = rule if isinstance(rule, Condition) else rule.allowed
+        if self._candidate is not None and self._differs is not None:
+            found = compared(self.world, key, rule, self._candidate[key], self._differs)
+        self[key] = found
         return found
 
     def rule(self, key: Key) -> Rule:
@@ -60,28 +72,30 @@ class _Table(dict[Key, "bool | Condition"]):
 
 
 class Policy:
-    """Decides module-to-module calls and public HTTP by the Cedar files of one folder.
+    """Decides module-to-module calls and public HTTP by Cedar files.
 
     ``epoch`` grows with each successful :meth:`reload`; whoever caches a decision compares it.
     """
 
-    def __init__(self, folder: Path | None, world: World, texts: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, source: Source, world: World) -> None:
         self.world = world
         self.epoch = 1
-        self._table = _build(world, texts)
+        self.differences: Counter[tuple[Key, bool]] = Counter()
+        """How often the policy to come would have decided otherwise, by call and by what was decided."""
+        self._source = source
+        self._table = self._read()
 
     @classmethod
     def load(
         cls,
-        folder: Path,
+        source: Source | Path,
         *,
         modules: Mapping[str, Mapping[str, Any]],
         contracts: Mapping[str, tuple[str, Sequence[str]]],
         arguments: Mapping[str, Arguments] | None = None,
         vocabulary: Vocabulary | None = None,
     ) -> Policy:
-        """Read ``folder/*.cedar``; a folder that is not there permits nothing.
+        """Read the policy from a folder with ``*.cedar`` files, or from elsewhere.
 
         ``modules``: name to attributes (``owner``, ``tags``, any ``str``, ``int``, ``bool`` or list of ``str``).
         ``contracts``: contract name to (module, method names).
@@ -90,7 +104,7 @@ class Policy:
         Raises PolicyError with file, line and the nearest right name; its ``findings`` hold all of them.
         """
         world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
-        return cls(folder, world, _read(folder))
+        return cls(in_folder(source) if isinstance(source, Path) else source, world)
 
     @classmethod
     def from_text(
@@ -104,7 +118,33 @@ class Policy:
     ) -> Policy:
         """A policy without a folder, for tests and tools."""
         world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
-        return cls(None, world, {"policy.cedar": text})
+        return cls(lambda: Texts({"policy.cedar": text}), world)
+
+    def candidate(self) -> Policy | None:
+        """The policy to come, as one that decides; None if there is none. Raises PolicyError."""
+        texts = self._source().candidate
+        return Policy(lambda: Texts(texts), self.world) if texts else None
+
+    def _read(self) -> _Table:
+        texts = self._source()
+        candidate = _build(self.world, texts.candidate) if texts.candidate else None
+        return _build(self.world, texts.current, candidate, self._differs)
+
+    def _differs(self, key: Key, allowed: bool, subject: Subject | None) -> None:
+        self.differences[key, allowed] += 1
+        if self.differences[key, allowed] > 1:
+            return
+        caller, callee, contract, method = key
+        user = subject.user if subject is not None else None
+        _log.warning(
+            "the policy to come would %s what is %s: %s calling %s of %s%s (told once; policy diff has all)",
+            "refuse" if allowed else "allow",
+            "allowed" if allowed else "refused",
+            caller,
+            call_name(contract, method),
+            callee,
+            f" for user {user.id!r}" if user is not None else "",
+        )
 
     def decision(self, caller: str, callee: str, contract: str, method: str) -> bool | Condition:
         """True, False, or the condition on which ``caller`` may call; unknown names may not.
@@ -121,7 +161,7 @@ class Policy:
         contract: str,
         method: str,
         subject: Subject | None = None,
-        arguments: tuple[Any, ...] | None = None,
+        arguments: Given = None,
         more: Mapping[str, Value] | None = None,
     ) -> bool:
         """Whether this very call is allowed.
@@ -134,7 +174,8 @@ class Policy:
 
     def may(self, caller: str, callee: str, contract: str, method: str) -> bool:
         """Whether somebody's call, with some arguments, might be allowed."""
-        return self._table[caller, callee, contract, method] is not False
+        decision = self._table[caller, callee, contract, method]
+        return decision if isinstance(decision, bool) else decision.possible
 
     def wants_user(
         self,
@@ -143,7 +184,7 @@ class Policy:
         contract: str,
         method: str,
         subject: Subject | None = None,
-        arguments: tuple[Any, ...] | None = None,
+        arguments: Given = None,
         more: Mapping[str, Value] | None = None,
     ) -> bool:
         """Of a refused call: whether nobody is signed in, and somebody might have been let in."""
@@ -161,9 +202,9 @@ class Policy:
 
     def reload(self) -> int:
         """Read the folder again; returns the new epoch. A mistake raises, and the old policy stays in force."""
-        if self.folder is not None:
-            self._table = _build(self.world, _read(self.folder))
-            self.epoch += 1
+        self._table = self._read()
+        self.differences.clear()
+        self.epoch += 1
         return self.epoch
 
     def explain(
@@ -173,7 +214,7 @@ class Policy:
         contract: str,
         method: str,
         subject: Subject | None = None,
-        arguments: tuple[Any, ...] | None = None,
+        arguments: Given = None,
         more: Mapping[str, Value] | None = None,
         *,
         closely: bool = False,
@@ -195,7 +236,7 @@ class Policy:
         contract: str,
         method: str,
         subject: Subject | None = None,
-        arguments: tuple[Any, ...] | None = None,
+        arguments: Given = None,
         more: Mapping[str, Value] | None = None,
     ) -> tuple[str, str]:
         """(fact, remedy) for a PermissionDenied; what depends on no request is explained once and remembered."""
@@ -228,16 +269,9 @@ class Policy:
         return [(caller, *call) for caller in callers for call in self.world.calls()]
 
 
-def _read(folder: Path) -> dict[str, str]:
-    try:
-        return {
-            f"{folder.name}/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cedar"))
-        }
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"a policy file cannot be read: {error}", "It must be readable UTF-8 text.") from error
-
-
-def _build(world: World, texts: Mapping[str, str]) -> _Table:
+def _build(
+    world: World, texts: Mapping[str, str], candidate: _Table | None = None, differs: Differs | None = None
+) -> _Table:
     policies, syntax = parse(texts)
     findings: list[PolicyError] = [*syntax, *check(world, policies)]
     if findings:
@@ -245,4 +279,4 @@ def _build(world: World, texts: Mapping[str, str]) -> _Table:
         findings[0].findings = tuple(findings)
         raise findings[0]
     built_in, _ = parse({_BUILT_IN_FILE: _BUILT_IN})
-    return _Table(world, [*built_in, *policies])
+    return _Table(world, [*built_in, *policies], candidate, differs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union, cast
 
 from seamline.mesh.policy import cedar
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str, str]
 """Caller, callee, contract, method."""
+
+
+Given = Union["tuple[Any, ...]", "Mapping[str, Value]", None]
+"""The arguments as the handler gets them, in the order of the method's parameters; or ready as ``context.args``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,27 @@ class Condition:
     """Permits that hold for every request."""
     permits: tuple[Conditional, ...]
     forbids: tuple[Conditional, ...]
+    candidate: Candidate | None = None
+    """What the policy to come says of the call; it is told of, and decides nothing."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether it might allow somebody something."""
+        return bool(self.permitting or self.permits)
 
     def __call__(
-        self, subject: Subject | None, arguments: tuple[Any, ...] | None, more: Mapping[str, Value] | None = None
+        self, subject: Subject | None, arguments: Given = None, more: Mapping[str, Value] | None = None
     ) -> bool:
-        """Whether the call is allowed. ``arguments`` are those that the handler gets; ``more`` is of public HTTP."""
-        facts = self.facts(subject, arguments, more)
+        """Whether the call is allowed. ``more`` is of public HTTP."""
+        allowed = self._judge(self.facts(subject, arguments, more))
+        candidate = self.candidate
+        if candidate is not None:
+            other = candidate.decision
+            if (other if isinstance(other, bool) else other(subject, arguments, more)) is not allowed:
+                candidate.differs(self.key, allowed, subject)
+        return allowed
+
+    def _judge(self, facts: Facts) -> bool:
         try:
             for forbid in self.forbids:
                 if forbid.ask(facts):
@@ -73,20 +92,20 @@ class Condition:
                 continue
         return False
 
-    def facts(
-        self, subject: Subject | None, arguments: tuple[Any, ...] | None, more: Mapping[str, Value] | None = None
-    ) -> Facts:
+    def facts(self, subject: Subject | None, arguments: Given = None, more: Mapping[str, Value] | None = None) -> Facts:
         """The request as the policies read it."""
         own = self.world.vocabulary.user_attributes
         return Facts(subject, self._arguments(arguments), more, own)
 
-    def _arguments(self, arguments: tuple[Any, ...] | None) -> Callable[[], Value] | None:
+    def _arguments(self, arguments: Given) -> Callable[[], Value] | None:
         _, _, contract, method = self.key
         if not contract or arguments is None:
             return None
         declared = self.world.arguments.get(call_name(contract, method))
         if declared is None:
             return dict[str, Value]
+        if not isinstance(arguments, tuple):
+            return lambda: arguments
         read = declared.read
         return lambda: read(arguments)
 
@@ -98,6 +117,18 @@ class Condition:
         if against:
             return all(each.reads_user for each in against)
         return any(each.reads_user for each in self.permits)
+
+
+Differs = Callable[[Key, bool, "Subject | None"], None]
+"""Told of a call about which the policy to come thinks otherwise, and what was decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the policy to come says of one call."""
+
+    decision: bool | Condition
+    differs: Differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +164,16 @@ def make_rule(world: World, key: Key, policies: Sequence[SourcePolicy]) -> Rule:
     if forbids or (permits and not permitting):
         return Condition(world, key, tuple(permitting), tuple(permits), tuple(forbids))
     return Settled(bool(permitting), tuple(permitting))
+
+
+def compared(world: World, key: Key, rule: Rule, other: bool | Condition, differs: Differs) -> bool | Condition:
+    """The rule, with the policy to come beside it where the two may differ."""
+    if isinstance(rule, Condition):
+        return replace(rule, candidate=Candidate(other, differs))
+    if rule.allowed is other:
+        return rule.allowed
+    permitting = rule.deciding if rule.allowed else ()
+    return Condition(world, key, permitting, (), (), Candidate(other, differs))
 
 
 def _by_cedar(world: World, key: Key, policy: SourcePolicy) -> Ask:
