@@ -21,6 +21,7 @@ from seamline.module.errors import (
     DeadlineExceeded,
     InternalError,
     Overloaded,
+    Unauthenticated,
 )
 from seamline.module.values import Fault
 
@@ -42,6 +43,8 @@ def crossing(error: BaseException, method: str, module: str, faults: Mapping[str
         return error.with_traceback(None)
     if isinstance(error, Refusal):
         return error.error.with_traceback(None)
+    if isinstance(error, Unauthenticated):  # of the user, who is the same all along the way back to the gateway
+        return Unauthenticated(error.fact, error.remedy)
     logging.getLogger(f"seamline.{module}").error("%s failed", method, exc_info=error)
     return InternalError(
         f"{method} failed with an error that its contract does not declare", f"See the log of module {module!r}."

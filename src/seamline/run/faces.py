@@ -115,7 +115,7 @@ class Faces:
         """On whose behalf a request is made, as the gateway said: here, or through a tunnel."""
         subject: Subject | None = scope.pop(SUBJECT, None)
         if subject is None:
-            user: User | None = scope.get(USER)
+            user: User | None = scope.setdefault(USER, None)
             return self._mesh.introduce(user) if user is not None else None
         scope[USER] = subject.user
         return subject

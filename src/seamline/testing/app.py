@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from seamline.module import Contract
+from seamline.module import CallContext, Contract, User
+from seamline.module.context import CURRENT
+from seamline.run.placement import GATEWAY
 from seamline.testing.errors import NoSuchTargetError, NoSuchTopologyError, NotHereError
 from seamline.testing.ground import TEST, prepare
 from seamline.testing.http import HttpClient
@@ -132,9 +134,10 @@ class TopologyApp:
 
     # Calls.
 
-    def stub(self, contract: type[C], *, caller: str = TEST) -> C:
+    def stub(self, contract: type[C], *, caller: str = TEST, user: User | None = None) -> C:
         """A stub of the contract. ``caller`` is the module to act as; ``"test"`` may call everything.
 
+        With a ``user`` each call is made in the course of a request of theirs, as the gateway would have let it in.
         Raises NoSuchTargetError.
         """
         settings = self.application.settings
@@ -146,7 +149,29 @@ class TopologyApp:
                 "Is it the contract of this application?",
             )
         inner = self._thread.run(self._site.stub(contract, caller), _OPERATION_S, "getting a stub")
-        return crossing_stub(self._thread, contract, inner)
+        if user is None:
+            return crossing_stub(self._thread, contract, inner)
+        mesh = self._thread.run(self._site.gateway(), _OPERATION_S, "getting a stub")
+
+        @contextmanager
+        def request() -> Generator[None]:
+            subject = mesh.introduce(user)
+            token = CURRENT.set(CallContext(caller, GATEWAY, subject=subject))
+            try:
+                with mesh.revocations.bound(subject):
+                    yield
+            finally:
+                CURRENT.reset(token)
+
+        return crossing_stub(self._thread, contract, inner, request)
+
+    def revoke(self, kind: str, name: str, *, reason: str = "revoked by a test", before: int = 0) -> None:
+        """Revoke a ``session``, ``user``, ``client``, ``device``, ``token`` or ``module``, everywhere.
+
+        ``before`` is in milliseconds since the epoch: what was issued earlier is void; 0 is all that there is.
+        """
+        entry: dict[str, Any] = {"kind": kind, "id": name, "reason": reason, "before": before}
+        self._thread.run(self._site.revoke(entry), _OPERATION_S, "revoking")
 
     # What tests do to it.
 

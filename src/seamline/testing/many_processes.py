@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast
@@ -25,11 +25,14 @@ import msgspec
 
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.identity import WorkloadIdentity, new_key_and_csr
+from seamline.mesh.identity.keyring import KnownKey
+from seamline.mesh.identity.revocation import Revocation
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import Contract
 from seamline.run.admin import AdminClient, RefusedError
 from seamline.run.errors import ControlError, NotRunningError
+from seamline.run.placement import GATEWAY
 from seamline.run.sockets import listen_mesh
 from seamline.testing import leftovers
 from seamline.testing.errors import TestingError, TooSlowError
@@ -171,6 +174,15 @@ class ManyProcesses:
             issued = await self._admin.ask("issue", module=module, csr=request.decode(), lifetime_s=_LIFETIME_S)
             identity.set_bundle(issued["bundle"].encode())
             identity.install(module, key, issued["chain"].encode())
+            self._stand_ins.keys.add(KnownKey(*key) for key in issued["keys"])
+
+    async def gateway(self) -> Mesh:
+        await self._certify(self._callers, GATEWAY)
+        return self._calls
+
+    async def revoke(self, entry: Mapping[str, Any]) -> None:
+        await self._admin.ask("revoke", entries=[dict(entry)], by=TEST)
+        self._fakes.revocations.apply([Revocation(**entry)])
 
     async def set_rules(self, rules: Rules) -> None:
         self._calls.override(rules)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from seamline.kernel.clock import ManualClock
+from seamline.mesh.identity.revocation import Revocation
+from seamline.mesh.mesh import Mesh
 from seamline.mesh.service import Entry
 from seamline.module import Contract, compile_contract
 from seamline.run.host import Host
@@ -66,6 +69,12 @@ class OneProcess:
 
     async def stub(self, contract: type[C], caller: str) -> C:
         return self._running.stub(contract, caller)
+
+    async def gateway(self) -> Mesh:
+        return self._running.mesh
+
+    async def revoke(self, entry: Mapping[str, Any]) -> None:
+        self._running.mesh.revocations.revoke([Revocation(**entry)])
 
     async def set_rules(self, rules: Rules) -> None:
         self._running.inject(rules)

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar, cast
 
 from seamline.module import Contract, compile_contract
@@ -19,6 +20,7 @@ from seamline.testing.errors import TooSlowError
 T = TypeVar("T")
 C = TypeVar("C", bound=Contract)
 _STOP_S = 10.0
+Within = Callable[[], AbstractContextManager[None]]
 
 
 class LoopThread:
@@ -86,10 +88,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def crossing_stub(thread: LoopThread, contract: type[C], stub: C) -> C:
-    """``stub``, which lives on the thread's loop, for use in a test on any other loop."""
+def crossing_stub(thread: LoopThread, contract: type[C], stub: C, within: Within = nullcontext) -> C:
+    """``stub``, which lives on the thread's loop, for use in a test on any other loop.
+
+    Each call is made ``within`` a context.
+    """
     methods = compile_contract(contract).methods.values()
-    members = {spec.name: _crossing_method(thread, spec, getattr(stub, spec.name)) for spec in methods}
+    members = {spec.name: _crossing_method(thread, spec, getattr(stub, spec.name), within) for spec in methods}
 
     def shown(_: Any) -> str:
         return f"{stub!r} in a test"
@@ -97,7 +102,9 @@ def crossing_stub(thread: LoopThread, contract: type[C], stub: C) -> C:
     return cast("C", type(f"Crossing{contract.__name__}", (contract,), {**members, "__repr__": shown})())
 
 
-def _crossing_method(thread: LoopThread, spec: MethodSpec, method: Callable[..., Any]) -> Callable[..., Any]:
+def _crossing_method(
+    thread: LoopThread, spec: MethodSpec, method: Callable[..., Any], within: Within
+) -> Callable[..., Any]:
     def bound(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = spec.signature.bind(None, *args, **kwargs)
         if spec.stream_parameter is not None:
@@ -106,13 +113,13 @@ def _crossing_method(thread: LoopThread, spec: MethodSpec, method: Callable[...,
         return method(*given.args[1:], **given.kwargs)
 
     async def call(_: Any, *args: Any, **kwargs: Any) -> Any:
-        return await thread.cross(bound(args, kwargs))
+        return await thread.cross(_call(within, lambda: bound(args, kwargs)))
 
     async def stream(_: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         iterator = bound(args, kwargs)
         try:
             while True:
-                item = await thread.cross(_next(iterator))
+                item = await thread.cross(_call(within, lambda: _next(iterator)))
                 if item is _END:
                     return
                 yield item
@@ -120,6 +127,11 @@ def _crossing_method(thread: LoopThread, spec: MethodSpec, method: Callable[...,
             await thread.cross(iterator.aclose())
 
     return stream if spec.kind in (SERVER_STREAM, BIDI) else call
+
+
+async def _call(within: Within, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    with within():
+        return await call()
 
 
 _END: Any = object()

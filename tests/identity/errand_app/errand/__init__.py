@@ -1,0 +1,1 @@
+"""An application that tells, at each of its seams, on whose behalf it acts."""
