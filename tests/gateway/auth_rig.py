@@ -119,12 +119,18 @@ class Browser:
         """Send a form of the page that is open, and follow."""
         told = {"accept": "text/html", "sec-fetch-site": "same-origin", "origin": self.origin, **headers}
         reply = await self.ask("POST", url, form=form, headers=told)
-        return await self.open(urljoin(urljoin(self.origin, url), reply.header("location"))) if reply.status == 303 else reply
+        return (
+            await self.open(urljoin(urljoin(self.origin, url), reply.header("location")))
+            if reply.status == 303
+            else reply
+        )
 
     async def sign_in(self, name: str = "ada", password: str = "lovelace", at: str = "/.seamline/sign-in") -> Reply:
         """The whole way through our own provider's form."""
         form = await self.open(at)
-        return await self.send("/.seamline/id/authorize", {"ticket": ticket_of(form), "name": name, "password": password})
+        return await self.send(
+            "/.seamline/id/authorize", {"ticket": ticket_of(form), "name": name, "password": password}
+        )
 
     async def who(self, **headers: str) -> Any:
         reply = await self.ask("GET", "/who", headers=headers)
@@ -192,12 +198,13 @@ class Lines(list[dict[str, Any]]):
 class Place:
     """A running gateway with a door, and what a test needs of it."""
 
-    def __init__(self, gateway: Gateway, door: Door, port: int, clock: ManualClock, audit: Lines) -> None:
+    def __init__(self, gateway: Gateway, door: Door, port: int, clock: ManualClock, audit: Lines, folder: Path) -> None:
         self.gateway = gateway
         self.door = door
         self.port = port
         self.clock = clock
         self.audit = audit
+        self.folder = folder
         self.browsers: list[Browser] = []
 
     @property
@@ -225,13 +232,14 @@ async def place(
     data: str = "data",
     gateway: Settings | None = None,
     refuses: Callable[[User], str | None] | None = None,
-    client_ca: str = "",
+    tls_client_ca: str = "",
     **auth: Any,
 ) -> AsyncGenerator[Place]:
     """A gateway in front of :func:`teller`, with these settings of ``[auth]``."""
     clock = clock or ManualClock(datetime(2026, 3, 1, 12, tzinfo=UTC))
     audit = Lines()
-    (tmp_path / "users.toml").write_text(ADA, encoding="utf-8") if not (tmp_path / "users.toml").exists() else None
+    if not (tmp_path / "users.toml").exists():
+        (tmp_path / "users.toml").write_text(ADA, encoding="utf-8")
     folder = tmp_path / data
     records = Records(Database(sqlite_url(folder, "gateway"), "gateway"), clock)
     door = Door(
@@ -240,13 +248,13 @@ async def place(
     )  # fmt: skip
     gate = Gateway(
         GatewaySettings(**(gateway or {})), [Route(module="shop")], lambda _: teller, clock=clock, door=door,
-        client_ca=client_ca,
+        client_ca=tls_client_ca,
     )  # fmt: skip
     sock = socket.create_server(("127.0.0.1", 0))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(gate.stop)
         await gate.serve(sock)
-        found = Place(gate, door, sock.getsockname()[1], clock, audit)
+        found = Place(gate, door, sock.getsockname()[1], clock, audit, folder)
         try:
             yield found
         finally:

@@ -145,9 +145,8 @@ class Door:
             self._bearer = BearerTokens(
                 trusted, proofs, self._clock, realm=self._app, bound_only=settings.dpop == "required"
             )
-        changes = await self.records.changes(0)
-        self._heed(changes)
-        self._owner.spawn(self._look(), name="changes of sessions and keys")
+        await self.look()
+        self._owner.spawn(self._keep_looking(), name="changes of sessions and keys")
 
     def _make_provider(self, origins: Origins) -> Provider | None:
         settings = self.settings
@@ -370,12 +369,11 @@ class Door:
         if self._on_ended is not None:
             self._on_ended(Opened(session).user)
 
-    async def _look(self) -> None:
-        """Heed what other gateways and the command line have written."""
+    async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                self._heed(await self.records.changes(self._last_change))
+                await self.look()
                 if self._clock.monotonic() >= self._next_forget:
                     self._next_forget = self._clock.monotonic() + _FORGET_S
                     await self._forget()
@@ -389,8 +387,9 @@ class Door:
         if self._sign_in is not None:
             self._sign_in.forget()
 
-    def _heed(self, changes: Any) -> None:
-        for number, kind, identity, until in changes:
+    async def look(self) -> None:
+        """Heed what other gateways and the command line have written; done a few times a second by itself."""
+        for number, kind, identity, until in await self.records.changes(self._last_change):
             self._last_change = max(self._last_change, number)
             if kind == "key" and self._keys is not None:
                 self._keys.changed(identity)

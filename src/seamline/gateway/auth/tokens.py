@@ -62,10 +62,14 @@ def parts_of(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _json(piece: str) -> dict[str, Any]:
-    found = json.loads(base64.b64decode(piece + "=" * (-len(piece) % 4), b"-_", validate=True), object_pairs_hook=_once)
+    found = json.loads(_bytes(piece), object_pairs_hook=_once)
     if not isinstance(found, dict):
         raise ValueError  # noqa: TRY004  # what is sent is malformed, not what we call with
     return cast("dict[str, Any]", found)
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -208,13 +212,11 @@ def public_key(jwk: dict[str, Any]) -> PublicKey | None:
     if jwk.get("kty") not in _FAMILIES.values() or "d" in jwk or jwk.get("use", "sig") != "sig":
         return None
     try:
-        key = JWKRegistry.import_key(jwk)
-        public = cast("PublicKey", key)
-        if isinstance(key, RSAKey) and key.public_key.key_size < _RSA_BITS_MIN:
+        if jwk["kty"] == "RSA" and len(_bytes(jwk["n"]).lstrip(b"\0")) * 8 < _RSA_BITS_MIN:
             return None
-    except (JoseError, ValueError, TypeError, KeyError):
+        return cast("PublicKey", JWKRegistry.import_key(jwk))
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return public
 
 
 def discovery_url(issuer: str) -> str:
