@@ -12,7 +12,7 @@ import pickle  # noqa: TID251  # it is what is attacked
 import pprint
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pydantic
@@ -78,9 +78,9 @@ def refusals() -> list[tuple[str, Callable[[Secret], Any], type[Exception]]]:
         ("vars", vars, TypeError),
         ("hash", hash, TypeError),
         ("set", lambda found: setattr(found, "name", "x"), AttributeError),
-        ("bytes", bytes, TypeError),
-        ("len", len, TypeError),
-        ("iterate", list, TypeError),
+        ("bytes", lambda found: bytes(cast("Any", found)), TypeError),
+        ("len", lambda found: len(cast("Any", found)), TypeError),
+        ("iterate", lambda found: list(cast("Any", found)), TypeError),
     ]
 
 

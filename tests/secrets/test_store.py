@@ -114,19 +114,19 @@ def chmod(mode: int) -> Callable[[Path], None]:
     return lambda path: path.chmod(mode)
 
 
-@pytest.mark.parametrize(
-    ("harm", "fact"),
-    [
-        (chmod(0o640), "mode 0640"),
-        (chmod(0o604), "mode 0604"),
-        (lambda path: path.unlink(), "missing"),
-        (lambda path: path.write_text(""), "no master key"),
-        (lambda path: path.write_text("AAAA"), "not 32 bytes"),
-        (lambda path: path.write_bytes(b"\xff" * 44), "cannot be read"),
-        (lambda path: path.write_text("!" * 44), "not 32 bytes"),
-    ],
-)
-def test_a_master_key_that_is_not_right_stops_everything(tmp_path: Path, harm: Callable[[Path], None], fact: str):
+HARM: list[tuple[Callable[[Path], object], str]] = [
+    (chmod(0o640), "mode 0640"),
+    (chmod(0o604), "mode 0604"),
+    (lambda path: path.unlink(), "missing"),
+    (lambda path: path.write_text(""), "no master key"),
+    (lambda path: path.write_text("AAAA"), "not 32 bytes"),
+    (lambda path: path.write_bytes(b"\xff" * 44), "cannot be read"),
+    (lambda path: path.write_text("!" * 44), "not 32 bytes"),
+]
+
+
+@pytest.mark.parametrize(("harm", "fact"), HARM)
+def test_a_master_key_that_is_not_right_stops_everything(tmp_path: Path, harm: Callable[[Path], object], fact: str):
     """Open to others, missing, empty, damaged: told with the file's place, and no new one is made over it."""
     store = opened(tmp_path)
     put(store, b"x")
