@@ -13,7 +13,7 @@ from tests.sagas.rig import Host, hosting, later, settings, until
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import Database
 from seamline.module import Fault, Module, Unavailable
-from seamline.sagas import Saga, SagaMismatchError
+from seamline.sagas import Saga, SagaBusyError, SagaMismatchError
 from seamline.sagas.errors import NewerJournalError
 
 done: list[str] = []
@@ -360,11 +360,69 @@ async def test_a_journal_of_a_newer_release_is_not_touched(db: Database):
         assert await right.sagas.handle(saga).result(20) == "x1x2x3"
 
 
+async def test_a_newer_release_that_comes_while_sagas_run_stops_them_here(db: Database):
+    """What runs is given up without a write, new ones are refused with the reason, and the newer release goes on."""
+    clock = ManualClock()
+    gates["x2"] = asyncio.Event()
+    host = await Host(module_of(three), db, clock).start()
+    handle = await host.sagas.start(three, "x")
+    await until(lambda: done == ["x1"])
+    await settle_in(host)
+    async with db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE seamline_saga_format SET format = 99")
+    await pass_time(clock, lambda: not host.engine.running)
+    gates["x2"].set()
+    with pytest.raises(SagaBusyError, match="format 99"):
+        await host.sagas.start(three, "y")
+    await host.stop()
+    assert len((await host.engine.journal.entries([handle.id]))[handle.id]) == 1
+    async with db.transaction() as tx:  # as if this release were the newer one
+        await tx.exec_driver_sql("UPDATE seamline_saga_format SET format = 1")
+    async with hosting(module_of(three), db, clock, owner="elsewhere/2/2") as newer:
+        await taken_over(clock, newer)
+        assert await newer.sagas.handle(handle.id).result(20) == "x1x2x3"
+
+
+async def test_a_saga_of_a_type_that_is_gone_waits_for_a_worker_that_knows_it(db: Database):
+    """A release without it leaves it as it is, and says whom it waits for."""
+    clock = ManualClock()
+    saga = await interrupted(db, clock, "x2")
+    async with hosting(module_of(branches), db, clock, owner="elsewhere/2/2") as without:
+        await taken_over(clock, without)
+        (row,) = await without.runtime.admin("list", {"status": "active"})
+        assert row["waiting"] == ("a process that knows 'three' in version 1",)
+        assert (row["id"], row["status"]) == (saga, "running")
+        assert not without.engine.running
+    async with hosting(module_of(three), db, clock, owner="elsewhere/3/3") as right:
+        assert await right.sagas.handle(saga).result(20) == "x1x2x3"
+    assert done == ["x1", "x2", "x3"]
+
+
+@pytest.mark.parametrize("compensate", ["reverse", "parallel"])
+async def test_compensations_run_one_after_another_or_all_at_once(db: Database, compensate: str):
+    """As the saga asks for: the last one is held up, and the others wait for it or do not."""
+    gates["not x3"] = asyncio.Event()
+    async with hosting(module_of(failing, compensate=compensate), db) as host:
+        handle = await host.sagas.start(failing, "x")
+        if compensate == "parallel":
+            await until(lambda: {"not x1", "not x2"} <= set(done))
+        else:
+            await until(lambda: done == ["x1", "x2", "x3"])
+            await settle_in(host)
+            assert done == ["x1", "x2", "x3"]
+        gates["not x3"].set()
+        with pytest.raises(NoRoom):
+            await handle.result(20)
+    assert sorted(done) == ["not x1", "not x2", "not x3", "x1", "x2", "x3"]
+
+
 DAMAGE = {
     "a flipped bit": "UPDATE seamline_saga_journal SET entry = REPLACE(entry, 'x1', 'y1')",
     "no JSON": "UPDATE seamline_saga_journal SET entry = '{'",
     "a bad checksum": "UPDATE seamline_saga_journal SET crc = crc + 1",
     "a changed input": "UPDATE seamline_sagas SET input = REPLACE(input, 'x', 'y')",
+    "an input that is no JSON": "UPDATE seamline_sagas SET input = '{'",
+    "what it was doing": "UPDATE seamline_sagas SET work = '{'",
 }
 
 
@@ -386,6 +444,8 @@ async def test_a_damaged_journal_is_named_and_left_as_it_is(db: Database, damage
         assert await host.sagas.run(three, "z") == "z1z2z3"
         shown = await host.runtime.admin("show", {"id": saga})
         assert shown["status"] == "stuck"
+        listed = await host.runtime.admin("list", {"status": "stuck"})
+        assert [row["id"] for row in listed] == [saga]
     assert "x2" not in done
 
 

@@ -73,8 +73,8 @@ class Admin:
         messages = (await engine.journal.messages([head.id]))[head.id]
         return {
             **_outline(engine, head),
-            "input": msgspec.json.decode(head.input),
-            "result": msgspec.json.decode(head.result) if head.result else None,
+            "input": _decoded(head.input),
+            "result": _decoded(head.result) if head.result else None,
             "journal": [_entry(head.id, *row) for row in rows],
             "messages": [_message(each) for each in messages],
         }
@@ -89,7 +89,7 @@ class Admin:
 
     async def _check_skipped(self, engine: Engine, head: Head, place: str) -> None:
         """A slip of the hand would leave undone what nobody undid. Raises SagasError."""
-        if f"undo {place}" in read_work(head.work).trouble:
+        if f"undo {place}" in read_work(head).trouble:
             return
         if head.status != "undoing":
             raise SagasError(
@@ -128,7 +128,7 @@ class Admin:
         """``awaited``: whether the saga waits for it now; what comes early, or under a wrong name, is only kept."""
         number = await engine.tell(head.id, kind, name, body)
         wanted = "signal" if kind == BY_HAND else kind
-        awaited = any((each.kind, each.name) == (wanted, name) for each in read_work(head.work).waiting)
+        awaited = any((each.kind, each.name) == (wanted, name) for each in read_work(head).waiting)
         if awaited and kind == BY_HAND:
             await _taken(engine, head.id, name, number)
         return {"id": head.id, "module": engine.module, "awaited": awaited}
@@ -140,7 +140,7 @@ async def _taken(engine: Engine, saga: str, name: str, number: int) -> None:
     while monotonic() < until_s:
         there = any(message.n == number for message in (await engine.journal.messages([saga]))[saga])
         if not there:  # what it had against it was written in the same commit
-            refusal = read_work((await engine.journal.head(saga)).work).refused.get(str(number))
+            refusal = read_work(await engine.journal.head(saga)).refused.get(str(number))
             if refusal:
                 raise SagasError(
                     f"saga {saga!r} does not take this as its signal {name!r}: {refusal}",
@@ -205,6 +205,14 @@ def _entry(saga: str, seq: int, text: str, crc: int) -> dict[str, Any]:
     return {"seq": seq, **msgspec.json.decode(text), "outcome": entry.outcome, "attempts": entry.attempts}
 
 
+def _decoded(text: str) -> Any:
+    """What is damaged is shown as it is."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return text
+
+
 def _message(message: Message) -> dict[str, Any]:
-    body = msgspec.json.decode(message.body) if message.kind not in ("cancel", "retry", "skip") else message.body
+    body = _decoded(message.body) if message.kind not in ("cancel", "retry", "skip") else message.body
     return {"n": message.n, "kind": message.kind, "name": message.name, "body": body, "time_ms": message.time_ms}

@@ -62,7 +62,7 @@ class Intake:
                 if tick % FORGET_TICKS == 0:
                     await self._forget()
             except NewerJournalError as error:
-                _log.error("%s", error)  # the sentence says it all
+                engine.workers.suspect(error)  # and no new ones are started
                 engine.draining = True
                 engine.lose()
                 return
@@ -144,7 +144,7 @@ class Intake:
             try:
                 check_input(head)
                 read = [(seq, read_entry(head.id, seq, text, crc)) for seq, text, crc in entries[head.id]]
-                course.remember(read, messages[head.id], head.messages, read_work(head.work))
+                course.remember(read, messages[head.id], head.messages, read_work(head))
             except SeamlineError as error:
                 course.halt(error)
                 course.shown = head.work

@@ -12,8 +12,8 @@ import msgspec
 
 from seamline.kernel.codec import codec
 from seamline.sagas.engine import Engine
-from seamline.sagas.errors import UntypedStepError
-from seamline.sagas.journal.records import OK, Head, error_from, read_outcome, read_work
+from seamline.sagas.errors import DamagedJournalError, UntypedStepError
+from seamline.sagas.journal.records import OK, Head, Work, error_from, read_outcome, read_work
 from seamline.sagas.journal.statements import STATEMENTS
 from seamline.sagas.kinds import Kind
 from seamline.sagas.saga import Approval, Saga
@@ -193,7 +193,10 @@ def outcome_value(saga: str, kind: Kind | None, text: str) -> Any:
 
 def info_of(head: Head, by_name: Mapping[str, Kind]) -> SagaInfo:
     """A saga's row, for people and programs."""
-    work = read_work(head.work)
+    try:
+        work, damage = read_work(head), ""
+    except DamagedJournalError as error:
+        work, damage = Work(), str(error)
     waiting = tuple(_waits(each.kind, each.name, each.due_ms) for each in work.waiting)
     kind = by_name.get(head.type)
     if not head.ended_ms and (kind is None or kind.version < head.version):
@@ -203,14 +206,14 @@ def info_of(head: Head, by_name: Mapping[str, Kind]) -> SagaInfo:
         type=head.type,
         key=head.key,
         version=head.version,
-        status="stuck" if head.stuck and not head.ended_ms else head.status,
+        status="stuck" if (head.stuck or damage) and not head.ended_ms else head.status,
         owner=head.owner or "",
         started=_time(head.created_ms),
         updated=_time(head.updated_ms),
         ended=_time(head.ended_ms) if head.ended_ms else None,
         waiting=waiting,
         trouble=tuple(f"{each.name}: {each.error} ({each.attempts} attempts)" for each in work.trouble.values()),
-        stuck=head.stuck,
+        stuck=head.stuck or damage,
         trace=head.trace,
         parent=head.parent.partition(" ")[0],
         notes={name: msgspec.json.decode(value) for name, value in work.notes.items()},

@@ -152,8 +152,12 @@ def read_entry(saga: str, seq: int, text: str, crc: int) -> Entry:
         raise damaged(saga, f"entry {seq} of its journal cannot be read ({error})") from None
 
 
-def read_work(text: str) -> Work:
-    return _WORK.decode(text) if text else Work()
+def read_work(head: Head) -> Work:
+    """Raises DamagedJournalError."""
+    try:
+        return _WORK.decode(head.work) if head.work else Work()
+    except msgspec.MsgspecError as error:
+        raise damaged(head.id, f"what it was doing cannot be read ({error})") from None
 
 
 def damaged(saga: str, fact: str) -> DamagedJournalError:
