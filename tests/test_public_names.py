@@ -35,7 +35,7 @@ Clock
 Contract
     action
 Database(url, module, tables=None, *, wait_s=30.0)
-    after_commit(connection, callback)
+    after_commit(connection, callback, refused=None)
     close()
     current()
     ensure(tables)
