@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seamline.cli import manual, modules, output
+from seamline.cli import manual, modules, output, policy_bundles, policy_record, policy_request
 from seamline.cli.manual import ManualCommand, ManualGroup
 from seamline.cli.options import App, Data, Json
 
@@ -26,6 +26,8 @@ app = typer.Typer(
     seamline policy test                              # run policy/tests.toml
     seamline policy explain checkout Payments.charge  # which policy decides, or which is missing
     seamline policy list                              # who may call what
+    seamline policy record --write                    # narrow it to what was seen, as the policy to come
+    seamline policy diff                              # what the policy to come changes
     """,
 )
 
@@ -46,12 +48,15 @@ To = Annotated[str | None, typer.Option("--to", metavar="MODULE", help="The modu
 def run_tests(
     app_folder: App = None,
     every: Annotated[bool, typer.Option("--all", help="Show the tests that pass, too.")] = False,
+    coming: Annotated[bool, typer.Option("--next", help="Test the policy to come, in next/.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the table tests in tests.toml of the policy folder. The exit status is 1 if one fails."""
     from seamline.mesh.policy import read_cases, run_cases
 
     policy, folder = load_policy(app_folder)
+    if coming:
+        policy = policy.candidate() or policy
     results = run_cases(policy, read_cases(folder / "tests.toml"))
     failed = [result for result in results if not result.passed]
     if as_json:
@@ -72,14 +77,33 @@ def run_tests(
     cls=ManualCommand,
     epilog="""
     seamline policy explain checkout Payments.charge
-    seamline policy explain gateway http --to frontend
+    seamline policy explain gateway http --to frontend --path /admin
+    seamline policy explain desk Payments.refund --user ann --role support --arg amount.cents=5001
     """,
 )
-def explain(caller: Caller, call: Call, to: To = None, app_folder: App = None, as_json: Json = False) -> None:
-    """Which policy permits or forbids a call; if none does, the line that would permit it."""
+def explain(
+    caller: Caller,
+    call: Call,
+    to: To = None,
+    user: policy_request.User = None,
+    role: policy_request.Roles = None,
+    arg: policy_request.Args = None,
+    attribute: policy_request.Attributes = None,
+    agent: policy_request.Agent = None,
+    method: policy_request.Method = None,
+    path: policy_request.Path_ = None,
+    app_folder: App = None,
+    as_json: Json = False,
+) -> None:
+    """Which policy permits or forbids a call, and what it looked at; if none does, the line that would permit it."""
+    from seamline.mesh.policy.asking import asking
+
     policy, _ = load_policy(app_folder)
-    callee, contract, method = policy.world.resolve(call, to)
-    explanation = policy.explain(policy.world.caller(caller), callee, contract, method)
+    asked = policy.world.resolve(call, to)
+    fields = policy_request.request_fields(user, role, arg, attribute, agent, method, path)
+    request = asking(policy.world, asked, fields, "")
+    who = policy.world.caller(caller)
+    explanation = policy.explain(who, *asked, request.subject, request.arguments, request.more, closely=True)
     if as_json:
         output.emit(explanation.to_json())
         return
@@ -90,6 +114,10 @@ def explain(caller: Caller, call: Call, to: To = None, app_folder: App = None, a
         typer.echo("\n".join(f"    {line}" for line in reason.text.splitlines()))
     if not explanation.reasons:
         typer.echo("No policy permits it, and deny is the default.")
+    for each in explanation.considered:
+        typer.echo(f"\n{each.effect} {each.name}: {each.outcome}")
+        for at, found in each.looks:
+            typer.echo(f"    {at}  is {found}")
     if explanation.remedy:
         typer.echo(f"\n{explanation.remedy}")
 
@@ -104,7 +132,7 @@ def reload(app_folder: App = None, data: Data = None, as_json: Json = False) -> 
     """Read the policy folder again in every process of the running application. A mistake leaves the old in force."""
     from seamline.cli import connect
 
-    load_policy(app_folder)  # a mistake is told before anybody is asked
+    load_policy(app_folder)[0].candidate()  # a mistake is told before anybody is asked
     result = connect.ask(connect.read_settings(app_folder, data), "policy")
     if as_json:
         output.emit(result)
@@ -141,16 +169,29 @@ def list_all(
         print_matrix(policy, permitted)
 
 
+app.command(cls=ManualCommand, epilog="seamline policy diff  # before `next` becomes the policy")(policy_record.diff)
+app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline policy record          # what could be narrowed
+    seamline policy record --write  # as the policy to come, which only tells
+    """,
+)(policy_record.record)
+app.command(cls=ManualCommand, epilog="seamline policy bundle --key policy-key.pem --sequence 12 --out shop-12.bundle")(
+    policy_bundles.bundle
+)
+app.command(cls=ManualCommand, epilog="seamline policy apply shop-12.bundle")(policy_bundles.apply)
+app.command(cls=ManualCommand, epilog="seamline policy rollback")(policy_bundles.rollback)
+
 CASE_COLUMNS = ("", "caller", "call", "expected", "found", "because of")
 
 
 def case_row(result: CaseResult) -> tuple[str, ...]:
     explanation = result.explanation
     where = f"{result.case.call} of {explanation.callee}"
-    found = "allow" if explanation.allowed else "deny"
     because = ", ".join(reason.name for reason in explanation.reasons) or "no policy permits it"
     mark = "[green]pass[/]" if result.passed else "[red]FAIL[/]"
-    return mark, result.case.caller, where, result.case.expect, found, because.replace("[", "\\[")
+    return mark, result.case.caller, where, result.case.expect, result.found, because.replace("[", "\\[")
 
 
 def print_matrix(policy: Policy, permitted: list[tuple[str, str, str]]) -> None:

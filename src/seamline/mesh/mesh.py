@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from time import monotonic
@@ -117,8 +118,11 @@ class Mesh:
         self.revocations = Revocations(clock)
         self.revocations.on_change.append(self.refresh)
         self.delegation = Delegation(identity or signers, GATEWAY, clock, self._may_read_events)
+        self.public: Counter[tuple[str, str]] = Counter()
+        """Public requests that policy let in, by who passed them on and to which module."""
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
+        self.revocations.on_change.append(self.port.set_apart)
 
     # What exists, and where.
 
@@ -346,7 +350,20 @@ class Mesh:
 
         What a module has of the platform is open to itself.
         """
-        return bool(spec.action and caller == callee) or self.policy.decision(caller, callee, *spec.permission)
+        if spec.action and caller == callee and not self.revocations.modules:
+            return True
+        return self.may(caller, callee, *spec.permission)
+
+    def may(self, caller: str, callee: str, contract: str, method: str) -> bool | Condition:
+        """As :meth:`decision`, of anything that policy names. Quarantine comes before policy."""
+        if self.revocations.modules and self._quarantined(caller, callee):
+            return False
+        return self.policy.decision(caller, callee, contract, method)
+
+    def _quarantined(self, *modules: str) -> str:
+        """What stands against a call between the modules; empty when nothing does."""
+        reasons = ((name, self.revocations.refuses_module(name)) for name in modules)
+        return next((f"module {name!r} is quarantined: {reason}" for name, reason in reasons if reason), "")
 
     def denied(
         self,
@@ -363,13 +380,17 @@ class Mesh:
         """
         request = (caller, callee, *permission, subject, arguments, more)
         fact, remedy = self.policy.denial_text(*request)
+        quarantine = self._quarantined(caller, callee)
+        if quarantine:
+            fact, remedy = quarantine, "Whoever operates the application has set it apart."
         if self.audit is not None:
             user = subject.user if subject is not None else None
             self.audit.record(
                 decision="deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
                 **({"user": user.id, "issuer": user.issuer} if user is not None else {}),
             )  # fmt: skip
-        return (Unauthenticated if self.policy.wants_user(*request) else PermissionDenied)(fact, remedy)
+        missing = not quarantine and self.policy.wants_user(*request)
+        return (Unauthenticated if missing else PermissionDenied)(fact, remedy)
 
     def audit_refusal(self, principal: str, reason: str) -> None:
         if self.audit is not None:
@@ -411,12 +432,24 @@ class Mesh:
     def stats(self) -> dict[str, Any]:
         """Calls by edge since the start, and what is under way."""
         edges = [
-            {"caller": e.caller, "callee": e.callee, "method": e.name, **e.stats.snapshot()}
+            {
+                "caller": e.caller,
+                "callee": e.callee,
+                "method": e.name,
+                "action": call_name(*e.spec.permission),
+                **e.stats.snapshot(),
+            }
             for edges in self._edges.values()
             for e in edges
             if e.stats.calls or e.stats.inflight
         ]
-        return {"edges": edges, "inflight": self.port.inflight + sum(cast("int", e["inflight"]) for e in edges)}
+        return {
+            "edges": edges,
+            "public": [
+                {"caller": caller, "callee": callee, "calls": calls} for (caller, callee), calls in self.public.items()
+            ],
+            "inflight": self.port.inflight + sum(cast("int", e["inflight"]) for e in edges),
+        }
 
     @property
     def inflight(self) -> int:

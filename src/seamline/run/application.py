@@ -15,7 +15,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings, UnknownKeyError
 from seamline.kernel.settings.tables import FILE_NAME, choices
-from seamline.mesh.policy import EVENTS, Arguments, Policy, Vocabulary, arguments_of, policy_source
+from seamline.mesh.policy import EVENTS, Arguments, Policy, Source, Vocabulary, arguments_of, policy_source
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
@@ -86,12 +86,12 @@ class Application:
                     _claim(contracts, contract, name)
         return cls(settings, modules, contracts, events)
 
-    def policy(self) -> Policy:
-        """The policy in the application's policy folder, deny by default."""
+    def policy(self, source: Source | None = None) -> Policy:
+        """The policy in the application's policy folder or its bundle, or one from elsewhere; deny by default."""
         # No attributes: a process that hosts one module knows only the contracts of the others, and must decide alike.
         modules: dict[str, dict[str, Any]] = {name: {} for name in self.settings.modules}
         return Policy.load(
-            policy_source(self.settings),
+            source or policy_source(self.settings),
             modules=modules,
             contracts=self.contract_methods(),
             arguments=self.policy_arguments(),

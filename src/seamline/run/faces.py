@@ -104,12 +104,11 @@ class Faces:
 
     def _judge(self, caller: str, module: str, scope: MutableMapping[str, Any], subject: Subject | None) -> None:
         """Ask policy about a request. Raises PermissionDenied or Unauthenticated."""
-        decision = self._mesh.policy.decision(caller, module, "", HTTP)
-        if decision is True:
-            return
+        decision = self._mesh.may(caller, module, "", HTTP)
         more = {"method": scope.get("method", "GET"), "path": scope.get("path", "/")}
-        if decision is False or not decision(subject, None, more):
+        if decision is not True and (decision is False or not decision(subject, None, more)):
             raise self._mesh.denied(caller, module, ("", HTTP), subject, None, more)
+        self._mesh.public[caller, module] += 1
 
     def _subject(self, scope: MutableMapping[str, Any]) -> Subject | None:
         """On whose behalf a request is made, as the gateway said: here, or through a tunnel."""

@@ -68,6 +68,7 @@ class AdminServer:
             "restart": self._restart,
             "stop": self._stop,
             "inject": self._inject,
+            "observed": self._observed,
             "policy": self._policy,
             "rotate": self._rotate,
             "revoke": self._revoke,
@@ -219,6 +220,11 @@ class AdminServer:
     async def _policy(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         await self._supervisor.reload_policy()
         return {}
+
+    async def _observed(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        """Who has called what since each process started, and where public requests went."""
+        found = (await self._snapshot()).stats.values()
+        return {"processes": [{"edges": each.get("edges", []), "public": each.get("public", [])} for each in found]}
 
     async def _secrets(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
         """``operation`` with ``arguments`` on the secrets, by ``who``."""

@@ -12,7 +12,7 @@ from seamline.mesh.policy.explanation import Explanation, Reason
 from seamline.mesh.policy.policy import Policy
 from seamline.mesh.policy.rules import Condition
 from seamline.mesh.policy.secret_rules import SecretRules
-from seamline.mesh.policy.sources import policy_source
+from seamline.mesh.policy.sources import Source, Texts, in_folder, policy_source, read_folder
 from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, Vocabulary, World, call_name
 
 __all__ = [
@@ -27,11 +27,15 @@ __all__ = [
     "Policy",
     "Reason",
     "SecretRules",
+    "Source",
+    "Texts",
     "Vocabulary",
     "World",
     "arguments_of",
     "call_name",
+    "in_folder",
     "policy_source",
     "read_cases",
+    "read_folder",
     "run_cases",
 ]
