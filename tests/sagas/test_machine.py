@@ -335,8 +335,8 @@ def test_the_engine_keeps_its_promises_on_sqlite():
 
 @pytest.mark.torture
 def test_the_engine_keeps_its_promises_on_sqlite_for_long():
-    """400 stories, every time others."""
-    long = settings(EXAMPLES, max_examples=400, stateful_step_count=30, derandomize=False)
+    """150 stories, every time others."""
+    long = settings(EXAMPLES, max_examples=150, stateful_step_count=30, derandomize=False)
     run_state_machine_as_test(Machine, settings=long)  # type: ignore[no-untyped-call]
 
 
