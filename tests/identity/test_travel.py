@@ -9,7 +9,7 @@ import pytest
 
 from errand.orders import Orders
 from errand.payments import Asked, Payments
-from seamline import Unauthenticated, User
+from seamline import PermissionDenied, Unauthenticated, User
 from seamline.testing import Transcript
 from seamline.testing.app import TopologyApp
 
@@ -91,16 +91,22 @@ async def error_of(call: Awaitable[object]) -> Exception | None:
     return None
 
 
-async def test_a_quarantined_module_in_the_chain(topology_app: TopologyApp):
-    """What a module set going counts no more once it is quarantined, although the user is good."""
-    payments = topology_app.stub(Payments, user=user("hal"))
-    assert (await payments.who()).chain == ["test"]
-    topology_app.revoke("module", "test", reason="compromised")
-    with pytest.raises(Unauthenticated, match="compromised"):
-        await payments.who()
-
-
 async def test_the_public_side_without_a_user(topology_app: TopologyApp):
     """A request that nobody signed is nobody's, for the app as for what it calls."""
     answer = await topology_app.http.get("/who")
     assert answer.json() == {"scope": "", "user": "", "chain": [], "asked": ""}
+
+
+async def test_a_quarantined_module_neither_calls_nor_is_called(topology_app: TopologyApp, transcript: Transcript):
+    """Its own calls are refused, and those of others to it, with the reason; the others go on among themselves."""
+    orders = topology_app.stub(Orders, caller="front")
+    payments = topology_app.stub(Payments, caller="orders")
+    assert (await orders.call()).module == "payments"
+    topology_app.revoke("module", "front", reason="compromised")
+    await transcript.call("calls", orders.call())
+    with pytest.raises(PermissionDenied, match="compromised"):
+        await orders.call()
+    assert (await payments.who()).module == "payments"
+    topology_app.revoke("module", "payments", reason="broken into")
+    with pytest.raises(PermissionDenied, match="broken into"):
+        await payments.who()

@@ -90,6 +90,17 @@ def test_a_milder_entry_does_not_take_a_stricter_one_back():
     assert revocations.refuses(Subject(ann()))
 
 
+def test_a_quarantine_is_lifted():
+    revocations = known()
+    subject = Subject(ann()).acting("frontend")
+    revocations.apply([Revocation("module", "frontend")])
+    assert revocations.refuses(subject)
+    revocations.apply([Revocation("module", "frontend", lifted=True)])
+    assert revocations.refuses(subject) is None
+    assert revocations.refuses_module("frontend") is None
+    assert revocations.entries == ()
+
+
 def test_what_a_user_set_going_outlives_the_sign_out_and_nothing_else():
     """An order on its way goes on when its customer signs out, and stops when the session was stolen."""
     waiting = Subject(ann(), via="saga:1")

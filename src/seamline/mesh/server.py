@@ -31,7 +31,14 @@ from seamline.mesh.policy.world import HTTP
 from seamline.mesh.refusals import Farewell, Quiet
 from seamline.module.context import CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY
-from seamline.module.errors import CallError, InternalError, InvalidArgument, Unavailable, Unimplemented
+from seamline.module.errors import (
+    CallError,
+    InternalError,
+    InvalidArgument,
+    PermissionDenied,
+    Unavailable,
+    Unimplemented,
+)
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
@@ -177,6 +184,11 @@ class FrameServerConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def end_all(self, verdict: CallError) -> None:
+        """End every call under way with ``verdict``."""
+        for call in list(self._streams.values()):
+            _end(call, verdict)
 
     # Frames.
 
@@ -577,6 +589,13 @@ class MeshPort:
         if ssl_object.selected_alpn_protocol() == frames.ALPN:
             return FrameServerConnection(self, caller)
         return self._http() if self._http is not None else None
+
+    def set_apart(self) -> None:
+        """End what is under way for modules that are quarantined now; what they begin next is refused."""
+        for connection in list(self.connections):
+            reason = self.mesh.revocations.refuses_module(connection.caller)
+            if reason is not None:
+                connection.end_all(PermissionDenied(f"module {connection.caller!r} is quarantined: {reason}"))
 
     @property
     def inflight(self) -> int:

@@ -233,7 +233,7 @@ class AdminServer:
         return {"result": await keeping.ask(str(request["operation"]), str(request["who"]), arguments)}
 
     async def _revoke(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
-        """``entries`` of ``kind`` and ``id`` are no longer good, everywhere, from now on."""
+        """``entries`` of ``kind`` and ``id`` are no longer good, everywhere, from now on; or are again: ``lifted``."""
         entries = [_revocation(each) for each in request["entries"]]
         return {"workers": await self._supervisor.registrar.revoke(entries, str(request.get("by", "admin")))}
 
@@ -329,4 +329,5 @@ def _revocation(asked: dict[str, Any]) -> dict[str, Any]:
     if kind not in _REVOCABLE or not isinstance(name, str) or not name:
         raise ControlError(f"{kind} {name!r} cannot be revoked", f"Give an id, and a kind of {', '.join(_REVOCABLE)}.")
     times = {key: int(asked[key]) for key in ("before", "until") if key in asked}
-    return {"kind": kind, "id": name, "reason": str(asked.get("reason", "")), **times}
+    lifted = bool(asked.get("lifted", False))
+    return {"kind": kind, "id": name, "reason": str(asked.get("reason", "")), "lifted": lifted, **times}

@@ -230,10 +230,9 @@ class Registrar:
         """Make entries (``Revocation``) hold everywhere; how many workers have heard."""
         kept = self._revocations.add(entries)
         for entry in kept:
-            self._audit.record(
-                "revoke", principal=by, action="revoke", resource=f"{entry['kind']} {entry['id']}",
-                reason=entry["reason"],
-            )  # fmt: skip
+            what = f"{entry['kind']} {entry['id']}"
+            decision = "allow" if entry["lifted"] else "revoke"
+            self._audit.record(decision, principal=by, action="revoke", resource=what, reason=entry["reason"])
         workers = [each for each in self._replicas() if each.reachable]
         answers = await asyncio.gather(
             *(each.ask(Revoked, _REVOKED_S, entries=kept) for each in workers), return_exceptions=True
@@ -247,7 +246,8 @@ class Registrar:
         """What a worker asks to revoke: only the gateway's may, and only what belongs to users."""
         hosts = identities(self._settings, replica.workload.modules)
         kinds = {str(entry.get("kind")) for entry in message.entries}
-        if GATEWAY not in hosts or not kinds <= {"session", "user", "client", "device", "token"}:
+        lifts = any(entry.get("lifted") for entry in message.entries)
+        if GATEWAY not in hosts or lifts or not kinds <= {"session", "user", "client", "device", "token"}:
             error = AttestationError(f"{replica.label!r} asked to revoke what is not its own")
             self._record(peer, ", ".join(sorted(kinds)), error)
             return

@@ -106,7 +106,8 @@ class RevocationBook:
         """Those that still refuse something."""
         now = now_ms(self._clock)
         if self._entries is None:
-            kept = {(each["kind"], each["id"]): each for each in self._lines.read() if _holds(each, now)}
+            last = {(each["kind"], each["id"]): each for each in self._lines.read()}
+            kept = {key: each for key, each in last.items() if _holds(each, now)}
             if kept:
                 self._lines.replace(kept.values())
             self._entries = kept
@@ -131,4 +132,4 @@ def _key(found: Any) -> Key:
 
 
 def _holds(entry: dict[str, Any], now: int) -> bool:
-    return not entry["until"] or entry["until"] > now
+    return not entry["lifted"] and (not entry["until"] or entry["until"] > now)

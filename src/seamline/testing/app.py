@@ -65,6 +65,7 @@ class TopologyApp:
         self._site = _site(Plan(application, topology, data))
         self._rules: list[dict[str, dict[str, Any]]] = []
         self._fakes: list[dict[type[Contract], object]] = []
+        self._revoked: list[dict[str, Any]] = []
         self._dead: list[int] = []
         self.clock = AppClock(self._site, self._thread)
         self._http: HttpClient | None = None
@@ -120,6 +121,9 @@ class TopologyApp:
         self._close_http()
         if self._dead:
             self.wait_ready()
+        for entry in self._revoked:
+            self._thread.run(self._site.revoke(entry), _OPERATION_S, "lifting what was revoked")
+        self._revoked.clear()
         if self._rules:
             self._rules.clear()
             self._apply_rules()
@@ -166,11 +170,12 @@ class TopologyApp:
         return crossing_stub(self._thread, contract, inner, request)
 
     def revoke(self, kind: str, name: str, *, reason: str = "revoked by a test", before: int = 0) -> None:
-        """Revoke a ``session``, ``user``, ``client``, ``device``, ``token`` or ``module``, everywhere.
+        """Revoke a ``session``, ``user``, ``client``, ``device``, ``token`` or ``module``, everywhere, for this test.
 
         ``before`` is in milliseconds since the epoch: what was issued earlier is void; 0 is all that there is.
         """
         entry: dict[str, Any] = {"kind": kind, "id": name, "reason": reason, "before": before}
+        self._revoked.append({**entry, "lifted": True})
         self._thread.run(self._site.revoke(entry), _OPERATION_S, "revoking")
 
     # What tests do to it.

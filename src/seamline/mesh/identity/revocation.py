@@ -42,12 +42,14 @@ class Revocation(msgspec.Struct, frozen=True):
     before: int = 0
     reason: str = ""
     until: int = 0
+    lifted: bool = False
+    """It holds no longer, as when a quarantine is over."""
 
     def completed(self, now: int) -> Revocation:
         """With what it leaves open: who signs in again is good, and what ends by itself is forgotten in a month."""
         before = now if self.kind in ("user", "device") else 0
         until = now + _FORGET_MS if self.kind in ("session", "user", "device", "token") else 0
-        return Revocation(self.kind, self.id, self.before or before, self.reason, self.until or until)
+        return msgspec.structs.replace(self, before=self.before or before, until=self.until or until)
 
 
 _epochs = count()
@@ -76,6 +78,8 @@ class Revocations:
         self.spread: Callable[[list[Revocation]], None] | None = None
         """Tells the other processes, through the supervisor."""
         self._clock = clock or SystemClock()
+        self.modules: dict[str, Revocation] = {}
+        """The modules that are quarantined, perhaps only until now."""
         self._entries: dict[tuple[str, str], Revocation] = {}
         self._under_way: set[Underway] = set()
 
@@ -84,9 +88,11 @@ class Revocations:
         now = now_ms(self._clock)
         for entry in entries:
             key = (entry.kind, entry.id)
-            known = self._entries.get(key)
-            self._entries[key] = entry if known is None else _stricter(known, entry)
+            known = self._entries.pop(key, None)
+            if not entry.lifted:
+                self._entries[key] = entry if known is None else _stricter(known, entry)
         self._entries = {key: entry for key, entry in self._entries.items() if not entry.until or entry.until > now}
+        self.modules = {name: entry for (kind, name), entry in self._entries.items() if kind == "module"}
         self.epoch = next(_epochs)
         for each in list(self._under_way):
             reason = self.refuses(each.subject)
@@ -118,7 +124,7 @@ class Revocations:
 
     def refuses_module(self, name: str) -> str | None:
         """Why the module may neither call nor be called; None when it is good."""
-        entry = self._entries.get(("module", name)) if self._entries else None
+        entry = self.modules.get(name)
         if entry is None or (entry.until and entry.until <= now_ms(self._clock)):
             return None
         return entry.reason or "quarantined"
