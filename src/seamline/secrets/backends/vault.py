@@ -115,7 +115,9 @@ class VaultClient:
     def _fresh(self) -> Any:
         if self._settings.login == "certificate":
             self.client.token = None
-            return self.client.auth.cert.login(name=self._settings.role)
+            # The connection shows the certificate; the library's own login wants the files once more, and checks
+            # them against rules that accept no path to an authority.
+            return self.client.adapter.login("/v1/auth/cert/login", use_token=False, json={"name": self._settings.role})
         jwt = self._service_account.read_text(encoding="ascii").strip()
         return self.client.auth.kubernetes.login(role=self._settings.role, jwt=jwt)
 
