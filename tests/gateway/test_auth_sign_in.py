@@ -351,7 +351,13 @@ async def test_a_request_that_another_site_made_is_not_carried_out(
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "{origin}"}, {"sec-fetch-site": "same-origin"}, {"x-csrf-token": "{token}"}]
+    "headers",
+    [
+        {"origin": "{origin}"},
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "same-origin", "origin": "null"},
+        {"x-csrf-token": "{token}"},
+    ],
 )
 async def test_our_own_pages_may(tmp_path: Path, headers: dict[str, str]):
     """By origin, by what the browser says, or by the token that only our origin can read."""

@@ -51,6 +51,7 @@ class Shop:
         self._topology = topology
         self._settings = {"RUN_CRASH_LOOP_CRASHES": 100_000, **settings}
         self._orders = 0
+        self._staff = ""
         self.request_timeout_s = 20.0
         self.failed: list[str] = []
         """Requests that were not answered, or with an error of the shop's own."""
@@ -96,6 +97,10 @@ class Shop:
         cast("IO[bytes]", process.stdout).close()
         leftovers.expect_gone(family)
 
+    @property
+    def _origin(self) -> str:
+        return f"http://{self._address[0]}:{self._address[1]}"
+
     def log(self) -> str:
         """The last that its processes have written."""
         return (self.data / "log").read_text(encoding="utf-8", errors="replace")[-12_000:]
@@ -138,10 +143,38 @@ class Shop:
 
     # What shoppers and the staff do.
 
-    def once(self, method: str, path: str, form: Mapping[str, object] | None = None, shopper: str = "") -> Page:
+    def sign_in(self) -> None:
+        """Somebody of the staff signs in, and stays so."""
+        while not self._staff:
+            with suppress(OSError, http.client.HTTPException):
+                jar: dict[str, str] = {}
+                form = self._follow("/.seamline/sign-in", jar)
+                ticket = form.text.partition('name="ticket" value="')[2].partition('"')[0]
+                sent = self._ask(
+                    "POST", "/.seamline/id/authorize", {"ticket": ticket, "name": "bo", "password": "needle"}, jar
+                )
+                self._ask("GET", sent.location.removeprefix(self._origin), None, jar)
+                self._staff = jar.get("__Host-session", "")
+
+    def _follow(self, path: str, jar: dict[str, str]) -> Page:
+        page = self._ask("GET", path, None, jar)
+        while page.status == 303:
+            page = self._ask("GET", page.location.removeprefix(self._origin), None, jar)
+        return page
+
+    def once(
+        self,
+        method: str,
+        path: str,
+        form: Mapping[str, object] | None = None,
+        shopper: str = "",
+        *,
+        staff: bool = False,
+    ) -> Page:
         """One request. Raises OSError or HTTPException when nobody answers."""
+        jar = {"shopper": shopper, **({"__Host-session": self._staff} if staff else {})}
         try:
-            page = self._once(method, path, form, shopper)
+            page = self._ask(method, path, form, jar)
         except (OSError, http.client.HTTPException) as error:
             self.failed.append(f"{method} {path}: {error!r}")
             raise
@@ -149,29 +182,40 @@ class Shop:
             self.failed.append(f"{method} {path}: {page.status}")
         return page
 
-    def _once(self, method: str, path: str, form: Mapping[str, object] | None, shopper: str) -> Page:
+    def _ask(self, method: str, path: str, form: Mapping[str, object] | None, jar: dict[str, str]) -> Page:
         connection = http.client.HTTPConnection(*self._address, timeout=self.request_timeout_s)
         try:
-            headers = {"cookie": f"shopper={shopper}", "connection": "close"}
+            cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+            headers = {"cookie": cookie, "connection": "close", "origin": self._origin}
             body = None
             if form is not None:
                 body = urlencode({name: str(value) for name, value in form.items()})
                 headers["content-type"] = "application/x-www-form-urlencoded"
             connection.request(method, path, body, headers)
             response = connection.getresponse()
+            for line in response.headers.get_all("set-cookie") or ():
+                name, _, value = line.partition(";")[0].partition("=")
+                jar[name] = value
             return Page(response.status, response.getheader("location") or "", response.read().decode())
         finally:
             connection.close()
 
     def until(
-        self, wanted: int, method: str, path: str, form: Mapping[str, object] | None = None, shopper: str = ""
+        self,
+        wanted: int,
+        method: str,
+        path: str,
+        form: Mapping[str, object] | None = None,
+        shopper: str = "",
+        *,
+        staff: bool = False,
     ) -> Page:
         """The same request again and again, as a shopper who does not give up, until it is answered as wanted."""
         end = time.monotonic() + _PATIENCE_S
         last: object = None
         while time.monotonic() < end:
             with suppress(OSError, http.client.HTTPException):
-                page = self.once(method, path, form, shopper)
+                page = self.once(method, path, form, shopper, staff=staff)
                 if page.status == wanted:
                     return page
                 last = (page.status, page.location, page.text[:2000])

@@ -117,10 +117,15 @@ async def test_a_large_order_is_looked_at(topology_app: TopologyApp, viewport: V
         order = page.url
         await expect_fitting(page, viewport)
         await page.goto("/desk/")
+        assert await page.locator("h1").inner_text() == "Sign in"
+        await expect_fitting(page, viewport)
+        await page.get_by_label("Name").fill("bo")
+        await page.get_by_label("Password").fill("needle")
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url("**/desk/")
         await expect_fitting(page, viewport)
         waiting = page.get_by_role("article")
         assert "20 \N{MULTIPLICATION SIGN} Wool Throw" in await waiting.inner_text()
-        await waiting.get_by_label("Who are you").fill("Bo")
         await waiting.get_by_role("button", name="Approve").click()
         await page.goto(order)
         while await page.locator("h1").inner_text() != "Thank you, Ada Example.":
@@ -128,6 +133,12 @@ async def test_a_large_order_is_looked_at(topology_app: TopologyApp, viewport: V
         assert await page.get_by_text("The way of your parcel").is_visible()
         await page.goto("/desk/")
         assert await page.get_by_text("No order waits for a look.").is_visible()
+        await page.goto("/")
+        assert await page.get_by_text("Bo Weaver").count() == 1
+        await page.get_by_role("link", name="Sign out").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await page.wait_for_url("**/")
+        assert await page.get_by_role("link", name="Sign in").is_visible()
         assert complaints == []
 
 

@@ -47,13 +47,14 @@ def declined(shop: Shop, shopper: str, light: Callable[[], None]) -> None:
 
 def _in_review(shop: Shop, shopper: str) -> str:
     form = shop.form(shop.fill(shopper, quantity=20))
+    shop.sign_in()
     placed = shop.until(303, "POST", "/checkout", form, shopper)
     shop.shows("We look at your order", placed.location, shopper)
     return placed.location.removeprefix("/order/")
 
 
 def _decided(shop: Shop, order: str, decision: str, mark: str) -> None:
-    shop.until(303, "POST", f"/desk/{order}", {"decision": decision, "by": "Bo", "comment": ""})
+    shop.until(303, "POST", f"/desk/{order}", {"decision": decision, "comment": ""}, staff=True)
     shop.shows(mark, f"/order/{order}")
 
 

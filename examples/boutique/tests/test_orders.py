@@ -182,20 +182,38 @@ async def test_a_large_order_waits_for_a_human_and_is_placed(topology_app: Topol
     page = await http.get(f"/order/{order.id}")
     assert "We look at your order" in page.text
     assert (await http.get(f"/order/{order.id}/letter")).status == 404
+    assert (await http.get("/desk/", headers={"accept": "application/json"})).status == 401
+    await http.sign_in("bo", "needle")
     desk = await http.get("/desk/")
     assert order.id in desk.text
     assert "20 \N{MULTIPLICATION SIGN} Wool Throw" in desk.text
-    unnamed = await http.post(f"/desk/{order.id}", form={"decision": "approve", "by": " ", "comment": ""})
-    assert unnamed.status == 422
-    approved = await http.post(f"/desk/{order.id}", form={"decision": "approve", "by": "Bo", "comment": "knows us"})
+    undecided = await http.post(f"/desk/{order.id}", form={"decision": "perhaps", "comment": ""})
+    assert undecided.status == 422
+    approved = await http.post(f"/desk/{order.id}", form={"decision": "approve", "comment": "knows us"})
     assert (approved.status, approved.header("location")) == (303, "/desk/")
     placed = await ended(topology_app, order.id)
     assert placed.status is OrderStatus.PLACED
     assert placed.total == order.total
     assert "Thank you" in (await http.get(f"/order/{order.id}")).text
     assert placed.tracking_id in (await letter(topology_app, order.id)).text
-    late = await http.post(f"/desk/{order.id}", form={"decision": "refuse", "by": "Bo", "comment": ""})
+    late = await http.post(f"/desk/{order.id}", form={"decision": "refuse", "comment": ""})
     assert late.header("location") == "/desk/?notice=late"
+
+
+async def test_a_shopper_is_not_let_in_at_the_desk(topology_app: TopologyApp):
+    """Nobody is sent to sign in; somebody without the role is told no; and neither decides anything."""
+    http = topology_app.http
+    browser = {"accept": "text/html", "sec-fetch-mode": "navigate"}
+    nobody = await http.get("/desk/", headers=browser)
+    assert (nobody.status, nobody.header("location")) == (303, "/.seamline/sign-in?return=%2Fdesk%2F")
+    await http.sign_in("ada", "lovelace")
+    assert "Ada Example" in (await http.get("/")).text
+    order = await in_review(topology_app, "no-staff")
+    assert (await http.get("/desk/", headers=browser)).status == 403
+    assert (await http.post(f"/desk/{order.id}", form={"decision": "approve"})).status == 403
+    await http.sign_out()
+    assert (await http.post(f"/desk/{order.id}", form={"decision": "approve"})).status == 401
+    assert (await topology_app.stub(Checkout).order(order.id)).status is OrderStatus.IN_REVIEW
 
 
 async def test_a_refused_order_gives_everything_back(topology_app: TopologyApp):

@@ -9,6 +9,7 @@ TestingError                SL8000  the testing kit was misused, or could not do
   TooSlowError              SL8006  a start, a stop or a request did not end in its time
   LeftoverError             SL8007  a process outlived its test
   TranscriptDiffers         SL8008  two topologies, or a topology and the golden file, did not do the same
+  NotSignedInError          SL8009  the development identity provider did not sign the user in
 """
 
 from __future__ import annotations
@@ -55,3 +56,7 @@ class TranscriptDiffers(TestingError, AssertionError):
     """The difference is in the fact, line by line."""
 
     code: ClassVar[str] = "SL8008"
+
+
+class NotSignedInError(TestingError):
+    code: ClassVar[str] = "SL8009"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
@@ -10,11 +12,13 @@ from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from seamline.kernel.wire.http1_client import HttpPool, HttpResponse
-from seamline.testing.errors import TestingError, TooSlowError
+from seamline.testing.errors import NotSignedInError, TestingError, TooSlowError
 from seamline.testing.thread import LoopThread
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REDIRECTS_MAX = 10
+_NAVIGATES = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}
+_TICKET = re.compile(r'name="ticket" value="([^"]+)"')
 _BODY_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -66,7 +70,7 @@ class StreamedResponse(Head):
 class HttpClient:
     """Talks to the gateway as a browser does: it keeps cookies, and follows redirects when asked to.
 
-    ``cookies`` can be read and written. Paths begin with ``/``.
+    ``cookies`` can be read and written. Paths begin with ``/``. What changes something says where it comes from.
     """
 
     def __init__(self, thread: LoopThread, host: str, port: int, *, timeout_s: float = 30.0) -> None:
@@ -91,6 +95,23 @@ class HttpClient:
     ) -> Response:
         """Send a form, a JSON value or bytes."""
         return await self.request("POST", path, form=form, json=json, body=body, headers=headers, follow=follow)
+
+    async def sign_in(self, name: str, password: str) -> None:
+        """Sign in with the development identity provider, as a browser does. Raises NotSignedInError."""
+        form = await self.get("/.seamline/sign-in", headers=_NAVIGATES, follow=True)
+        ticket = _TICKET.search(form.body.decode("utf-8", "replace"))
+        fields = {"ticket": html.unescape(ticket[1]) if ticket else "", "name": name, "password": password}
+        sent = await self.post(form.path.partition("?")[0], form=fields, headers=_NAVIGATES)
+        back = await self.get(_path_of(sent.header("location") or "/"), headers=_NAVIGATES) if ticket else sent
+        if sent.status != 303 or back.status != 303:
+            raise NotSignedInError(
+                f"{name!r} was not signed in: the answer was {max(sent.status, back.status)}",
+                "Has the application a development identity provider, and is the password right?",
+            )
+
+    async def sign_out(self) -> None:
+        """End the session."""
+        await self.post("/.seamline/sign-out", follow=True)
 
     async def request(
         self,
@@ -144,6 +165,8 @@ class HttpClient:
 
     async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        if method not in ("GET", "HEAD") and not any(name == b"origin" for name, _ in lines):
+            lines.append((b"origin", self.base_url.encode("ascii")))
         if self.cookies:
             lines.append((b"cookie", "; ".join(f"{k}={v}" for k, v in self.cookies.items()).encode("latin-1")))
         replayable = method in ("GET", "HEAD")

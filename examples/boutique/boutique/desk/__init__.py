@@ -1,4 +1,4 @@
 """The desk: where the staff looks at orders before they are charged. It has no contract; the staff speaks HTTP.
 
-A demonstration: a shop that sells would put a login before it.
+Policy lets in who is signed in and has the role ``support``.
 """

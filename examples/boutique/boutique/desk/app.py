@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from boutique.checkout import NotInReview, OrderReview
-from seamline import CallError, use
+from boutique.checkout import Checkout, NotInReview, NotRefundable, OrderNotFound, OrderReview, Refunds
+from seamline import CallError, PermissionDenied, User, use
 
 _FORM_BYTES_MAX = 4 * 1024
 _HEADERS = {
@@ -31,29 +31,61 @@ _page = Environment(
 ).get_template("desk.html")
 
 _review = use(OrderReview)
+_orders = use(Checkout)
+_refunds = use(Refunds)
 
 
 async def desk(request: Request) -> Response:
     waiting = await (await _review()).waiting()
-    late = request.query_params.get("notice") == "late"
-    return Response(_page.render(waiting=waiting, late=late), headers=_HEADERS, media_type="text/html")
+    notice = request.query_params.get("notice", "")
+    page = _page.render(waiting=waiting, notice=notice, staff=_staff(request))
+    return Response(page, headers=_HEADERS, media_type="text/html")
 
 
-async def decide(request: Request) -> Response:
+def _staff(request: Request) -> str:
+    """Who decides. Policy lets nobody in here who has not signed in as staff."""
+    user: User = request.scope["seamline.user"]
+    return user.name or user.id
+
+
+async def _fields(request: Request) -> dict[str, str] | None:
+    """What a form says; None if it is longer than we can read."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _FORM_BYTES_MAX:
-            return PlainTextResponse("The form is longer than we can read.", 413)
-    fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8))
-    by, comment = (" ".join(fields.get(name, "").split())[:80] for name in ("by", "comment"))
-    if fields.get("decision") not in ("approve", "refuse") or not by:
-        return PlainTextResponse("Say who you are, and approve or refuse.", 422)
+            return None
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8))
+
+
+async def decide(request: Request) -> Response:
+    fields = await _fields(request)
+    if fields is None:
+        return PlainTextResponse("The form is longer than we can read.", 413)
+    comment = " ".join(fields.get("comment", "").split())[:80]
+    if fields.get("decision") not in ("approve", "refuse"):
+        return PlainTextResponse("Approve or refuse.", 422)
+    by = _staff(request)
     try:
         await (await _review()).decide(request.path_params["order_id"], fields["decision"] == "approve", by, comment)
     except NotInReview:
         return RedirectResponse("/desk/?notice=late", 303)
     return RedirectResponse("/desk/", 303)
+
+
+async def refund(request: Request) -> Response:
+    """Give back what an order cost. How much somebody may give back is said in policy and not here."""
+    fields = await _fields(request)
+    if fields is None:
+        return PlainTextResponse("The form is longer than we can read.", 413)
+    try:
+        order = await (await _orders()).order(fields.get("order", "").strip())
+        await (await _refunds()).refund(order.id, order.total)
+    except (OrderNotFound, NotRefundable):
+        return RedirectResponse("/desk/?notice=unknown", 303)
+    except PermissionDenied:
+        return RedirectResponse("/desk/?notice=denied", 303)
+    return RedirectResponse("/desk/?notice=refunded", 303)
 
 
 async def _busy(request: Request, error: Exception) -> Response:
@@ -62,6 +94,10 @@ async def _busy(request: Request, error: Exception) -> Response:
 
 
 app = Starlette(
-    routes=[Route("/", desk), Route("/{order_id}", decide, methods=["POST"])],
+    routes=[
+        Route("/", desk),
+        Route("/refund", refund, methods=["POST"]),
+        Route("/{order_id}", decide, methods=["POST"]),
+    ],
     exception_handlers={CallError: _busy},
 )

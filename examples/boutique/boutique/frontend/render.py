@@ -42,6 +42,8 @@ class Head:
     currencies: tuple[str, ...]
     pieces: int
     place: str
+    account: str
+    """The name of who is signed in; empty for nobody."""
 
 
 def money(amount: Money) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from boutique.cart import Cart, CartContents
 from boutique.currency import Currency
 from boutique.frontend.render import Head
-from seamline import place, use
+from seamline import User, place, use
 
 CURRENCY_FIRST, COUNTRY_FIRST = "EUR", "BE"
 _SHOPPER = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -84,12 +84,26 @@ async def head(request: Request, cart: CartContents | None = None) -> Head:
         currencies=currencies,
         pieces=contents.pieces,
         place=where(),
+        account=account_of(request),
     )
 
 
 def bare_head(request: Request) -> Head:
     """For pages that tell of a failure: it asks nobody."""
-    return Head(path=_path(request), currency=CURRENCY_FIRST, currencies=(CURRENCY_FIRST,), pieces=0, place=where())
+    return Head(
+        path=_path(request),
+        currency=CURRENCY_FIRST,
+        currencies=(CURRENCY_FIRST,),
+        pieces=0,
+        place=where(),
+        account=account_of(request),
+    )
+
+
+def account_of(request: Request) -> str:
+    """The name of who is signed in, as the gateway established it."""
+    user: User | None = request.scope.get("seamline.user")
+    return (user.name or user.id) if user is not None else ""
 
 
 def where() -> str:

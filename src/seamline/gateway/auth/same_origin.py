@@ -52,6 +52,8 @@ class Origins:
         if site is not None and site not in (b"same-origin", b"none"):
             return False
         origin = request.header(b"origin")
+        if origin == b"null" and site == b"same-origin":
+            origin = None  # a page of ours whose referrer policy keeps its origin to itself
         if origin is not None:
             host = request.header(b"host") or b""
             return self.known(host) and origin.decode("latin-1").lower() == self.of(host)
