@@ -27,7 +27,7 @@ def permitted(application: Application) -> list[tuple[str, str, str]]:
         for caller in sorted((*application.modules, "gateway"))
         for contract, (callee, methods) in sorted(application.contract_methods().items())
         for method in sorted(methods)
-        if caller != callee and policy.allows(caller, callee, contract, method)
+        if caller != callee and policy.may(caller, callee, contract, method)
     ]
 
 
@@ -39,7 +39,7 @@ def heard(application: Application) -> list[tuple[str, str]]:
         (listener, teller)
         for listener in sorted((*application.modules, "gateway"))
         for teller in sorted(application.modules)
-        if listener != teller and policy.allows(listener, teller, "", EVENTS)
+        if listener != teller and policy.may(listener, teller, "", EVENTS)
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 
 from boutique.catalog import ProductNotFound
 from boutique.currency import CurrencyUnknown
@@ -16,7 +17,7 @@ from boutique.money import Money
 from boutique.payments import Card, CardBrand, CardDeclined, DeclineReason
 from boutique.people import Address
 from boutique.shipping import CountryNotServed
-from seamline import Contract, Event, Fault, idempotent, readonly, timeout
+from seamline import Attribute, Contract, Event, Fault, idempotent, readonly, timeout
 
 __all__ = [
     "REVIEW_ABOVE",
@@ -29,6 +30,7 @@ __all__ = [
     "CurrencyUnknown",
     "DeclineReason",
     "NotInReview",
+    "NotRefundable",
     "Order",
     "OrderLine",
     "OrderNotFound",
@@ -41,6 +43,7 @@ __all__ = [
     "OutOfStock",
     "ProductNotFound",
     "Purchase",
+    "Refunds",
     "Waiting",
 ]
 
@@ -71,12 +74,13 @@ class OrderLine:
 
 
 class OrderStatus(StrEnum):
-    """``UNDER_WAY`` becomes ``IN_REVIEW`` above a sum, then ``PLACED`` or ``UNDONE``."""
+    """``UNDER_WAY`` becomes ``IN_REVIEW`` above a sum, then ``PLACED`` or ``UNDONE``; staff may refund what was placed."""
 
     UNDER_WAY = "under way"
     IN_REVIEW = "in review"
     PLACED = "placed"
     UNDONE = "undone"
+    REFUNDED = "refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,13 @@ class NotInReview(Fault):
     order_id: str
 
 
+class NotRefundable(Fault):
+    """The order was not placed, or its total is another than was said."""
+
+    order_id: str
+    total: Money
+
+
 class Checkout(Contract):
     @timeout(15)
     @idempotent
@@ -192,4 +203,17 @@ class OrderReview(Contract):
     @idempotent
     async def decide(self, order_id: str, approved: bool, by: str, comment: str) -> None:  # a form's field
         """Let an order go on, or not. Raises ``NotInReview``."""
+        ...
+
+
+class Refunds(Contract):
+    """For the staff: money given back for what was sold. Policy says who may give back how much."""
+
+    @timeout(10)
+    @idempotent
+    async def refund(self, order_id: str, total: Annotated[Money, Attribute("amount", "currency")]) -> Order:
+        """Give back all that was charged for an order that was placed; ``total`` is what that is, and must agree.
+
+        Raises ``OrderNotFound``, ``NotRefundable``.
+        """
         ...

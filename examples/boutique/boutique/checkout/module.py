@@ -13,6 +13,7 @@ from boutique.checkout import (
     Checkout,
     CountryNotServed,
     NotInReview,
+    NotRefundable,
     Order,
     OrderLine,
     OrderNotFound,
@@ -21,12 +22,14 @@ from boutique.checkout import (
     OrderUnfinished,
     OutOfStock,
     Purchase,
+    Refunds,
     Waiting,
 )
 from boutique.checkout.orders import Agreed, Orders, order_id
 from boutique.checkout.sagas import APPROVAL, checkout, review
 from boutique.checkout.tables import metadata
 from boutique.currency import Currency
+from boutique.money import Money
 from boutique.payments import Payments
 from boutique.shipping import Shipping
 from seamline import CallError, Clock, Database, Events, Fault, Module, Sagas
@@ -37,7 +40,7 @@ _log = logging.getLogger("boutique.checkout")
 PATIENCE_S = 3.0
 """A shopper is not kept at the till for longer; the order goes on without."""
 
-module = Module("checkout", provides=(Checkout, OrderReview), tables=metadata)
+module = Module("checkout", provides=(Checkout, OrderReview, Refunds), tables=metadata)
 module.saga(checkout)
 module.saga(review)
 
@@ -141,3 +144,21 @@ class ReviewService(OrderReview):
         if saga is None:
             raise NotInReview(order_id=order_id)
         await self._sagas.handle(saga).approve(APPROVAL, by=by, comment=comment, approved=approved)
+
+
+@module.service
+class RefundService(Refunds):
+    def __init__(self, orders: Orders, payments: Payments) -> None:
+        self._orders = orders
+        self._payments = payments
+
+    async def refund(self, order_id: str, total: Money) -> Order:
+        order = await self._orders.find(order_id)
+        if order is None:
+            raise OrderNotFound(order_id=order_id)
+        # Policy judged the sum that was said, so it must be the true one.
+        if order.total != total or order.status not in (OrderStatus.PLACED, OrderStatus.REFUNDED):
+            raise NotRefundable(order_id=order_id, total=order.total)
+        charge = await self._payments.charge_of(order_id)
+        await self._payments.refund(charge.id)
+        return await self._orders.refunded(order)

@@ -170,6 +170,11 @@ class Orders:
                     )
                 )
 
+    async def refunded(self, order: Order) -> Order:
+        """The money for the order was given back."""
+        await self._change(order.id, status=OrderStatus.REFUNDED.value)
+        return replace(order, status=OrderStatus.REFUNDED)
+
     async def _change(self, order_id: str, **values: str | int) -> None:
         async with self._db.transaction() as connection:
             await connection.execute(update(orders).where(orders.c.id == order_id).values(values))

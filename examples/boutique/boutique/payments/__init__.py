@@ -104,3 +104,8 @@ class Payments(Contract):
     async def refund(self, charge_id: str) -> None:
         """Give a charge back, once. Raises ``ChargeNotFound``."""
         ...
+
+    @readonly
+    async def charge_of(self, order_id: str) -> Charge:
+        """What was charged for an order. Raises ``ChargeNotFound``, which names the order."""
+        ...

@@ -92,6 +92,12 @@ class PaymentService(Payments):
                     PaymentRefunded(order_id=charge.order_id, charge_id=charge.id, amount=charge.amount, at=now)
                 )
 
+    async def charge_of(self, order_id: str) -> Charge:
+        charge = await self._charge_of(order_id)
+        if charge is None:
+            raise ChargeNotFound(charge_id=order_id)
+        return charge
+
     async def _charge_of(self, order_id: str) -> Charge | None:
         async with self._db.read() as connection:
             found = await connection.execute(select(charges).where(charges.c.order_id == order_id))
