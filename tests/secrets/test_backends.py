@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Generator
 from dataclasses import replace
@@ -75,7 +76,7 @@ def test_vault_gives_versions_and_the_one_before_for_the_overlap(vault: FakeVaul
 
 def test_vault_is_written_with_compare_and_set(vault: FakeVault, opened: VaultBackend):
     """The second of two rotations of one version is refused."""
-    put = {"until_ms": 1, "now_ms": 1, "by": "test"}
+    put: dict[str, Any] = {"until_ms": 1, "now_ms": 1, "by": "test"}
     assert opened.write("key", b"one", after=None, **put) == "1"
     assert opened.write("key", b"two", after="1", **put) == "2"
     with pytest.raises(RotationError):
@@ -178,7 +179,7 @@ def test_transit_seals_our_own_store_and_is_rotated(vault: FakeVault, tmp_path: 
         assert store.rotate_master() == 2
         assert store.read("a", "", 1).reveal() == CANARY
         assert len(vault.keys["seamline"]) == 2
-        with store._transaction() as file:
+        with sqlite3.connect(store.path) as file:
             file.execute("UPDATE versions SET wrapped = (SELECT wrapped FROM versions WHERE name = 'b')")
         with pytest.raises((SealBrokenError, BackendRefusedError)):
             store.read("a", "", 1)

@@ -10,12 +10,13 @@ from typing import Any, Final
 from seamline.kernel.errors import SeamlineError
 from seamline.module.errors import InvalidArgument, PermissionDenied
 from seamline.run.control import AskSecrets, SecretsTold
+from seamline.run.errors import AttestationError, ControlError
 from seamline.secrets import errors
 
 _ANSWER_S: Final = 30.0
 _KNOWN: Final[Mapping[str, type[SeamlineError]]] = {
     kind.code: kind
-    for kind in (PermissionDenied, InvalidArgument, *vars(errors).values())
+    for kind in (PermissionDenied, InvalidArgument, AttestationError, ControlError, *vars(errors).values())
     if isinstance(kind, type) and issubclass(kind, SeamlineError)
 }
 
