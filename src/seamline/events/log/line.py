@@ -19,9 +19,10 @@ class Line:
     """Connects again when the server has gone and come back."""
 
     def __init__(self, database: Database) -> None:
-        self._url = database.url
+        self._database = database
         self._module = database.module
         self._connection: Any = None
+        self._login = 0
         self._lock = asyncio.Lock()
         self._channel = ""
         self._woken: Callable[[], None] | None = None
@@ -67,9 +68,13 @@ class Line:
         return isinstance(error, _driver().DataError)
 
     async def _open(self) -> Any:
+        login = self._database.login
+        serial = 0 if login is None else login.serial
         if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        asyncpg, url = _driver(), self._url
+            if serial == self._login:
+                return self._connection
+            await self.close()  # nothing is under way, and the login that it began with will end
+        asyncpg, url = _driver(), self._database.url
         try:
             connection = await asyncpg.connect(
                 host=url.host, port=url.port, user=url.username, password=url.password, database=url.database,
@@ -77,7 +82,7 @@ class Line:
             )  # fmt: skip
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
             raise self._gone(error) from error
-        self._connection = connection
+        self._connection, self._login = connection, serial
         await connection.add_listener(self._channel, self._heard)
         if self._woken is not None:
             self._woken()  # what was said while nobody listened
@@ -89,7 +94,7 @@ class Line:
 
     def _gone(self, error: BaseException) -> ServerError:
         return ServerError(
-            f"{shown(self._url)} does not answer ({error or type(error).__name__})",
+            f"{shown(self._database.url)} does not answer ({error or type(error).__name__})",
             "Check the url and that the server is running",
             place=self._module,
         )
