@@ -52,6 +52,8 @@ async def test_a_provider_by_other_people(foreign: str, tmp_path: Path):
         assert user["roles"] == ["supervisor"]
         clock.advance(61)
         assert (await browser.who())["user"]["id"] == "grace"
+        asked = await browser.ask("GET", "/.seamline/sign-out")
+        assert f"form-action 'self' {foreign};" in asked.header("content-security-policy")
         out = await browser.ask("POST", "/.seamline/sign-out", form={}, headers={"origin": site.origin})
         assert out.header("location").startswith(f"{foreign}/")
         assert "id_token_hint" in query_of(out.header("location"))
@@ -200,6 +202,8 @@ async def test_any_answer_of_the_token_endpoint(liar: Liar, tmp_path: Path, answ
         {"token_endpoint": "http://169.254.169.254/latest"},
         {"token_endpoint": "file:///etc/passwd"},
         {"token_endpoint": None},
+        {"authorization_endpoint": "https://id.example/a\r\nset-cookie: x=y"},
+        {"authorization_endpoint": "https://id.example/a b"},
         {"code_challenge_methods_supported": ["plain"]},
     ],
 )

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +21,8 @@ from seamline.kernel.settings.auth import loopback
 _log = logging.getLogger("seamline.gateway")
 
 _FRESH_S = 600.0
+_PLAIN = re.compile(r"[!#-:=?-\[\]_a-z~%&@]+")
+"""No space, quote, semicolon, angle bracket or control: an address goes into headers."""
 _ID_TOKEN_TYPES = ("jwt", "")
 
 
@@ -108,17 +111,26 @@ class Provider:
 
     async def sign_out_url(self, id_token: str, back: str) -> str | None:
         """Where the provider ends its own session (RP-initiated logout); None if it does not offer that."""
-        try:
-            endpoint = (await self._known()).get("end_session_endpoint")
-        except ProviderError as error:
-            _log.warning("%s", error)  # a fact; our own session ends all the same
-            return None
-        if not isinstance(endpoint, str) or not self._acceptable(endpoint):
+        endpoint = await self._end_session_endpoint()
+        if endpoint is None:
             return None
         question = {"client_id": self.client.client_id, "post_logout_redirect_uri": back}
         if id_token:
             question["id_token_hint"] = id_token
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(question)}"
+
+    async def sign_out_origin(self) -> str:
+        """Scheme and host of :meth:`sign_out_url`; empty if there is none."""
+        parts = urlsplit(await self._end_session_endpoint() or "")
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+    async def _end_session_endpoint(self) -> str | None:
+        try:
+            endpoint = (await self._known()).get("end_session_endpoint")
+        except ProviderError as error:
+            _log.warning("%s", error)  # a fact; our own session ends all the same
+            return None
+        return endpoint if isinstance(endpoint, str) and self._acceptable(endpoint) else None
 
     async def _identity(self, id_token: str) -> dict[str, Any]:
         claims = await self.issuer.verify(id_token, [self.client.client_id], _ID_TOKEN_TYPES)
@@ -178,6 +190,8 @@ class Provider:
             raise ProviderError(f"{self.client.issuer} does not know PKCE with S256", "Switch it on there.")
 
     def _acceptable(self, url: str) -> bool:
+        if not _PLAIN.fullmatch(url):
+            return False
         parts = urlsplit(url)
         here = loopback(parts.hostname or "") and urlsplit(self.client.issuer).scheme == "http"
         return parts.scheme == "https" or (parts.scheme == "http" and here)

@@ -273,7 +273,9 @@ class SignIn:
         opened = self._session(question)
         if opened is None:
             return page(200, message_page("You are signed out", "Nobody is signed in here.", ""))
-        return page(200, sign_out_page(opened.user.name or opened.user.id, SIGN_OUT))
+        # The form ends at the provider, and a browser holds its redirects to this as well.
+        targets = f"'self' {await self._provider.sign_out_origin()}".rstrip()
+        return page(200, sign_out_page(opened.user.name or opened.user.id, SIGN_OUT), targets=targets)
 
     async def _sign_out(self, question: Question) -> Answer:
         opened = self._session(question)
