@@ -25,11 +25,11 @@ def write_files(page: str, folder: Path) -> int:
     return len(list(folder.rglob("*.py")))
 
 
-def run_module(folder: Path, *words: str, **variables: str) -> str:
+def run_module(folder: Path, *words: str, stdin: str | None = None, **variables: str) -> str:
     """What ``python -m`` prints in a folder."""
     environment = {**os.environ, **variables}  # noqa: TID251  # handed on to the command, not read
     done = subprocess.run(
         [sys.executable, "-m", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+        cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr

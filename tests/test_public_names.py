@@ -13,6 +13,8 @@ Approval(approved, by='', comment='')
 ApprovalExpired(fact, remedy='', *, place=None)
     code
     to_json()
+Attribute(*paths)
+    paths
 CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None, subject=None)
     caller
     deadline
@@ -34,7 +36,7 @@ Clock
     sleep(seconds)
 Contract
     action
-Database(url, module, tables=None, *, wait_s=30.0)
+Database(url, module, tables=None, *, wait_s=30.0, login=None)
     after_commit(connection, callback, refused=None)
     close()
     current()
@@ -45,11 +47,13 @@ Database(url, module, tables=None, *, wait_s=30.0)
     raw_read(work)
     read()
     ready()
+    renew_login(url)
     run_sync(work)
     session()
     start()
     transaction()
     unit()
+    url
 DeadlineExceeded(fact, remedy='', *, place=None)
     code
     connect
@@ -93,6 +97,7 @@ Module(name, *, provides=(), tables=None, owner='', version='')
     mount(app, *, at='/', host=None, wsgi=False)
     on(event, *, group='', concurrency=16, batch=0, batch_wait_s=0.05, where=None, start='earliest', attempts=8, backoff_s=0.1, timeout_s=30.0, outside=False)
     provide(factory)
+    rotates(secret, *, every_s=0, overlap_s=3600)
     saga(function=None, *, name='', version=1, timeout_s=0.0, compensate='reverse', cron='')
     service(cls)
     shutdown(function)
@@ -151,6 +156,25 @@ Sagas(engine)
 SeamlineError(fact, remedy='', *, place=None)
     code
     to_json()
+Secret(name, version, value, *, made_ms=0, until_ms=0)
+    made_ms
+    name
+    reveal()
+    reveal_bytes()
+    until_ms
+    version
+Secrets(module, source, clock, cache_s)
+    changed(name)
+    get(name, *, version='')
+    give_back(lease)
+    lease(name, *, seconds=0)
+    now_ms()
+    plan(name, every_s)
+    renew(lease, seconds)
+    replace(after, value, overlap_s)
+    take(name, seconds)
+    valid(name)
+    watch(name)
 StepFailed(fact, remedy='', *, place=None)
     code
     to_json()
