@@ -22,6 +22,7 @@ from seamline.mesh.injected import inject, injects
 from seamline.mesh.limits import PRIORITIES, CircuitBreaker, Patience, RetryBudget
 from seamline.mesh.local import seen_by_caller
 from seamline.mesh.outcome import deadline_exceeded, error_body, error_of, overloaded
+from seamline.mesh.policy.rules import Elsewhere
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import UNARY, MethodSpec
 from seamline.module.errors import (
@@ -130,6 +131,12 @@ class Edge:
         if decision is not True and (decision is False or not decision(subject, arguments)):
             raise self.mesh.denied(self.caller, self.callee, self.spec.permission, subject, arguments)
 
+    async def _consult(self, context: CallContext, arguments: tuple[Any, ...]) -> None:
+        """Ask another decision point about a call that leaves the process; where it arrives, it is asked again."""
+        decision = self.mesh.decision(self.caller, self.callee, self.spec)
+        if isinstance(decision, Elsewhere):
+            await self.mesh.consult(decision, context.subject, arguments)
+
     def proof(self, context: CallContext) -> str | None:
         """What proves to the callee in another process on whose behalf the call is made."""
         subject = context.subject
@@ -166,6 +173,8 @@ class Edge:
         try:
             if injects(self.rules):
                 await inject(self.rules, self.name, context.deadline)
+            if self.entry is None and self.mesh.policy.point is not None:
+                await self._consult(context, arguments)
             return await self._attempts(arguments, context)
         except Fault as fault:
             failure = fault
@@ -273,6 +282,8 @@ class Edge:
             if injects(self.rules):
                 await inject(self.rules, self.name, context.deadline)
             entry = self.entry
+            if entry is None and self.mesh.policy.point is not None:
+                await self._consult(context, arguments)
             if entry is not None:
                 items = self._stream_local(entry, arguments, context)
             else:

@@ -25,11 +25,13 @@ from seamline.mesh.identity.delegation import Delegation
 from seamline.mesh.identity.revocation import Revocations
 from seamline.mesh.local import call_local, call_unbounded, stream_local
 from seamline.mesh.outcome import crossing
+from seamline.mesh.policy.rules import Elsewhere
 from seamline.mesh.policy.world import EVENTS, GATEWAY, call_name
 from seamline.mesh.server import MeshPort
 from seamline.mesh.service import Entry, ServiceTable, Wrap
 from seamline.mesh.stub import stub_class
 from seamline.mesh.tunnel import TunnelClient
+from seamline.mesh.waiting import Waiting
 from seamline.module.context import CallContext
 from seamline.module.contract import Contract, ContractSpec, MethodSpec, compile_contract
 from seamline.module.errors import (
@@ -120,6 +122,7 @@ class Mesh:
         self.delegation = Delegation(identity or signers, GATEWAY, clock, self._may_read_events)
         self.public: Counter[tuple[str, str]] = Counter()
         """Public requests that policy let in, by who passed them on and to which module."""
+        self.waiting = Waiting(self.delegation, self.revocations)
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
         self.revocations.on_change.append(self.port.set_apart)
@@ -271,6 +274,11 @@ class Mesh:
 
     def serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
         """Run a handler for a call that was let in, whichever way it came."""
+        if self.policy.point is not None:
+            return self._serve_consulted(entry, arguments, context)
+        return self._serve(entry, arguments, context)
+
+    def _serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
         if entry.rules.inject_error == "crash":
             _crash_perhaps(entry.rules)
         trace = context.trace
@@ -281,9 +289,19 @@ class Mesh:
     def serve_bounded(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
         """As :meth:`serve`, for a caller that ends the call itself when its time is up."""
         trace = context.trace
-        if entry.rules.inject_error == "crash" or (trace is not None and trace.sampled):
+        crashes = entry.rules.inject_error == "crash"
+        if crashes or (trace is not None and trace.sampled) or self.policy.point is not None:
             return self.serve(entry, arguments, context)
         return call_unbounded(entry, arguments, context)
+
+    async def _serve_consulted(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
+        await self._consulted(entry, arguments, context)
+        return await self._serve(entry, arguments, context)
+
+    async def _consulted(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> None:
+        decision = self.decision(context.caller, entry.module, entry.spec)
+        if isinstance(decision, Elsewhere):
+            await self.consult(decision, context.subject, arguments)
 
     async def _serve_traced(
         self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, trace: TraceContext
@@ -301,6 +319,8 @@ class Mesh:
 
     async def serve_stream(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
         """Run a streaming handler for a call that was let in, whichever way it came."""
+        if self.policy.point is not None:
+            await self._consulted(entry, arguments, context)
         if entry.rules.inject_error == "crash":
             _crash_perhaps(entry.rules)
         trace = context.trace
@@ -365,6 +385,25 @@ class Mesh:
         reasons = ((name, self.revocations.refuses_module(name)) for name in modules)
         return next((f"module {name!r} is quarantined: {reason}" for name, reason in reasons if reason), "")
 
+    async def consult(
+        self,
+        decision: Elsewhere,
+        subject: Subject | None,
+        arguments: tuple[Any, ...] | None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Ask another decision point about a call. Raises PermissionDenied or Unauthenticated."""
+        answer = await self.policy.consult(decision, subject, arguments, more)
+        if answer.allow:
+            return
+        caller, callee, contract, method = decision.key
+        fact = f"{caller!r} may not ask {call_name(contract, method)!r} of module {callee!r}"
+        if answer.reason:
+            fact = f"{fact}: {answer.reason}"
+        self._audit_denial(caller, callee, (contract, method), subject, fact)
+        missing = answer.sign_in and (subject is None or subject.user is None)
+        raise (Unauthenticated if missing else PermissionDenied)(fact, "[policy] decision_point decides it.")
+
     def denied(
         self,
         caller: str,
@@ -383,14 +422,19 @@ class Mesh:
         quarantine = self._quarantined(caller, callee)
         if quarantine:
             fact, remedy = quarantine, "Whoever operates the application has set it apart."
+        self._audit_denial(caller, callee, permission, subject, fact)
+        missing = not quarantine and self.policy.wants_user(*request)
+        return (Unauthenticated if missing else PermissionDenied)(fact, remedy)
+
+    def _audit_denial(
+        self, caller: str, callee: str, permission: tuple[str, str], subject: Subject | None, fact: str
+    ) -> None:
         if self.audit is not None:
             user = subject.user if subject is not None else None
             self.audit.record(
                 decision="deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
                 **({"user": user.id, "issuer": user.issuer} if user is not None else {}),
             )  # fmt: skip
-        missing = not quarantine and self.policy.wants_user(*request)
-        return (Unauthenticated if missing else PermissionDenied)(fact, remedy)
 
     def audit_refusal(self, principal: str, reason: str) -> None:
         if self.audit is not None:
@@ -466,4 +510,6 @@ class Mesh:
         self._channels.clear()
         await self.port.stop()
         await self._face.stop()
+        if self.policy.point is not None:
+            await self.policy.point.close()
         await self.owner.stop()

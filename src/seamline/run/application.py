@@ -15,7 +15,16 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings, UnknownKeyError
 from seamline.kernel.settings.tables import FILE_NAME, choices
-from seamline.mesh.policy import EVENTS, Arguments, Policy, Source, Vocabulary, arguments_of, policy_source
+from seamline.mesh.policy import (
+    EVENTS,
+    Arguments,
+    DecisionPoint,
+    Policy,
+    Source,
+    Vocabulary,
+    arguments_of,
+    policy_source,
+)
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
@@ -96,6 +105,7 @@ class Application:
             contracts=self.contract_methods(),
             arguments=self.policy_arguments(),
             vocabulary=self.vocabulary(),
+            point=DecisionPoint(self.settings.policy) if self.settings.policy.decision_point else None,
         )
 
     def policy_arguments(self) -> dict[str, Arguments]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seamline.kernel.signal.trace import TraceContext
+from seamline.mesh.policy.rules import Elsewhere
 from seamline.mesh.policy.world import HTTP
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import Contract
@@ -88,7 +89,7 @@ class Faces:
         async def face(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
             caller: str = scope.pop(CALLER, GATEWAY)
             subject = self._subject(scope)
-            self._judge(caller, name, scope, subject)
+            await self._judge(caller, name, scope, subject)
             app = _app_for(by_length, scope)
             trace = _trace_of(scope) or tracer.root()
             call = CURRENT.set(CallContext(name, caller, HTTP, trace=trace, subject=subject))
@@ -102,12 +103,14 @@ class Faces:
 
         return face
 
-    def _judge(self, caller: str, module: str, scope: MutableMapping[str, Any], subject: Subject | None) -> None:
+    async def _judge(self, caller: str, module: str, scope: MutableMapping[str, Any], subject: Subject | None) -> None:
         """Ask policy about a request. Raises PermissionDenied or Unauthenticated."""
         decision = self._mesh.may(caller, module, "", HTTP)
         more = {"method": scope.get("method", "GET"), "path": scope.get("path", "/")}
         if decision is not True and (decision is False or not decision(subject, None, more)):
             raise self._mesh.denied(caller, module, ("", HTTP), subject, None, more)
+        if isinstance(decision, Elsewhere):
+            await self._mesh.consult(decision, subject, None, more)
         self._mesh.public[caller, module] += 1
 
     def _subject(self, scope: MutableMapping[str, Any]) -> Subject | None:
@@ -130,10 +133,10 @@ class Faces:
 
             tunnel = self._mesh.tunnel(GATEWAY, module)
 
-            def open_stream(scope: MutableMapping[str, Any]) -> Awaitable[ClientDuplex]:
+            async def open_stream(scope: MutableMapping[str, Any]) -> ClientDuplex:
                 subject = self._subject(scope)
-                self._judge(GATEWAY, module, scope, subject)
-                return tunnel.open(subject)
+                await self._judge(GATEWAY, module, scope, subject)
+                return await tunnel.open(subject)
 
             remote = self._remote[module] = TunnelApp(open_stream)
         return remote

@@ -9,8 +9,9 @@ from __future__ import annotations
 from seamline.mesh.policy.arguments import Arguments, arguments_of
 from seamline.mesh.policy.cases import Case, CaseResult, read_cases, run_cases
 from seamline.mesh.policy.explanation import Explanation, Reason
+from seamline.mesh.policy.point import DecisionPoint
 from seamline.mesh.policy.policy import Policy
-from seamline.mesh.policy.rules import Condition
+from seamline.mesh.policy.rules import Condition, Elsewhere
 from seamline.mesh.policy.secret_rules import SecretRules
 from seamline.mesh.policy.sources import Source, Texts, in_folder, policy_source, read_folder
 from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, Vocabulary, World, call_name
@@ -23,6 +24,8 @@ __all__ = [
     "Case",
     "CaseResult",
     "Condition",
+    "DecisionPoint",
+    "Elsewhere",
     "Explanation",
     "Policy",
     "Reason",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from seamline.mesh.policy.facts import Facts
 from seamline.mesh.policy.source import SourcePolicy
 from seamline.mesh.policy.values import EvaluationError, shown
 
+_BRACKETED = re.compile(r"\(((?:context|principal|resource|action)(?:\.\w+)*)\)(?=[.\s)]|$)")
 _CONNECTIVES = ("&&", "||")
 
 
@@ -85,4 +87,7 @@ def _text(node: dict[str, Any]) -> str:
     }
     document = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
     text = cedarpy.policies_from_json_str(json.dumps(document))
-    return " ".join(text[text.index("{") + 1 : text.rindex("}")].split())
+    bare = " ".join(text[text.index("{") + 1 : text.rindex("}")].split())
+    while (fewer := _BRACKETED.sub(r"\1", bare)) != bare:  # Cedar brackets every step of a path
+        bare = fewer
+    return bare

@@ -13,11 +13,12 @@ from seamline.mesh.policy.arguments import Arguments
 from seamline.mesh.policy.check import check
 from seamline.mesh.policy.compiler import action_matches
 from seamline.mesh.policy.explanation import Explanation, explained
-from seamline.mesh.policy.rules import Condition, Differs, Given, Key, Rule, compared, make_rule
+from seamline.mesh.policy.point import Answer, DecisionPoint, question
+from seamline.mesh.policy.rules import Condition, Differs, Elsewhere, Given, Key, Rule, compared, make_rule
 from seamline.mesh.policy.source import SourcePolicy, parse
 from seamline.mesh.policy.sources import Source, Texts, in_folder
-from seamline.mesh.policy.values import Value
-from seamline.mesh.policy.world import Vocabulary, World, call_name
+from seamline.mesh.policy.values import EvaluationError, Value
+from seamline.mesh.policy.world import HTTP, Vocabulary, World, call_name
 
 if TYPE_CHECKING:
     from seamline.module.principal import Subject
@@ -36,9 +37,16 @@ class _Table(dict[Key, "bool | Condition"]):
     """
 
     def __init__(
-        self, world: World, policies: Sequence[SourcePolicy], candidate: _Table | None, differs: Differs | None
+        self,
+        world: World,
+        policies: Sequence[SourcePolicy],
+        candidate: _Table | None,
+        differs: Differs | None,
+        *,
+        elsewhere: bool,
     ) -> None:
         super().__init__()
+        self._elsewhere = elsewhere
         self._candidate = candidate
         self._differs = differs
         self.world = world
@@ -49,6 +57,9 @@ class _Table(dict[Key, "bool | Condition"]):
     def __missing__(self, key: Key) -> bool | Condition:
         if not self.world.knows(*key):
             return False
+        if self._elsewhere and (key[2] or key[3] == HTTP):
+            self[key] = found = Elsewhere(self.world, key, (), (), ())
+            return found
         rule = self.rule(key)
         found = rule if isinstance(rule, Condition) else rule.allowed
         if self._candidate is not None and self._differs is not None:
@@ -77,7 +88,9 @@ class Policy:
     ``epoch`` grows with each successful :meth:`reload`; whoever caches a decision compares it.
     """
 
-    def __init__(self, source: Source, world: World) -> None:
+    def __init__(self, source: Source, world: World, point: DecisionPoint | None = None) -> None:
+        self.point = point
+        """Who decides calls and public requests, if it is not the Cedar files."""
         self.world = world
         self.epoch = 1
         self.differences: Counter[tuple[Key, bool]] = Counter()
@@ -94,6 +107,7 @@ class Policy:
         contracts: Mapping[str, tuple[str, Sequence[str]]],
         arguments: Mapping[str, Arguments] | None = None,
         vocabulary: Vocabulary | None = None,
+        point: DecisionPoint | None = None,
     ) -> Policy:
         """Read the policy from a folder with ``*.cedar`` files, or from elsewhere.
 
@@ -104,7 +118,7 @@ class Policy:
         Raises PolicyError with file, line and the nearest right name; its ``findings`` hold all of them.
         """
         world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
-        return cls(in_folder(source) if isinstance(source, Path) else source, world)
+        return cls(in_folder(source) if isinstance(source, Path) else source, world, point)
 
     @classmethod
     def from_text(
@@ -115,10 +129,11 @@ class Policy:
         contracts: Mapping[str, tuple[str, Sequence[str]]],
         arguments: Mapping[str, Arguments] | None = None,
         vocabulary: Vocabulary | None = None,
+        point: DecisionPoint | None = None,
     ) -> Policy:
         """A policy without a folder, for tests and tools."""
         world = World(modules, contracts, arguments or {}, vocabulary or Vocabulary())
-        return cls(lambda: Texts({"policy.cedar": text}), world)
+        return cls(lambda: Texts({"policy.cedar": text}), world, point)
 
     def candidate(self) -> Policy | None:
         """The policy to come, as one that decides; None if there is none. Raises PolicyError."""
@@ -128,7 +143,9 @@ class Policy:
     def _read(self) -> _Table:
         texts = self._source()
         candidate = _build(self.world, texts.candidate) if texts.candidate else None
-        return _build(self.world, texts.current, candidate, self._differs)
+        if self.point is not None:
+            self.point.forget()
+        return _build(self.world, texts.current, candidate, self._differs, elsewhere=self.point is not None)
 
     def _differs(self, key: Key, allowed: bool, subject: Subject | None) -> None:
         self.differences[key, allowed] += 1
@@ -164,13 +181,28 @@ class Policy:
         arguments: Given = None,
         more: Mapping[str, Value] | None = None,
     ) -> bool:
-        """Whether this very call is allowed.
+        """Whether this very call is allowed; what another decision point decides is not (see :meth:`consult`).
 
         ``arguments`` are the handler's, in the order of the method's parameters; ``more`` is what the context of
         public HTTP holds.
         """
         decision = self._table[caller, callee, contract, method]
-        return decision if isinstance(decision, bool) else decision(subject, arguments, more)
+        if isinstance(decision, bool):
+            return decision
+        return not isinstance(decision, Elsewhere) and decision(subject, arguments, more)
+
+    async def consult(
+        self, decision: Elsewhere, subject: Subject | None, arguments: Given, more: Mapping[str, Value] | None = None
+    ) -> Answer:
+        """Ask the other decision point about a call."""
+        assert self.point is not None
+        try:
+            asked = question(
+                decision.key, decision.facts(subject, arguments, more), self.world.vocabulary.user_attributes
+            )
+        except EvaluationError as error:
+            return Answer(False, str(error))
+        return await self.point.ask(asked)
 
     def may(self, caller: str, callee: str, contract: str, method: str) -> bool:
         """Whether somebody's call, with some arguments, might be allowed."""
@@ -270,7 +302,12 @@ class Policy:
 
 
 def _build(
-    world: World, texts: Mapping[str, str], candidate: _Table | None = None, differs: Differs | None = None
+    world: World,
+    texts: Mapping[str, str],
+    candidate: _Table | None = None,
+    differs: Differs | None = None,
+    *,
+    elsewhere: bool = False,
 ) -> _Table:
     policies, syntax = parse(texts)
     findings: list[PolicyError] = [*syntax, *check(world, policies)]
@@ -279,4 +316,4 @@ def _build(
         findings[0].findings = tuple(findings)
         raise findings[0]
     built_in, _ = parse({_BUILT_IN_FILE: _BUILT_IN})
-    return _Table(world, [*built_in, *policies], candidate, differs)
+    return _Table(world, [*built_in, *policies], candidate, differs, elsewhere=elsewhere)

@@ -131,6 +131,19 @@ class Candidate:
     differs: Differs
 
 
+class Elsewhere(Condition):
+    """A call that another decision point decides, which takes waiting: let through here, asked before the handler."""
+
+    __slots__ = ()
+
+    @property
+    def possible(self) -> bool:
+        return True
+
+    def __call__(self, *_: object) -> bool:
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A call about which nothing depends on the request: the policies that decide, and whether it is allowed."""
