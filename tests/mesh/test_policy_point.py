@@ -1,4 +1,4 @@
-"""An Open Policy Agent in place of the Cedar files: what it is asked, what its answers mean, and what its silence does."""
+"""An Open Policy Agent in place of the Cedar files: what it is asked, what its answers and its silence mean."""
 
 from __future__ import annotations
 
