@@ -74,7 +74,7 @@ EventContext(*, id, source, key, time, attempt, headers, idempotency_key, replay
     replayed
     source
     time
-Events(module, database, log, clock, owners)
+Events(module, database, log, clock, owners, proofs=None)
     publish(event, *, key=None, delay_s=0.0, ttl_s=0.0, headers=None)
     publish_all(events)
 Fault

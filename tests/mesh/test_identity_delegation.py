@@ -472,7 +472,7 @@ def reader(module: str, publisher: str) -> bool:
 def waiting(world: World, via: str) -> str:
     token, _ = world.through("frontend", "orders")
     subject = world.at["orders"].accept(token, "frontend", "orders")
-    return world.at["orders"].defer(subject, "orders", via)
+    return world.at["orders"].defer(subject, "orders", via)[0]
 
 
 def test_an_event_is_acted_on_by_its_readers_long_after(world: World):
@@ -566,7 +566,7 @@ def test_a_process_without_certificates_keeps_its_own_key(tmp_path: Path):
         return Delegation(LocalSigners(tmp_path / folder, "example.org", "shop"), "gateway", ManualClock(), reader)
 
     first = process("one")
-    text = first.defer(first.introduce(ANN).acting("frontend"), "orders", in_event("e1"))
+    text, _ = first.defer(first.introduce(ANN).acting("frontend"), "orders", in_event("e1"))
     again = process("one").resume(text, "payments", in_event("e1"))
     assert again.user == ANN
     assert again.chain == ("frontend", "orders")

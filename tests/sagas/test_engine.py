@@ -181,7 +181,8 @@ async def test_a_saga_whose_claim_was_lost_is_set_free(db: Database):
         saga, _, _, row = engine.starts.row(kind, b'{"text":"lost"}', "", "", owned=True)
         statement = (
             "INSERT INTO seamline_sagas (id, type, key, version, status, owner, due_ms, created_ms, began_ms, "
-            "updated_ms, input, crc, trace, parent) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "updated_ms, input, crc, trace, parent, subject) "
+            "VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
         await engine.journal.store.run([(statement, row)])
         await later(clock, 12, 0.5)

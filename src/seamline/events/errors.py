@@ -13,6 +13,7 @@
       CloudEventError        SL7210  what was received is not a CloudEvent, or not one that can be taken
       EventTooLargeError     SL7211  an event is larger than the broker takes
       DeadlyEventError       SL7212  the process died each time the event was handled; it goes to the dead letters
+      RevokedEventError      SL7213  on whose behalf it was published is no longer good; it goes to the dead letters
 
 BrokerError, LogFullError and LostLeaseError heal by themselves when what they name does; the others do not.
 """
@@ -109,4 +110,14 @@ class DeadlyEventError(EventsError):
     """SL7212: the process died each time the event was handled; it goes to the dead letters."""
 
     code = "SL7212"
+    hopeless = True
+
+
+class RevokedEventError(EventsError):
+    """SL7213: the user on whose behalf the event was published was revoked, or the proof of it is not good.
+
+    It goes to the dead letters, where a person decides.
+    """
+
+    code = "SL7213"
     hopeless = True

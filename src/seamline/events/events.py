@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seamline.events.codec import encode_event
 from seamline.events.errors import EventEncodeError, UndeclaredEventError
-from seamline.events.record import Record
+from seamline.events.record import SUBJECT, Record
 from seamline.kernel.clock import Clock, now_ms
 from seamline.module.context import current
 from seamline.module.values import Event
@@ -18,6 +18,7 @@ from seamline.module.values import Event
 if TYPE_CHECKING:
     from seamline.events.log import Log
     from seamline.kernel.store import Database
+    from seamline.module.principal import Proofs
 
 _HEADER = re.compile(r"[a-z0-9]{1,20}")
 EVENT_BYTES_MAX = 1024 * 1024
@@ -44,12 +45,14 @@ class Events:
         log: Log | None,
         clock: Clock,
         owners: Mapping[type[Event], str],
+        proofs: Proofs | None = None,
     ) -> None:
         self._module = module
         self._database = database
         self._log = log
         self._clock = clock
         self._owners = owners
+        self._proofs = proofs
 
     async def publish(
         self,
@@ -114,8 +117,12 @@ class Events:
                 place=cls.__module__,
             )
         due_ms = at_ms + int(delay_s * 1000) if delay_s > 0 else 0
+        name = new_id(at_ms)
+        carried = _checked(headers) if headers else {}
+        if call is not None and call.subject is not None and self._proofs is not None:
+            carried[SUBJECT] = self._proofs.defer(call.subject, self._module, f"event:{name}")[0]
         return Record(
-            id=new_id(at_ms),
+            id=name,
             source=self._module,
             type=cls.__name__,
             data=data,
@@ -125,7 +132,7 @@ class Events:
             trace=trace.to_traceparent() if trace is not None else "",
             due_ms=due_ms,
             expires_ms=(due_ms or at_ms) + int(ttl_s * 1000) if ttl_s > 0 else 0,
-            headers=_checked(headers) if headers else {},
+            headers=carried,
         )
 
     def _undeclared(self, cls: type[Event]) -> UndeclaredEventError:
@@ -162,9 +169,9 @@ def new_id(at_ms: int) -> str:
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
     for name in headers:
-        if not _HEADER.fullmatch(name):
+        if not _HEADER.fullmatch(name) or name == SUBJECT:
             raise EventEncodeError(
                 f"{name!r} cannot be the name of an event's header",
-                "CloudEvents allows up to 20 lower-case letters and digits.",
+                f"CloudEvents allows up to 20 lower-case letters and digits; {SUBJECT!r} is the platform's.",
             )
     return dict(headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.context import EventContext
+from seamline.events.errors import RevokedEventError
 from seamline.events.lanes import Parcel
-from seamline.events.record import Record
+from seamline.events.record import SUBJECT, Record
 from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.store import Database
 from seamline.module.context import CURRENT, CallContext
-from seamline.module.errors import EventError
+from seamline.module.errors import EventError, Unauthenticated
 from seamline.module.module import EventHandler, Module
+from seamline.module.principal import Proofs, Subject
 from seamline.module.wiring import Wiring, needs, place_of
 
 Settle = Callable[[AsyncConnection | None], Awaitable[None]]
@@ -29,14 +32,16 @@ class Handling:
     """Runs one :class:`EventHandler`."""
 
     def __init__(
-        self, module: Module, handler: EventHandler, database: Database, wiring: Wiring, tracer: Tracer
-    ) -> None:
+        self, module: Module, handler: EventHandler, database: Database, wiring: Wiring, tracer: Tracer,
+        proofs: Proofs | None = None,
+    ) -> None:  # fmt: skip
         self.handler = handler
         self.group = f"{module.name}.{handler.group}"
         self._module = module.name
         self._database = database
         self._wiring = wiring
         self._tracer = tracer
+        self._proofs = proofs
         self._arguments: dict[str, Any] = {}
         self._context_name = _context_parameter(module, handler)
 
@@ -54,24 +59,21 @@ class Handling:
 
         Raises:
             LostLeaseError: a partition went to another process; nothing was kept.
+            RevokedEventError: on whose behalf it was published is no longer good; nothing was kept.
         """
         first = parcels[0].delivery.record
+        subject = await self._subject(first)
         trace = self._trace(first if len(parcels) == 1 else None)
-        token = CURRENT.set(self._call_context(first, trace))
+        token = CURRENT.set(self._call_context(first, trace, subject))
         started, status = monotonic(), "error"
         try:
-            if self.handler.outside:
-                await self._call(parcels, replayed)
-                await settle(None)
-            else:
-                async with self._database.unit() as unit:
-                    await self._call(parcels, replayed)
-                    wrote = unit.begun
-                    if wrote:
-                        await settle(await unit.connection())
-                if not wrote:
-                    await settle(None)
+            with self._proofs.bound(subject) if self._proofs is not None else nullcontext():
+                await self._act(parcels, settle, replayed)
             status = "ok"
+        except Unauthenticated as error:
+            if self._proofs is None or subject is None or self._proofs.refuses(subject) is None:
+                raise
+            raise _revoked(error) from None
         finally:
             CURRENT.reset(token)
             if trace is not None and trace.sampled:
@@ -80,6 +82,29 @@ class Handling:
                     trace, parent.span_id if parent is not None else 0, f"{first.source}.{first.type}", "consumer",
                     self._module, first.source, monotonic() - started, status,
                 )  # fmt: skip
+
+    async def _act(self, parcels: Sequence[Parcel], settle: Settle, replayed: bool) -> None:
+        if self.handler.outside:
+            await self._call(parcels, replayed)
+            await settle(None)
+            return
+        async with self._database.unit() as unit:
+            await self._call(parcels, replayed)
+            wrote = unit.begun
+            if wrote:
+                await settle(await unit.connection())
+        if not wrote:
+            await settle(None)
+
+    async def _subject(self, record: Record) -> Subject | None:
+        """On whose behalf the event was published; a batch, which has many, is nobody's."""
+        text = record.headers.get(SUBJECT)
+        if text is None or self._proofs is None or self.handler.batch:
+            return None
+        try:
+            return await self._proofs.resume(text, self._module, f"event:{record.id}")
+        except Unauthenticated as error:
+            raise _revoked(error) from None
 
     async def _call(self, parcels: Sequence[Parcel], replayed: bool) -> None:
         handler = self.handler
@@ -101,7 +126,7 @@ class Handling:
             parent = self._tracer.root()
         return parent.child() if parent is not None else None
 
-    def _call_context(self, record: Record, trace: TraceContext | None) -> CallContext:
+    def _call_context(self, record: Record, trace: TraceContext | None, subject: Subject | None) -> CallContext:
         return CallContext(
             self._module,
             record.source,
@@ -109,6 +134,7 @@ class Handling:
             monotonic() + self.handler.timeout_s,
             trace,
             idempotency_key=self.idempotency_key(record),
+            subject=subject,
         )
 
     def idempotency_key(self, record: Record) -> str:
@@ -122,10 +148,14 @@ class Handling:
             key=record.key,
             time=datetime.fromtimestamp(record.time_ms / 1000, UTC),
             attempt=parcel.attempts + 1,
-            headers=record.headers,
+            headers={name: value for name, value in record.headers.items() if name != SUBJECT},
             idempotency_key=self.idempotency_key(record),
             replayed=replayed,
         )
+
+
+def _revoked(error: Unauthenticated) -> RevokedEventError:
+    return RevokedEventError(error.fact, "Decide what becomes of it: replay the dead letter, or drop it.")
 
 
 def _context_parameter(module: Module, handler: EventHandler) -> str:

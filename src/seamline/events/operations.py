@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from seamline.events.errors import EventDecodeError, UnknownGroupError
 from seamline.events.inbox import HandledElsewhereError
 from seamline.events.reading import read_start
+from seamline.events.record import SUBJECT
 from seamline.kernel.errors import SeamlineError
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _shown(stored: Stored) -> dict[str, Any]:
         "key": record.key,
         "time": datetime.fromtimestamp(record.time_ms / 1000, UTC).isoformat(timespec="milliseconds"),
         "trace": record.trace,
-        "headers": dict(record.headers),
+        "headers": {name: value for name, value in record.headers.items() if name != SUBJECT},
         "data": record.data.decode(errors="backslashreplace"),
     }
 

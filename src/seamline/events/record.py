@@ -37,6 +37,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents extension attributes."""
 
 
+SUBJECT = "seamlinesubject"
+"""The header with the proof of on whose behalf the event was published. Handlers and strangers do not see it."""
+
 LOG_OFFSET = "seamlineoffset"
 """The header with a record's offset in its module's own log, on its way through a broker."""
 

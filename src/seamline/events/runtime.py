@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from seamline.kernel.store import Database
     from seamline.module.module import EventHandler, Module, Start
     from seamline.module.port import CallPort
+    from seamline.module.principal import Proofs
     from seamline.module.wiring import Wiring
 
 _log = logging.getLogger("seamline.events")
@@ -70,6 +71,7 @@ class EventsRuntime:
         announce: called with a module's name when its log has grown, for the other processes that host it.
         owner: this process, as :func:`~seamline.kernel.owner.process_owner` names it.
         reachable: returns when every module that the named one calls can be reached. Consumers begin then.
+        proofs: keeps with each event on whose behalf it was published.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class EventsRuntime:
         owner: str,
         *,
         reachable: Callable[[str], Awaitable[None]] | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -96,6 +99,7 @@ class EventsRuntime:
         self._announce = announce
         self._owner = owner
         self._reachable = reachable
+        self._proofs = proofs
         self._seats: dict[str, Seat] = {}
         self._events: dict[str, Events] = {}
         self._services: dict[str, LogService] = {}
@@ -135,7 +139,8 @@ class EventsRuntime:
                 database, self.settings, self._clock, lambda: self._wrote(module.name)
             )
             self._services[module.name] = LogService(log, self._clock)
-        self._events[module.name] = Events(module.name, database, self.logs.get(module.name), self._clock, self._owners)
+        log = self.logs.get(module.name)
+        self._events[module.name] = Events(module.name, database, log, self._clock, self._owners, self._proofs)
         for handler in module.event_handlers:
             self._listen(seat, handler)
         if any(webhook.module == module.name for webhook in self.settings.webhooks):
@@ -163,7 +168,7 @@ class EventsRuntime:
                 "Declare it in the package of the module that publishes it, and name that module in `modules`.",
                 place=module.place,
             )
-        handling = Handling(module, handler, seat.database, seat.wiring, self._tracer)
+        handling = Handling(module, handler, seat.database, seat.wiring, self._tracer, self._proofs)
         others = self._handlings.setdefault((handling.group, topic), [])
         if any(each.handler.batch or handler.batch for each in others):
             raise EventError(

@@ -44,7 +44,9 @@ def crossing(error: BaseException, method: str, module: str, faults: Mapping[str
     if isinstance(error, Refusal):
         return error.error.with_traceback(None)
     if isinstance(error, Unauthenticated):  # of the user, who is the same all along the way back to the gateway
-        return Unauthenticated(error.fact, error.remedy)
+        again = Unauthenticated(error.fact, error.remedy)
+        again.started = error.started
+        return again
     logging.getLogger(f"seamline.{module}").error("%s failed", method, exc_info=error)
     return InternalError(
         f"{method} failed with an error that its contract does not declare", f"See the log of module {module!r}."

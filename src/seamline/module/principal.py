@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from seamline.module.context import CURRENT
 from seamline.module.errors import Unauthenticated
@@ -97,6 +98,36 @@ class Subject:
     def __repr__(self) -> str:
         who = f"user {self.user.id!r}" if self.user is not None else "nobody"
         return f"<Subject {who} through {' > '.join(self.chain) or 'the gateway'}>"
+
+
+class Proofs(Protocol):
+    """Keeps what proves on whose behalf something is done while it waits, in an event (``event:<id>``) or a saga."""
+
+    def defer(self, subject: Subject, module: str, via: str) -> tuple[str, Subject]:
+        """The proof that waits in ``via``, made by ``module``, and what it will be taken for.
+
+        Raises Unauthenticated when ``subject`` is revoked.
+        """
+        ...
+
+    async def resume(self, text: str, module: str, via: str) -> Subject:
+        """On whose behalf ``module`` acts on what waited; it may be revoked meanwhile.
+
+        Raises Unauthenticated for a proof that is not good, Unavailable while it cannot be told.
+        """
+        ...
+
+    def refuses(self, subject: Subject) -> str | None:
+        """Why nothing is done for ``subject`` any more."""
+        ...
+
+    def check(self, subject: Subject) -> None:
+        """Raise Unauthenticated when ``subject`` is revoked."""
+        ...
+
+    def bound(self, subject: Subject | None) -> AbstractContextManager[None]:
+        """What is done in this block ends with Unauthenticated when ``subject`` is revoked."""
+        ...
 
 
 class Principal:

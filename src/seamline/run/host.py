@@ -238,6 +238,7 @@ class Host:
                 lambda topic: self._announce(f"events/{topic}"),
                 self._owner,
                 reachable=self.mesh.reachable,
+                proofs=self.mesh.waiting,
             )
         return self._events
 
@@ -254,6 +255,7 @@ class Host:
                 owner=self._owner,
                 events=self._events,
                 reachable=self.mesh.reachable,
+                proofs=self.mesh.waiting,
             )
         return self._sagas
 

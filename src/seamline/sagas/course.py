@@ -34,6 +34,7 @@ from seamline.sagas.saga import Step, Wait
 from seamline.sagas.undo import Undo
 
 if TYPE_CHECKING:
+    from seamline.module.principal import Subject
     from seamline.sagas.engine import Engine
     from seamline.sagas.kinds import Kind
 
@@ -64,6 +65,8 @@ class Course:
         self.data = data
         self.trace = trace
         self.parent = parent
+        self.subject: Subject | None = None
+        """On whose behalf it was started."""
         self.prefix = f"{saga}:" if run == 1 else f"{saga}:{run}:"
         self.fresh = True
         self.task: asyncio.Task[Any] | None = None
@@ -109,6 +112,19 @@ class Course:
         """What calls for a place carry. A step that is asked anew after its answer has another one."""
         again = self.past.again.get(place)
         return f"{self.prefix}{place}" if again is None else f"{self.prefix}{place}:again{again}"
+
+    def check_subject(self) -> None:
+        """Raise Unauthenticated when on whose behalf it was started is revoked."""
+        if self.subject is not None and self.engine.proofs is not None:
+            self.engine.proofs.check(self.subject)
+
+    @property
+    def subject_of_undo(self) -> Subject | None:
+        """On whose behalf it takes back: its own module's alone once the user is revoked."""
+        proofs = self.engine.proofs
+        if self.subject is None or proofs is None or proofs.refuses(self.subject) is not None:
+            return None
+        return self.subject
 
     @property
     def closed(self) -> bool:

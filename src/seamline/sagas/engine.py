@@ -18,6 +18,7 @@ from seamline.kernel.lifetime import Runners, TaskOwner
 from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database
+from seamline.module.principal import Proofs
 from seamline.sagas.course import Course
 from seamline.sagas.errors import LostSagasError, SagaTimedOut, UnknownSagaError
 from seamline.sagas.intake import Intake
@@ -48,6 +49,7 @@ class Engine:
         owner: names this process; see :mod:`.workers`.
         announce: called when something happened that other processes may wait for.
         pace: what pauses between attempts, leases and looks go by. It runs on where a test holds ``clock``.
+        proofs: keeps with each saga on whose behalf it was started; nobody's when None.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Engine:
         owner: str = "",
         announce: Callable[[str], None] | None = None,
         pace: Clock | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self.module = module
         self.database = database
@@ -71,6 +74,7 @@ class Engine:
         self.clock = clock
         self.pace = pace or SystemClock()
         self.tracer = tracer or Tracer(0.0)
+        self.proofs = proofs
         self.idle_ms = int(settings.idle_s * 1000)
         self.stuck_ms = int(settings.stuck_after_s * 1000)
         self.journal = open_journal(database)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.signal.trace import TraceContext
+from seamline.module.errors import Unavailable
 from seamline.sagas import hearing
 from seamline.sagas.course import Course
 from seamline.sagas.errors import NewerJournalError
@@ -17,11 +18,14 @@ from seamline.sagas.journal.statements import Write
 from seamline.sagas.life import set_aside
 
 if TYPE_CHECKING:
+    from seamline.module.principal import Subject
     from seamline.sagas.engine import Engine
 
 _log = logging.getLogger("seamline.sagas")
 
 TICK_S: Final = 0.5
+UNKNOWN_MS: Final = 1000
+"""The pause where it cannot be told yet on whose behalf a saga was started."""
 UPKEEP_TICKS: Final = 10
 FORGET_TICKS: Final = 120
 
@@ -133,7 +137,8 @@ class Intake:
         ids = [head.id for head in heads]
         entries = await engine.journal.entries(ids)
         messages = await engine.journal.messages(ids)
-        for head in heads:
+        subjects = [await self._subject(head) for head in heads]
+        for head, subject in zip(heads, subjects, strict=True):
             course = Course(
                 engine, engine.by_name[head.type], head.id, head.key, head.run, head.created_ms, head.began_ms,
                 head.input.encode(), TraceContext.from_traceparent(head.trace), head.parent,
@@ -141,7 +146,14 @@ class Intake:
             engine.running[head.id] = course
             engine.counts["taken_up"] += 1
             course.mail.seen = head.messages
+            if isinstance(subject, Unavailable):
+                course.due_ms, course.shown = engine.now_ms() + UNKNOWN_MS, head.work
+                engine.runners.start(set_aside(course))
+                continue
             try:
+                if isinstance(subject, SeamlineError):
+                    raise subject
+                course.subject = subject
                 check_input(head)
                 read = [(seq, read_entry(head.id, seq, text, crc)) for seq, text, crc in entries[head.id]]
                 course.remember(read, messages[head.id], head.messages, read_work(head))
@@ -151,3 +163,13 @@ class Intake:
                 engine.runners.start(set_aside(course))
                 continue
             engine.run(course)
+
+    async def _subject(self, head: Head) -> Subject | SeamlineError | None:
+        """On whose behalf a saga was started, or why that cannot be told."""
+        engine = self._engine
+        if not head.subject or engine.proofs is None:
+            return None
+        try:
+            return await engine.proofs.resume(head.subject, engine.module, f"saga:{head.id}")
+        except SeamlineError as error:
+            return error

@@ -22,7 +22,8 @@ async def live(course: Course) -> None:
     course.task = task = asyncio.current_task()
     assert task is not None
     engine = course.engine
-    token = CURRENT.set(CallContext(engine.module, engine.module, course.kind.label, trace=course.trace))
+    token = CURRENT.set(CallContext(engine.module, engine.module, course.kind.label, trace=course.trace,
+                                    subject=course.subject))  # fmt: skip
     try:
         try:
             await _live(course)
@@ -120,6 +121,7 @@ async def _renew(course: Course, arguments: tuple[Any, ...]) -> None:
     again = Course(engine, course.kind, course.id, course.key, run, course.created_ms, now_ms, data, course.trace,
                    course.parent)  # fmt: skip
     again.notes = course.notes
+    again.subject = course.subject
     again.mail.go_on(course.mail)
     engine.running[course.id] = again
     engine.loop.call_soon(engine.run, again)

@@ -14,6 +14,7 @@ from seamline.kernel.settings.sections import SagasSettings
 from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database
 from seamline.module.module import Module
+from seamline.module.principal import Proofs
 from seamline.module.wiring import Wiring
 from seamline.sagas.engine import Engine
 from seamline.sagas.hearing import listen
@@ -39,6 +40,7 @@ class SagasRuntime:
         pace: what pauses between attempts and leases go by; the machine's clock, also where a test holds ``clock``.
         owner: names this process among those that share a database; worked out when empty.
         reachable: returns when every module that the named one calls can be reached. Its sagas run from then on.
+        proofs: keeps with each saga on whose behalf it was started.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SagasRuntime:
         events: EventsRuntime | None = None,
         pace: Clock | None = None,
         reachable: Callable[[str], Awaitable[None]] | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self.app = app
         self._reachable = reachable
@@ -64,6 +67,7 @@ class SagasRuntime:
         self._announce = announce
         self._owner = owner
         self._pace = pace
+        self._proofs = proofs
         self._engines: dict[str, Engine] = {}
         self._wirings: dict[str, Wiring] = {}
 
@@ -82,6 +86,7 @@ class SagasRuntime:
             owner=self._owner,
             announce=self._announce,
             pace=self._pace,
+            proofs=self._proofs,
         )
         if self._events is not None:
             engine.publish = self._events.events_of(module.name).publish

@@ -141,9 +141,10 @@ class Sagas:
         connection = await engine.database.current()
         if connection is None:
             return SagaHandle(engine, await engine.starts.launch(kind, data, key), kind)
-        saga_id, _, _, row = engine.starts.row(kind, data, key, "", owned=False)
+        begun = engine.starts.row(kind, data, key, "", owned=False)
+        saga_id = begun.saga
         store = engine.journal.store
-        await connection.exec_driver_sql(store.sql(STATEMENTS["start"]), row)
+        await connection.exec_driver_sql(store.sql(STATEMENTS["start"]), begun.row)
         if key:
             sql = store.sql("SELECT id FROM seamline_sagas WHERE type = ? AND key = ?")
             saga_id = str((await connection.exec_driver_sql(sql, (kind.name, key))).scalar_one())

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.signal.trace import TraceContext
 from seamline.module.context import CURRENT
+from seamline.module.principal import Subject
 from seamline.sagas.course import Course
 from seamline.sagas.errors import LostSagasError, SagaBusyError, UnknownSagaError
 from seamline.sagas.journal.records import checksum
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger("seamline.sagas")
 
 CRON_LOOK_S: Final = 30.0
+
+
+class Beginning(NamedTuple):
+    """A new saga: its id, when it begins, its trace, on whose behalf, and what the journal is told."""
+
+    saga: str
+    now_ms: int
+    trace: TraceContext | None
+    subject: Subject | None
+    row: tuple[Any, ...]
 
 
 class Starts:
@@ -44,19 +55,26 @@ class Starts:
             )
         return kind
 
-    def row(
-        self, kind: Kind, data: bytes, key: str, parent: str, *, owned: bool
-    ) -> tuple[str, int, TraceContext | None, tuple[Any, ...]]:
-        """A new saga: its id, when it begins, its trace, and what the journal is told."""
+    def row(self, kind: Kind, data: bytes, key: str, parent: str, *, owned: bool) -> Beginning:
+        """A new saga."""
         engine = self._engine
         now_ms = engine.now_ms()
         saga = f"{now_ms:011x}{os.urandom(9).hex()[:17]}"
         trace = self._trace()
+        proof, subject = self._deferred(saga)
         row = (
             saga, kind.name, key, kind.version, engine.owner if owned else None, 0, now_ms, now_ms, now_ms,
             data.decode(), checksum(data), trace.to_traceparent() if trace is not None else "", parent,
+            proof,
         )  # fmt: skip
-        return saga, now_ms, trace, row
+        return Beginning(saga, now_ms, trace, subject, row)
+
+    def _deferred(self, saga: str) -> tuple[str, Subject | None]:
+        """On whose behalf it is started, and the proof of that which waits with it."""
+        context, proofs = CURRENT.get(None), self._engine.proofs
+        if context is None or context.subject is None or proofs is None:
+            return "", None
+        return proofs.defer(context.subject, self._engine.module, f"saga:{saga}")
 
     def _trace(self) -> TraceContext | None:
         context = CURRENT.get(None)
@@ -75,11 +93,12 @@ class Starts:
             raise SagaBusyError(f"the journal of {engine.module!r} cannot be written: {engine.workers.trouble}",
                                 "See the disk and the database; sagas that run go on when it can be")  # fmt: skip
         owned = engine.has_room
-        saga, now_ms, trace, row = self.row(kind, data, key, parent, owned=owned)
+        saga, now_ms, trace, subject, row = self.row(kind, data, key, parent, owned=owned)
         outcome: asyncio.Future[str] = engine.loop.create_future()
         write = Write(engine.owner if owned else "", [("start", row)], (kind.name, key) if key else None)
         course = Course(engine, kind, saga, key, 1, now_ms, now_ms, data, trace, parent) if owned else None
         if course is not None:
+            course.subject = subject
             engine.running[saga] = course
 
         def written(done: asyncio.Future[str | None]) -> None:

@@ -51,6 +51,8 @@ async def attempt(course: Course, step: Step[Any]) -> tuple[Entry, Any]:
             value = fault
         except _FINAL as error:
             entry.outcome, entry.error, entry.output = outcome_of(error)
+            if isinstance(error, Unauthenticated) and error.started:
+                entry.outcome = UNKNOWN  # it was cut off while it ran
             value = error
         except LostSagasError:
             engine.lose()
@@ -125,7 +127,10 @@ async def _call(course: Course, step: Step[Any], entry: Entry, key: str, callee:
     deadline = NO_DEADLINE if timeout_s is None else monotonic() + timeout_s
     how = callee.how
     for_calls = key if how in (REMOTE, DIRECT) else None
-    token = CURRENT.set(CallContext(module, module, course.kind.label, deadline, trace, 1, key, for_calls))
+    course.check_subject()
+    token = CURRENT.set(
+        CallContext(module, module, course.kind.label, deadline, trace, 1, key, for_calls, course.subject)
+    )
     try:
         if how == REMOTE:
             value = await step.call(*step.arguments)

@@ -108,7 +108,7 @@ async def _run(course: Course, undo: Undo) -> None:
     entry = Entry(undo.place, "undo", undo.name, 0)
     trace = course.trace
     token = CURRENT.set(CallContext(module, module, course.kind.label, trace=trace, idempotency_key=key,
-                                    key_for_calls=for_calls))  # fmt: skip
+                                    key_for_calls=for_calls, subject=course.subject_of_undo))  # fmt: skip
     try:
         if callee.how == REMOTE:
             await undo.undo(*arguments)

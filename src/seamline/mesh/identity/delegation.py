@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from seamline.kernel.clock import Clock, SystemClock, now_ms
 from seamline.mesh.errors import ExpiredTokenError, NoSvidError, UntrustedSignerError, WrongAudienceError
-from seamline.mesh.identity.keyring import Signers
+from seamline.mesh.identity.keyring import PublicKeys, Signers
 from seamline.mesh.identity.links import (
     EVENT,
     LINK_S,
@@ -99,8 +99,8 @@ class Delegation:
             raise ExpiredTokenError("the token's time is over", "Compare the machines' clocks, or sign in again.")
         return subject
 
-    def defer(self, subject: Subject, module: str, via: str) -> str:
-        """The proof that waits in an event or a saga (``via``) of ``module``, which ``subject`` reached."""
+    def defer(self, subject: Subject, module: str, via: str) -> tuple[str, Subject]:
+        """The proof that waits in an event or a saga (``via``) of ``module``, and the subject it will be taken for."""
         now = self._now()
         before = self._proof(subject, module, now)
         after = next_link(
@@ -108,7 +108,7 @@ class Delegation:
             agent=subject.agent, via=via,
         )  # fmt: skip
         _keep(self._checked, after.text, after)
-        return after.text
+        return after.text, _waiting(after, via)
 
     def resume(self, text: str, module: str, via: str) -> Subject:
         """The subject that waited in ``via``, for ``module`` to act on. Raises DelegationError."""
@@ -120,7 +120,7 @@ class Delegation:
             raise UntrustedSignerError(f"module {module!r} may not act on {via}", "Its policy has changed since.")
         if proof.expires_at <= now:
             raise ExpiredTokenError(f"what waits in {via} is too old to act on", "A person must decide.")
-        return Subject(proof.user, proof.agent, proof.chain, proof, proof.expires_at, via=via)
+        return _waiting(proof, via)
 
     def _proof(self, subject: Subject, audience: str, now: int) -> Proof:
         sent = subject.sent.get(audience)
@@ -169,6 +169,11 @@ class Delegation:
         return proof
 
     @property
+    def keys(self) -> PublicKeys:
+        """What this process has been told of everybody's keys."""
+        return self._signers.keys
+
+    @property
     def _signers(self) -> Signers:
         if self._given is None:
             raise NoSvidError("this process has no key to prove with on whose behalf it acts", "Give it an identity.")
@@ -176,6 +181,10 @@ class Delegation:
 
     def _now(self) -> int:
         return now_ms(self._clock) // 1000
+
+
+def _waiting(proof: Proof, via: str) -> Subject:
+    return Subject(proof.user, proof.agent, proof.chain, proof, proof.expires_at, via=via)
 
 
 def in_event(name: str) -> str:

@@ -6,6 +6,7 @@ key's own thumbprint (RFC 7638), looked up among those that were told, and never
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
@@ -79,11 +80,15 @@ class PublicKeys:
         self._ready: dict[str, Verifier] = {}
         self.on_unknown: Callable[[str], object] | None = None
         """Called with an id that nobody has told of; may add the key, or ask for it."""
+        self.told = asyncio.Event()
+        """Set, and replaced, when keys are told."""
 
     def add(self, keys: Iterable[KnownKey]) -> None:
         """Take keys; one that is known keeps its module."""
         for key in keys:
             self._known.setdefault(key.kid, key)
+        self.told.set()
+        self.told = asyncio.Event()
 
     def forget(self, before: float) -> None:
         """Drop keys whose time was over at ``before``; who needs one again asks again."""

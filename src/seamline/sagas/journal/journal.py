@@ -33,6 +33,7 @@ class Journal:
                 [("INSERT INTO seamline_saga_format (format) VALUES (?) ON CONFLICT DO NOTHING", (FORMAT,))]
             )
         await self.check_format()
+        await self._add_what_is_new()
         await self.store.prepare()
 
     async def _tables_exist(self) -> bool:
@@ -41,6 +42,25 @@ class Journal:
         else:
             sql = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename IN (?, ?)"
         return (await self.store.read(sql, ("seamline_saga_format", "seamline_saga_workers")))[0][0] == 2
+
+    async def _add_what_is_new(self) -> None:
+        """A column that releases before did not have; theirs go on without it."""
+        if self.store.database.path is not None:
+            columns = "SELECT name FROM pragma_table_info('seamline_sagas')"
+            add = "ALTER TABLE seamline_sagas ADD COLUMN subject TEXT NOT NULL DEFAULT ''"
+        else:
+            columns = (
+                "SELECT column_name FROM information_schema.columns "
+                "WHERE table_schema = current_schema() AND table_name = 'seamline_sagas'"
+            )
+            add = "ALTER TABLE seamline_sagas ADD COLUMN IF NOT EXISTS subject TEXT NOT NULL DEFAULT ''"
+        if ("subject",) in [tuple(row) for row in await self.store.read(columns)]:
+            return
+        try:
+            await self.store.run([(add, ())])
+        except Exception:
+            if ("subject",) not in [tuple(row) for row in await self.store.read(columns)]:  # another process was first
+                raise
 
     async def check_format(self) -> None:
         """Raises NewerJournalError where a newer release has written since."""

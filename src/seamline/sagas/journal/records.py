@@ -112,6 +112,8 @@ class Head(NamedTuple):
     stuck: str
     trace: str
     parent: str
+    subject: str
+    """The proof of on whose behalf it was started."""
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):

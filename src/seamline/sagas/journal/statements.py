@@ -14,7 +14,7 @@ from typing import Any, Final
 
 COLUMNS: Final = (
     "id, type, key, version, status, owner, due_ms, messages, run, created_ms, began_ms, updated_ms, ended_ms, input, "
-    "crc, result, work, stuck, trace, parent"
+    "crc, result, work, stuck, trace, parent, subject"
 )
 
 ORDER: Final = ("start", "entry", "work", "rest", "free", "end", "clear", "renew", "take", "unwait", "drop")
@@ -24,8 +24,8 @@ gets them as a document; see :mod:`.function`."""
 STATEMENTS: Final[dict[str, str]] = {
     "start": (
         "INSERT INTO seamline_sagas (id, type, key, version, status, owner, due_ms, created_ms, began_ms, updated_ms, "
-        "input, crc, trace, parent) VALUES (?, ?, ?, CAST(? AS INTEGER), 'running', ?, CAST(? AS BIGINT), "
-        "CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), ?, CAST(? AS BIGINT), ?, ?) ON CONFLICT DO NOTHING"
+        "input, crc, trace, parent, subject) VALUES (?, ?, ?, CAST(? AS INTEGER), 'running', ?, CAST(? AS BIGINT), "
+        "CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), ?, CAST(? AS BIGINT), ?, ?, ?) ON CONFLICT DO NOTHING"
     ),
     "entry": (
         "INSERT INTO seamline_saga_journal (saga, seq, entry, crc) "

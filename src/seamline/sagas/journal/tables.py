@@ -31,6 +31,8 @@ sagas = Table(
     Column("stuck", Text, nullable=False, server_default=""),
     Column("trace", Text, nullable=False, server_default=""),
     Column("parent", Text, nullable=False, server_default=""),
+    # The proof of on whose behalf it was started.
+    Column("subject", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 Index("seamline_sagas_by_key", sagas.c.type, sagas.c.key, unique=True,

@@ -26,7 +26,7 @@ class Payments(Contract):
     @readonly
     async def who(self) -> Asked: ...
 
-    async def pay(self, note: str) -> Asked: ...  # Remembers who paid
+    async def pay(self, note: str) -> str: ...  # Remembers who paid
 
     async def undo(self, note: str) -> None: ...
 

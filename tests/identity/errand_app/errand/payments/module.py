@@ -41,12 +41,12 @@ class PaymentService(Payments):
     async def who(self) -> Asked:
         return asked_of(self._who)
 
-    async def pay(self, note: str) -> Asked:
+    async def pay(self, note: str) -> str:
         asked = asked_of(self._who)
         async with self._db.transaction() as connection:
             row = upsert(ledger).values(note=note, asked=_codec.encode(asked).decode())
             await connection.execute(row.on_conflict_do_nothing())
-        return asked
+        return note
 
     async def undo(self, note: str) -> None:
         asked = _codec.encode(asked_of(self._who)).decode()
