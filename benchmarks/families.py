@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import boutique, events, inprocess, remote, sagas
+from benchmarks.rows import authentication, boutique, events, inprocess, remote, sagas
 
-FAMILIES = (*inprocess.FAMILIES, *remote.FAMILIES, *events.FAMILIES, *sagas.FAMILIES, *boutique.FAMILIES)
+FAMILIES = (
+    *inprocess.FAMILIES,
+    *remote.FAMILIES,
+    *authentication.FAMILIES,
+    *events.FAMILIES,
+    *sagas.FAMILIES,
+    *boutique.FAMILIES,
+)
