@@ -154,14 +154,20 @@ def list_all(
     calls: Annotated[bool, typer.Option("--calls", help="Every method and who may call it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Who may call what. In the matrix, `all` is the whole contract and `2/5` two of its five methods."""
+    """Who may call what. In the matrix, `all` is the whole contract and `2/5` two of its five methods.
+
+    With --calls, `desk*` is the desk on conditions: on who asks, or with what.
+    """
     policy, _ = load_policy(app_folder)
-    permitted = policy.permitted()
+    permitted, conditional = policy.permitted(), set(policy.conditional())
     if as_json:
-        output.emit([{"caller": a, "callee": b, "call": c} for a, b, c in permitted])
+        output.emit(
+            [{"caller": a, "callee": b, "call": c, "conditional": (a, b, c) in conditional} for a, b, c in permitted]
+        )
     elif calls:
+        marked = [(a + ("*" if (a, b, c) in conditional else ""), b, c) for a, b, c in permitted]
         rows = [
-            (name, callee, ", ".join(caller for caller, b, c in permitted if (b, c) == (callee, name)) or "nobody")
+            (name, callee, ", ".join(caller for caller, b, c in marked if (b, c) == (callee, name)) or "nobody")
             for callee, name in policy.world.named_calls()
         ]
         output.console().print(output.table(dict.fromkeys(("call", "of", "may be called by"), "left"), rows))

@@ -294,7 +294,7 @@ class Policy:
         return [
             (caller, callee, call_name(contract, method))
             for caller, callee, contract, method in self._keys(self.world.callers)
-            if isinstance(self._table[caller, callee, contract, method], Condition)
+            if isinstance(self._table.rule((caller, callee, contract, method)), Condition)
         ]
 
     def _keys(self, callers: Iterable[str]) -> list[Key]:
