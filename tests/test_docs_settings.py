@@ -15,10 +15,13 @@ import pytest
 from seamline.cli.output import status_of
 from seamline.kernel.settings import (
     AppSettings,
+    AuthSettings,
+    CertificateClientSettings,
     DataSettings,
     EventsSettings,
     GatewaySettings,
     IdentitySettings,
+    IssuerSettings,
     MeshRules,
     MeshSettings,
     ModuleData,
@@ -41,6 +44,9 @@ SECTIONS: Mapping[str, type] = {
     "[app]": AppSettings,
     "[gateway]": GatewaySettings,
     "[[gateway.routes]]": RouteSettings,
+    "[auth]": AuthSettings,
+    "[[auth.issuers]]": IssuerSettings,
+    "[[auth.certificates]]": CertificateClientSettings,
     "[data]": DataSettings,
     "[data.modules.<module>]": ModuleData,
     "[events]": EventsSettings,
@@ -53,7 +59,7 @@ SECTIONS: Mapping[str, type] = {
     "[mesh]: connections": MeshSettings,
     "[mesh]: rules of calls": MeshRules,
 }
-TABLES_OF_RULES = {"default", "contracts", "methods"}
+TABLES_OF_RULES = {"default", "contracts", "methods", "issuers", "certificates"}
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.*?) \| (?P<unit>[^|]*?) ?\| ?(?P<meaning>[^|]*)\|$", re.MULTILINE)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_percent": "percent", "_ratio": "share"}
 EXAMPLE = re.compile(r"^```toml\n(?P<toml>.*?)^```\n(?:```text\n(?P<error>.*?)\n```)?", re.MULTILINE | re.DOTALL)

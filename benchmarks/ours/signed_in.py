@@ -77,6 +77,10 @@ async def _gateway(door: Door | None) -> tuple[Gateway, HttpPool, int]:
     return gateway, HttpPool("127.0.0.1", port), port
 
 
+def _not_written(decision: str, **line: str) -> None:
+    """Nothing is refused here."""
+
+
 def _door(folder: Path) -> Door:
     async def ask(method: str, url: str, headers: object, body: bytes) -> tuple[int, bytes]:
         _ = method, headers, body
@@ -92,7 +96,7 @@ def _door(folder: Path) -> Door:
     return Door(
         settings, app="shop", folder=folder, identity=folder / "identity",
         records=Records(Database(sqlite_url(folder, "gateway"), "gateway"), clock), clock=clock,
-        audit=lambda *_, **__: None, fetch=ask,
+        audit=_not_written, fetch=ask,
     )  # fmt: skip
 
 

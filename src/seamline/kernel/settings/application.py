@@ -193,7 +193,7 @@ class _ApplicationReader(TableReader):
             topologies=self._topologies(self.table(tables, "topologies"), names),
             replicas=self._replicas(self.table(tables, "replicas"), names),
             gateway=gateway,
-            auth=read_auth(self, self.table(tables, "auth"), gateway.address),
+            auth=read_auth(self, self.table(tables, "auth"), gateway.address, tls=bool(gateway.tls_certificate)),
             policy=self.section(PolicySettings, "policy", self.table(tables, "policy")),
             data=self._data(self.table(tables, "data"), names),
             events=self._events(self.table(tables, "events"), names),

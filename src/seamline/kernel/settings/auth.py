@@ -92,7 +92,7 @@ class AuthSettings:
         return bool(self.issuer or self.development)
 
 
-def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int]) -> AuthSettings:
+def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int], *, tls: bool) -> AuthSettings:
     """``[auth]``, checked. Raises a SettingsError."""
     table = dict(table)
     issuers = _entries(reader, table, "issuers", IssuerSettings)
@@ -134,6 +134,12 @@ def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int
             "public_url is empty, and the gateway listens on more than this machine",
             "Write the address that browsers see: a host that a request claims is not to be believed.",
             "public_url",
+        )
+    if auth.client_ca and not tls:
+        raise refused(
+            "client_ca is set, and the gateway does not speak TLS",
+            "Set tls_certificate and tls_key under [gateway].",
+            "client_ca",
         )
     if auth.clock_skew_s > 120:
         raise refused(f"clock_skew_s is {auth.clock_skew_s!r}", "At most 120: set the clocks instead.", "clock_skew_s")

@@ -41,6 +41,11 @@ class GatewaySettings:
     """``[gateway]``: the public side. A zero in a route means the value given here."""
 
     listen: str = "127.0.0.1:8080"
+    hosts: tuple[str, ...] = ()
+    """Names that the gateway answers to; empty is those of the routes and of ``[auth] public_url``. Loopback names and
+    the address that a connection came to always count."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose word on where a request comes from is believed (``x-forwarded-for``)."""
     body_bytes_max: int = 10 * 1024 * 1024
     header_bytes_max: int = 32 * 1024
     head_timeout_s: float = 10
