@@ -241,13 +241,14 @@ def ask(settings: Settings, operation: str, **arguments: Any) -> Any:
 async def ask_here(settings: Settings, operation: str, arguments: Mapping[str, Any]) -> Any:
     from seamline.kernel.clock import SystemClock
     from seamline.mesh.policy import SecretRules
+    from seamline.mesh.policy.sources import policy_source
     from seamline.run.keeping import ask_keeper, secrets_audit
     from seamline.secrets.opening import open_keeper
     from seamline.secrets.process import protect_memory
 
     protect_memory()
     data = settings.prepare_data_folder()
-    rules = SecretRules(settings.policy_folder, settings.modules)
+    rules = SecretRules(policy_source(settings), settings.modules)
     trail = secrets_audit(data)
     keeper = open_keeper(settings, data, rules.denial, trail.record, SystemClock())
     try:

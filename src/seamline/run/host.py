@@ -191,11 +191,12 @@ class Host:
             self._secrets = SecretsRuntime(self._secrets_source, self.clock, settings)
             return
         from seamline.mesh.policy import SecretRules
+        from seamline.mesh.policy.sources import policy_source
         from seamline.run.keeping import secrets_audit
         from seamline.secrets.opening import open_keeper
 
         self._secrets_audit = audit = secrets_audit(self.data)
-        self._secret_rules = rules = SecretRules(self.settings.policy_folder, self.settings.modules)
+        self._secret_rules = rules = SecretRules(policy_source(self.settings), self.settings.modules)
         keeper = await asyncio.to_thread(open_keeper, self.settings, self.data, rules.denial, audit.record, self.clock)
         self._secrets = SecretsRuntime.alone(keeper, self.clock, settings)
 

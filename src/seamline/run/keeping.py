@@ -74,13 +74,14 @@ class Keeping:
             return self._keeper
 
     def _open_now(self) -> Keeper:
-        from seamline.mesh.policy import SecretRules  # heavy, as is the next
+        from seamline.mesh.policy import SecretRules  # heavy, as are the next
+        from seamline.mesh.policy.sources import policy_source
         from seamline.secrets.opening import open_keeper
         from seamline.secrets.process import protect_memory
 
         settings = self._settings()
         protect_memory()
-        self._rules = rules = SecretRules(settings.policy_folder, settings.modules)
+        self._rules = rules = SecretRules(policy_source(settings), settings.modules)
         return open_keeper(settings, self._data, rules.denial, self._audit.record, self._clock)
 
     async def close(self) -> None:

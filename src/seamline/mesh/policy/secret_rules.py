@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import cedarpy
 
-from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy import cedar
 from seamline.mesh.policy.source import SourcePolicy, parse, policy_set
+from seamline.mesh.policy.sources import Source
 from seamline.mesh.policy.world import FOR_SECRETS, ROTATE, SECRET
 
 _SCHEMA = {
@@ -36,36 +35,31 @@ _SCHEMA = {
 
 
 class SecretRules:
-    """The rules of one policy folder.
+    """What the policy says of secrets.
 
     Args:
-        folder: of the ``*.cedar`` files; one that is not there permits nothing.
+        source: reads the policy.
         modules: the names of the application's modules.
 
     Raises PolicyError for a file that is not Cedar.
     """
 
-    def __init__(self, folder: Path, modules: Iterable[str]) -> None:
-        self._folder = folder
+    def __init__(self, source: Source, modules: Iterable[str]) -> None:
+        self._source = source
         self._modules = tuple(modules)
-        entities = [{"uid": {"type": "Module", "id": each}, "attrs": {"tags": []}, "parents": []} for each in modules]
+        entities: list[dict[str, Any]] = [
+            {"uid": {"type": "Module", "id": each}, "attrs": {"tags": []}, "parents": []} for each in modules
+        ]
         schema = cedarpy.Schema.from_json_str(json.dumps(_SCHEMA))
         self._entities = cedar.entities(json.dumps(entities), schema)
         self._set = self._read()
 
     def reload(self) -> None:
-        """Read the folder again. Raises PolicyError, and the old rules stay in force."""
+        """Read the policy again. Raises PolicyError, and the old rules stay in force."""
         self._set = self._read()
 
     def _read(self) -> cedarpy.PolicySet:
-        try:
-            texts = {
-                f"{self._folder.name}/{path.name}": path.read_text(encoding="utf-8")
-                for path in sorted(self._folder.glob("*.cedar"))
-            }
-        except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(f"a policy file cannot be read: {error}", "It must be readable UTF-8 text.") from error
-        policies, mistakes = parse(texts)
+        policies, mistakes = parse(self._source().current)
         if mistakes:
             raise mistakes[0]
         return policy_set(each for each in policies if each.effect == "forbid" or _names_secrets(each))
