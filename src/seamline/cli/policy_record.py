@@ -65,8 +65,8 @@ def record(
     policy = modules.load_application(app_folder).policy()
     seen = _seen(settings, fresh=fresh)
     recording = recorded(policy.world, read_folder(settings.policy_folder), seen)
+    folder = settings.policy_folder / "next"
     if write:
-        folder = settings.policy_folder / "next"
         folder.mkdir(exist_ok=True)
         for name, text in recording.files.items():
             (folder / name.rpartition("/")[2]).write_text(text, encoding="utf-8")

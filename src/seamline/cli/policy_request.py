@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -70,9 +70,9 @@ def _tree(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         *folders, last = path.split(".")
         place = tree
         for folder in folders:
-            inner = place.setdefault(folder, {})
+            inner: Any = place.setdefault(folder, {})
             if not isinstance(inner, dict):
                 raise ArgumentError(f"--arg {path} goes through {folder!r}, which has a value", "Give one of the two.")
-            place = inner
+            place = cast("dict[str, Any]", inner)
         place[last] = value
     return tree

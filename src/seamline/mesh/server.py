@@ -267,7 +267,7 @@ class FrameServerConnection(asyncio.Protocol):
         except CodecError as error:
             self._refuse(stream, unfit(f"the arguments of {entry.name} do", error))
             return
-        if decision is not True and not decision(context.subject, arguments):
+        if not isinstance(decision, bool) and not decision(context.subject, arguments):
             permission = entry.spec.permission
             self._refuse(stream, self._mesh.denied(self.caller, entry.module, permission, context.subject, arguments))
             return

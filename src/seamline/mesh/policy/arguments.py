@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 from seamline.kernel.codec import type_name
@@ -102,7 +102,7 @@ class _Where:
 
     what: str
     place: str
-    open: frozenset[Any] = field(default_factory=frozenset)
+    open: frozenset[Any] = field(default_factory=frozenset[Any])
 
     def refuse(self, why: str, remedy: str) -> typing.NoReturn:
         raise ContractError(f"{self.what} {why}", remedy, place=self.place)
@@ -194,12 +194,12 @@ def _optional(annotation: Any) -> tuple[Any, bool]:
 
 def _simple(annotation: Any) -> Shape | None:
     if get_origin(annotation) is Literal:
-        kinds = {type(each) for each in get_args(annotation)}
+        kinds: set[type[Any]] = {type(each) for each in get_args(annotation)}
         return _simple(kinds.pop()) if len(kinds) == 1 else None
     if not isinstance(annotation, type):
         return None
     if issubclass(annotation, enum.Enum):
-        return _of_enum(cast("type[enum.Enum]", annotation))
+        return _of_enum(annotation)
     for kind, shape in _SIMPLE.items():
         if annotation is kind:
             return shape

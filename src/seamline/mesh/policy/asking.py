@@ -87,13 +87,9 @@ class _Reader:
         roles = frozenset(
             self._known("role", role, self._world.vocabulary.roles) for role in self._texts(fields, "roles")
         )
-        return User(
-            self._text(fields["user"], "user"),
-            roles=roles,
-            scopes=frozenset(self._texts(fields, "scopes")) if "scopes" in fields else None,
-            attributes=attributes,
-            **{key: self._text(fields[key], key) for key in _PLAIN_FIELDS if key in fields},
-        )
+        plain: dict[str, Any] = {key: self._text(fields[key], key) for key in _PLAIN_FIELDS if key in fields}
+        scopes = frozenset(self._texts(fields, "scopes")) if "scopes" in fields else None
+        return User(self._text(fields["user"], "user"), roles=roles, scopes=scopes, attributes=attributes, **plain)
 
     def _arguments(self, call: str, given: Any) -> Mapping[str, Value] | None:
         if given is None:

@@ -12,6 +12,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -182,7 +183,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
 
 def private_key(path: Path) -> Ed25519PrivateKey:
     """The key that bundles are signed with, from an unencrypted PEM file. Raises BundleError."""
-    key = _loaded(path, lambda data: load_pem_private_key(data, None))
+    key = _loaded(path, partial(load_pem_private_key, password=None))
     if not isinstance(key, Ed25519PrivateKey):
         raise BundleError("this is no Ed25519 key", "openssl genpkey -algorithm ed25519 -out key.pem", place=str(path))
     return key

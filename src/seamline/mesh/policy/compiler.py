@@ -167,7 +167,7 @@ class _Compiler:
         return _negated(self.term(body["arg"]))
 
     def minus(self, body: Json) -> Term:
-        return _strict(lambda value: fits(-_long(value)), self.term(body["arg"]))
+        return _strict(_opposite, self.term(body["arg"]))
 
     def choice(self, body: Json) -> Term:
         condition = self.term(body["if"])
@@ -230,14 +230,22 @@ class _Compiler:
     def kind(self, body: Json) -> Term:
         left = self.term(body["left"])
         wanted: str = body["entity_type"]
-        is_kind = _strict(lambda value: _entity(value).type == wanted, left)
+
+        def is_wanted(value: Value) -> bool:
+            return _entity(value).type == wanted
+
+        is_kind = _strict(is_wanted, left)
         if "in" not in body:
             return is_kind
         return _junction([is_kind, self._within(left, self.term(body["in"]))], ends=False)
 
     def like(self, body: Json) -> Term:
         matches = _pattern(body["pattern"])
-        return _strict(lambda value: matches(_text(value)), self.term(body["left"]))
+
+        def is_like(value: Value) -> bool:
+            return matches(_text(value))
+
+        return _strict(is_like, self.term(body["left"]))
 
     def members(self, body: Sequence[Json]) -> Term:
         return _strict(lambda *values: as_set(values), *map(self.term, body))
@@ -247,10 +255,10 @@ class _Compiler:
         return _strict(lambda *values: dict(zip(names, values, strict=True)), *map(self.term, body.values()))
 
     def is_empty(self, body: Json) -> Term:
-        return _strict(lambda value: not _set(value), self.term(body["arg"]))
+        return _strict(_nothing_in, self.term(body["arg"]))
 
     def decimal(self, body: Sequence[Json]) -> Term:
-        return _strict(lambda value: Decimal4.parse(_text(value)), *map(self.term, body))
+        return _strict(_as_decimal, *map(self.term, body))
 
     def _changes(self, value: Value) -> bool:
         """Whether what is known of the value may differ from request to request."""
@@ -368,7 +376,23 @@ def _until(asks: tuple[Ask, ...], ends: bool) -> Ask:
 
 
 def _negated(term: Term) -> Term:
-    return _strict(lambda value: not _boolean(value), term)
+    return _strict(_opposed, term)
+
+
+def _opposed(value: Value) -> bool:
+    return not _boolean(value)
+
+
+def _opposite(value: Value) -> int:
+    return fits(-_long(value))
+
+
+def _nothing_in(value: Value) -> bool:
+    return not _set(value)
+
+
+def _as_decimal(value: Value) -> Decimal4:
+    return Decimal4.parse(_text(value))
 
 
 def _boolean(value: Value) -> bool:

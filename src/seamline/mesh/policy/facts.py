@@ -134,7 +134,7 @@ def user_attributes(user: User, own: Mapping[str, str]) -> dict[str, Value]:
     if user.scopes is not None:
         found["scopes"] = as_set(user.scopes)
     for name, kind in own.items():
-        value = user.attributes.get(name)
-        if type(value) is OWN_ATTRIBUTES[kind][1] and (kind != "number" or LONG_MIN <= int(value) <= LONG_MAX):
+        value: Value = user.attributes.get(name)
+        if type(value) is OWN_ATTRIBUTES[kind][1] and (kind != "number" or LONG_MIN <= value <= LONG_MAX):
             found[name] = value
     return found

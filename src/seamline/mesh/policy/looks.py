@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import cedarpy
 
@@ -53,16 +53,17 @@ def _evaluated(node: dict[str, Any], ground: Ground, facts: Facts) -> str:
 def _read(node: Any, ground: Ground, facts: Facts) -> Iterator[tuple[str, str]]:
     """The paths into the context, and the values there."""
     if isinstance(node, list):
-        for each in node:
+        for each in cast("list[Any]", node):
             yield from _read(each, ground, facts)
     elif isinstance(node, dict):
-        path = _path(node)
+        fields = cast("dict[str, Any]", node)
+        path = _path(fields)
         if path is not None:
-            value = _evaluated(node, ground, facts)
+            value = _evaluated(fields, ground, facts)
             if not value.startswith("fails"):
                 yield path, value
             return
-        for each in node.values():
+        for each in fields.values():
             yield from _read(each, ground, facts)
 
 
@@ -85,7 +86,7 @@ def _text(node: dict[str, Any]) -> str:
         "resource": any_,
         "conditions": [{"kind": "when", "body": node}],
     }
-    document = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
+    document: dict[str, Any] = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
     text = cedarpy.policies_from_json_str(json.dumps(document))
     bare = " ".join(text[text.index("{") + 1 : text.rindex("}")].split())
     while (fewer := _BRACKETED.sub(r"\1", bare)) != bare:  # Cedar brackets every step of a path

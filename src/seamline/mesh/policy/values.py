@@ -91,10 +91,9 @@ class _Fields:
 
 def key(value: Value) -> Any:
     """What stands for a value in a set."""
-    kind = type(value)
-    if kind is bool:
+    if isinstance(value, bool):
         return _TRUTH[value]
-    if kind is dict:
+    if isinstance(value, dict):
         record = cast("dict[str, Value]", value)
         return _Fields(frozenset((name, key(each)) for name, each in record.items()))
     return value
@@ -119,11 +118,11 @@ def _unkeyed(element: Any) -> Value:
 
 def equal(left: Value, right: Value) -> bool:
     """Cedar's ``==``: values of different types are unequal, and nothing fails."""
-    kind = type(left)
-    if kind is not type(right):
+    if type(left) is not type(right):
         return False
-    if kind is dict:
-        return left.keys() == right.keys() and all(equal(value, right[name]) for name, value in left.items())
+    if isinstance(left, dict):
+        record, other = cast("dict[str, Value]", left), cast("dict[str, Value]", right)
+        return record.keys() == other.keys() and all(equal(value, other[name]) for name, value in record.items())
     return bool(left == right)
 
 

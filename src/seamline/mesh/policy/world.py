@@ -258,4 +258,7 @@ def _parsed(schema: dict[str, Any]) -> cedarpy.Schema:
 
 
 def _values(attributes: Mapping[str, Any]) -> dict[str, Value]:
-    return {name: as_set(value) if isinstance(value, list) else value for name, value in attributes.items()}
+    return {
+        name: as_set(cast("list[Any]", value)) if isinstance(value, list) else value
+        for name, value in attributes.items()
+    }
