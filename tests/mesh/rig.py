@@ -16,6 +16,7 @@ from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.audit import Audit
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.identity import CertificateAuthority, WorkloadIdentity, new_key_and_csr
+from seamline.mesh.identity.keyring import PublicKeys
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import compile_contract
@@ -180,11 +181,13 @@ class Rig:
         self.folder = folder
         self.authority = CertificateAuthority.load_or_create(folder / "ca", TRUST_DOMAIN, APP)
         self.meshes: list[Mesh] = []
+        self.keys = PublicKeys()
 
     def identity(self, *modules: str, authority: CertificateAuthority | None = None) -> WorkloadIdentity:
         """An identity with certificates of ``authority``, trusting the rig's own."""
         source = authority or self.authority
         identity = WorkloadIdentity(source.trust_domain, source.app)
+        identity.keys = self.keys
         identity.set_bundle(source.bundle_pem)
         for module in modules:
             key, request = new_key_and_csr()

@@ -178,7 +178,7 @@ async def test_a_saga_whose_claim_was_lost_is_set_free(db: Database):
     async with hosting(plain, db, clock) as host:
         engine = host.engine
         kind = engine.by_name["two"]
-        saga, _, _, row = engine.starts.row(kind, b'{"text":"lost"}', "", "", owned=True)
+        saga, *_, row = engine.starts.row(kind, b'{"text":"lost"}', "", "", owned=True)
         statement = (
             "INSERT INTO seamline_sagas (id, type, key, version, status, owner, due_ms, created_ms, began_ms, "
             "updated_ms, input, crc, trace, parent, subject) "

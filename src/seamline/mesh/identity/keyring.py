@@ -112,8 +112,9 @@ class PublicKeys:
         found = self._ready[kid] = Verifier(known.module, public, known.begins, known.ends)
         return found
 
-    def __len__(self) -> int:
-        return len(self._known)
+    @property
+    def known(self) -> tuple[KnownKey, ...]:
+        return tuple(self._known.values())
 
 
 def known_key(certificate: x509.Certificate, module: str) -> KnownKey:
