@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import authentication, boutique, events, inprocess, remote, sagas
+from benchmarks.rows import authentication, boutique, events, inprocess, policy, remote, sagas
 
 FAMILIES = (
     *inprocess.FAMILIES,
     *remote.FAMILIES,
     *authentication.FAMILIES,
+    *policy.FAMILIES,
     *events.FAMILIES,
     *sagas.FAMILIES,
     *boutique.FAMILIES,
