@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import authentication, boutique, events, inprocess, policy, remote, sagas
+from benchmarks.rows import authentication, boutique, events, inprocess, policy, principal, remote, sagas
 
 FAMILIES = (
     *inprocess.FAMILIES,
     *remote.FAMILIES,
     *authentication.FAMILIES,
+    *principal.FAMILIES,
     *policy.FAMILIES,
     *events.FAMILIES,
     *sagas.FAMILIES,
