@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import sqlite3
+import subprocess
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -433,3 +437,48 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "hvac", None)
     with pytest.raises(SdkMissingError, match=r'pip install "seamline\[vault\]"'):
         open_backend(settings_of(tmp_path, '[secrets]\nbackend = "vault"\naddress = "http://x"\n'), tmp_path)
+
+
+@pytest.mark.skipif(not (shutil.which("bao") or shutil.which("vault")), reason="neither bao nor vault is on the PATH")
+def test_a_real_openbao_or_vault(tmp_path: Path):
+    """The same reads, writes, versions and transit as against the server that speaks its API."""
+    program = shutil.which("bao") or shutil.which("vault") or ""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    server = subprocess.Popen(
+        [program, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root-token",
+         f"-dev-listen-address={address}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    try:
+        own = settings(address=f"http://{address}", token="root-token", path="shop", master_name="seamline")
+        client = VaultClient(own, tmp_path)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                client.call("transit", lambda found: found.sys.enable_secrets_engine("transit"))
+                break
+            except BackendDownError:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        client.call("seamline", lambda found: found.secrets.transit.create_key("seamline"))
+        backend = VaultBackend(own, client)
+        assert [put(backend, "key", value) for value in (b"one", CANARY.encode())] == ["1", "2"]
+        now_ms = backend.read("key", "", 0).made_ms
+        assert [each.reveal() for each in backend.valid("key", now_ms)] == [CANARY, "one"]
+        with pytest.raises(RotationError):
+            backend.write("key", b"x", after="1", until_ms=1, now_ms=1, by="test")
+        with pytest.raises(UnknownSecretError):
+            backend.read("nothing", "", 0)
+        store = FileBackend(tmp_path / "store", "shop", lambda _: TransitKey(own, client))
+        put(store, "a", CANARY.encode())
+        assert store.rotate_master() == 1
+        assert store.read("a", "", 1).reveal() == CANARY
+        store.close()
+        backend.delete("key", 1)
+        assert backend.facts(0) == []
+        backend.close()
+    finally:
+        server.terminate()
+        server.wait(20)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rig import Far, Rig, settings_of
 
+from seamline.kernel.settings.secrets import for_workers
 from seamline.module import InvalidArgument, PermissionDenied
 from seamline.secrets.errors import (
     BackendDownError,
@@ -249,3 +250,26 @@ async def test_logins_are_refused_where_nobody_asked_for_them(tmp_path: Path):
     rig = Rig(tmp_path)
     with pytest.raises(SecretsError, match="dynamic"):
         await rig.keeper.answer("pay", "login", {})
+
+
+async def test_leases_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module that takes and takes is told to give back; those that ended make room."""
+    monkeypatch.setattr("seamline.secrets.keeper._LEASES_MAX", 3)
+    rig = Rig(tmp_path)
+    await rig.keeper.set("me", "key", b"one")
+    pay = rig.secrets("pay", "key")
+    for _ in range(3):
+        await pay.take("key", 10)
+    with pytest.raises(SecretsError, match="leases"):
+        await pay.take("key", 10)
+    rig.clock.advance(11)
+    await pay.take("key", 10)
+
+
+def test_workers_get_no_variable_that_is_the_supervisors():
+    """Neither keys nor tokens; the databases' urls only where logins are static."""
+    mine = {"SEAMLINE_SECRETS_MASTER_KEY": "a", "SEAMLINE_SECRETS_TOKEN": "b", "SEAMLINE_IDENTITY_PASSPHRASE": "c"}
+    urls = {"SEAMLINE_DATA_URL": "d", "SEAMLINE_DATA_MODULES_PAY_URL": "e"}
+    rest = {"PATH": "/bin", "SEAMLINE_DATA_CREDENTIALS": "dynamic", "SEAMLINE_SECRETS_BACKEND": "file"}
+    assert for_workers({**mine, **urls, **rest}, dynamic_credentials=True) == rest
+    assert for_workers({**mine, **urls, **rest}, dynamic_credentials=False) == {**urls, **rest}

@@ -26,6 +26,8 @@ from seamline.secrets.secret import Secret, check_value
 
 _log = log.get("seamline.secrets")
 _KEPT_MAX: Final = 1000
+_GIVEN_MAX: Final = 10_000
+_LEASES_MAX: Final = 10_000
 STRUCK_OUT: Final = "[secret]"
 _SHORTEST: Final = 6
 """Shorter values are no secrets, and striking them out of lines would make the lines unreadable."""
@@ -100,7 +102,7 @@ class Keeper:
         # Who holds a lease ends with this process, so nothing of them is written down.
         self._numbers = itertools.count(1)
         self._plans: dict[tuple[str, str], RotationPlan] = {}
-        self._given: set[str] = set()
+        self._given: dict[str, None] = {}
 
     async def close(self) -> None:
         if self._logins is not None:
@@ -148,7 +150,12 @@ class Keeper:
         self._check(module, "secret", name)
         found = await self._read(name, "")
         lease = f"{name}#{next(self._numbers)}"
-        ends_ms = self._now_ms() + round(self._bounded(seconds) * 1000)
+        now = self._now_ms()
+        if len(self._grants) >= _LEASES_MAX:
+            self._forget_ended(now)
+        if len(self._grants) >= _LEASES_MAX:
+            raise SecretsError(f"{_LEASES_MAX} leases run already", "Give them back: `async with secrets.lease(...)`.")
+        ends_ms = now + round(self._bounded(seconds) * 1000)
         self._grants[lease] = _Grant(name, found.version, module, ends_ms)
         self._allowed(module, "secret", name, version=found.version, lease=lease)
         return {"lease": lease, "ends_ms": ends_ms, "secret": self._as_json(found)}
@@ -190,7 +197,7 @@ class Keeper:
                 "logins to the database are not made here", 'Write credentials = "dynamic" under [data].'
             )
         made = await self._logins.make(module)
-        self._given.add(made.password)
+        self._give(made.password)
         self._allowed(module, "login", made.user, kind="Login")
         return asdict(made)
 
@@ -378,7 +385,16 @@ class Keeper:
         with contextlib.suppress(SeamlineError):
             text = secret.reveal().strip()
             # A key of many lines is printed line by line.
-            self._given.update(part for part in (text, *text.splitlines()) if len(part) >= _SHORTEST)
+            for part in (text, *text.splitlines()):
+                self._give(part)
+
+    def _give(self, text: str) -> None:
+        if len(text) < _SHORTEST:
+            return
+        self._given.pop(text, None)
+        self._given[text] = None
+        if len(self._given) > _GIVEN_MAX:
+            del self._given[next(iter(self._given))]  # the oldest
 
     def _as_json(self, secret: Secret) -> dict[str, Any]:
         return {

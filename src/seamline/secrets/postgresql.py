@@ -31,6 +31,8 @@ _MARK: Final = "~"
 _SET_IS_APART: Final = 160_000  # since version 16 a membership says what it allows
 _SCRAM_ITERATIONS: Final = 4096
 _CONNECTIONS_MAX: Final = 64
+_LOGINS_MAX: Final = 500
+"""Of a module at once: some for each of its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,12 @@ class Logins:
         finally:
             await server.close()
         role = server.role
+        if len(self._made.get(module, ())) >= _LOGINS_MAX:
+            await self.sweep()
+        if len(self._made.get(module, ())) >= _LOGINS_MAX:
+            raise SecretsError(
+                f"module {module!r} has {_LOGINS_MAX} logins that have not ended", "See who asks for them."
+            )
         user = f"{_stem(role)}{_MARK}{int(time.time()):x}{os.urandom(3).hex()}"
         password = base64.urlsafe_b64encode(os.urandom(24)).decode()
         async with self._admin(module) as connection:
