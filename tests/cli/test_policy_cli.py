@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -245,7 +246,7 @@ def test_what_was_seen_becomes_the_policy_to_come(ask: Ask, shop: Path, monkeypa
     """What was seen at earlier times counts too, until it is to be forgotten."""
     edges = [{"caller": "till", "callee": "bank", "action": "Bank.charge", "calls": 1}]
     answer = {"processes": [{"edges": edges, "public": []}]}
-    monkeypatch.setattr("seamline.cli.connect.ask", lambda *_: answer)
+    monkeypatch.setattr("seamline.cli.connect.ask", Mock(return_value=answer))
     (shop / ".seamline").mkdir()
     _, out, _ = ask("record")
     assert "never used: the public sees the shop (policy/shop.cedar:1)" in out

@@ -37,22 +37,29 @@ def test_without_a_bundle_there_is_no_policy(store: BundleStore):
         store.current()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: bundle(3, key=Ed25519PrivateKey.generate()),
-        lambda data: json.dumps({**json.loads(data), "signature": base64.b64encode(b"x" * 64).decode()}).encode(),
-        lambda data: json.dumps({**json.loads(data), "signature": ""}).encode(),
-        lambda data: json.dumps(
-            {
-                **json.loads(data),
-                "content": base64.b64encode(
-                    base64.b64decode(json.loads(data)["content"]).replace(b"permit", b"forbid")
-                ).decode(),
-            }
-        ).encode(),
-    ],
-)
+def by_another_key(data: bytes) -> bytes:
+    _ = data
+    return bundle(3, key=Ed25519PrivateKey.generate())
+
+
+def with_fields(data: bytes, **changes: str) -> bytes:
+    return json.dumps({**json.loads(data), **changes}).encode()
+
+
+def with_another_signature(data: bytes) -> bytes:
+    return with_fields(data, signature=base64.b64encode(b"x" * 64).decode())
+
+
+def without_signature(data: bytes) -> bytes:
+    return with_fields(data, signature="")
+
+
+def with_another_policy(data: bytes) -> bytes:
+    content = base64.b64decode(json.loads(data)["content"]).replace(b"permit", b"forbid")
+    return with_fields(data, content=base64.b64encode(content).decode())
+
+
+@pytest.mark.parametrize("change", [by_another_key, with_another_signature, without_signature, with_another_policy])
 def test_a_wrong_signature_changes_nothing(store: BundleStore, change: Callable[[bytes], bytes]):
     store.apply(bundle(2))
     with pytest.raises(BundleSignatureError):

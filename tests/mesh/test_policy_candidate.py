@@ -1,4 +1,4 @@
-"""The policy to come decides nothing and is told where it would; what was recorded allows what was seen, and no more."""
+"""The policy to come decides nothing and is told where it would; what was recorded allows what was seen, no more."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.mesh.test_policy import CALLERS, CALLS, CONTRACTS, MODULES, RULES, Rule, as_cedar
 
 from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy import Policy
 from seamline.mesh.policy.recording import recorded
 from seamline.mesh.policy.world import World
 from seamline.module import Subject, User
-from tests.mesh.test_policy import CALLERS, CALLS, CONTRACTS, MODULES, RULES, Rule, as_cedar
 
 PERMIT = 'permit (principal == Module::"checkout", action in Action::"Payments", resource == Module::"payments");\n'
 CHARGE = ("checkout", "payments", "Payments", "charge")
@@ -41,10 +41,14 @@ def test_the_old_policy_decides_and_each_difference_is_told_once(tmp_path: Path,
         assert not policy.allows("ads", *CHARGE[1:])
     assert policy.differences == {(REFUND, True): 3, (("ads", *CHARGE[1:]), False): 1}
     assert [record.getMessage() for record in caplog.records] == [
-        "the policy to come would refuse what is allowed: checkout calling Payments.refund of payments "
-        "(told once; policy diff has all)",
-        "the policy to come would allow what is refused: ads calling Payments.charge of payments "
-        "(told once; policy diff has all)",
+        (
+            "the policy to come would refuse what is allowed: checkout calling Payments.refund of payments "
+            "(told once; policy diff has all)"
+        ),
+        (
+            "the policy to come would allow what is refused: ads calling Payments.charge of payments "
+            "(told once; policy diff has all)"
+        ),
     ]
     assert not policy.may("ads", *CHARGE[1:])
 
@@ -80,12 +84,13 @@ def test_what_nobody_used_is_gone_and_the_rest_is_as_it_was_written():
     made = recorded(
         World(MODULES, CONTRACTS),
         {"policy/a.cedar": text},
-        {CHARGE[:2] + ("Payments.charge",), ("frontend", "ads", "Ads.choose")},
+        {(*CHARGE[:2], "Payments.charge"), ("frontend", "ads", "Ads.choose")},
     )
     assert made.files["policy/a.cedar"] == (
         "// The till.\n"
         '@id("the till, in action")\n'
-        'permit (principal == Module::"checkout", action == Action::"Payments.charge", resource == Module::"payments");\n\n'
+        'permit (principal == Module::"checkout", action == Action::"Payments.charge", '
+        'resource == Module::"payments");\n\n'
         '@id("never")\nforbid (principal, action == Action::"Payments.refund", resource);\n'
         '@id("people") permit (principal == Module::"frontend", action == Action::"Ads.choose", resource) '
         "when { context has user };\n"

@@ -47,6 +47,42 @@ def binary(kind: str, left: Json, right: Json) -> Json:
     return {kind: {"left": left, "right": right}}
 
 
+def method(kind: str, a: Json, b: Json) -> Json:
+    return {kind: [a, b]}
+
+
+def conditional(a: Json, b: Json, c: Json) -> Json:
+    return {"if-then-else": {"if": a, "then": b, "else": c}}
+
+
+def having(left: Json, attr: str) -> Json:
+    return {"has": {"left": left, "attr": attr}}
+
+
+def like(left: Json, pattern: list[Any]) -> Json:
+    return {"like": {"left": left, "pattern": pattern}}
+
+
+def of_kind(left: Json, kind: str) -> Json:
+    return {"is": {"left": left, "entity_type": kind}}
+
+
+def of_kind_in(left: Json, kind: str, place: Json) -> Json:
+    return {"is": {"left": left, "entity_type": kind, "in": place}}
+
+
+def clause(kind: str, body: Json) -> Json:
+    return {"kind": kind, "body": body}
+
+
+def whole(head: Json, action: Json, resource: Json, conditions: list[Json]) -> Json:
+    return {"effect": "permit", "principal": head, "action": action, "resource": resource, "conditions": conditions}
+
+
+def a_subject(user: User | None, agent: str, chain: list[str]) -> Subject:
+    return Subject(user, agent, tuple(chain))
+
+
 def entity(uid: tuple[str, str]) -> Json:
     return value({"__entity": {"type": uid[0], "id": uid[1]}})
 
@@ -70,7 +106,7 @@ def of(*given: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
 
 
 def choice(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    return st.builds(lambda a, b, c: {"if-then-else": {"if": a, "then": b, "else": c}}, BOOLEANS, inner, inner)
+    return st.builds(conditional, BOOLEANS, inner, inner)
 
 
 def pair(kinds: list[str], left: st.SearchStrategy[Json], right: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
@@ -92,19 +128,17 @@ BOOLEANS: st.SearchStrategy[Json] = st.deferred(
         pair(["=="], ANY, ANY),
         pair(["==", "!="], WORDS, WORDS),
         pair(COMPARISONS, COUNTS, COUNTS),
-        st.builds(lambda kind, a, b: {kind: [a, b]}, st.sampled_from(DECIMAL), DECIMALS, DECIMALS),
+        st.builds(method, st.sampled_from(DECIMAL), DECIMALS, DECIMALS),
         pair(["in"], PLACES, st.one_of(PLACES, SETS)),
         pair(["contains"], SETS, ANY),
         pair(["containsAll", "containsAny"], SETS, SETS),
         BOOLEANS.map(lambda arg: {"!": {"arg": arg}}),
         SETS.map(lambda arg: {"isEmpty": {"arg": arg}}),
         choice(BOOLEANS),
-        st.builds(lambda left, attr: {"has": {"left": left, "attr": attr}}, st.one_of(PATHS, PLACES, RECORDS), NAMES),
-        st.builds(lambda left, pattern: {"like": {"left": left, "pattern": pattern}}, WORDS, PATTERNS),
-        st.builds(lambda left, kind: {"is": {"left": left, "entity_type": kind}}, PLACES, KINDS),
-        st.builds(
-            lambda left, kind, place: {"is": {"left": left, "entity_type": kind, "in": place}}, PLACES, KINDS, PLACES
-        ),
+        st.builds(having, st.one_of(PATHS, PLACES, RECORDS), NAMES),
+        st.builds(like, WORDS, PATTERNS),
+        st.builds(of_kind, PLACES, KINDS),
+        st.builds(of_kind_in, PLACES, KINDS, PLACES),
     )
 )
 COUNTS: st.SearchStrategy[Json] = st.deferred(
@@ -178,23 +212,18 @@ ACTIONS = mostly_anyone(
     st.just({"op": "in", "entities": [uid(("Action", "Shop")), uid(("Action", "Bank"))]}),
 )
 CONDITIONS = st.lists(
-    st.builds(lambda kind, body: {"kind": kind, "body": body}, st.sampled_from(["when", "unless"]), BOOLEANS),
+    st.builds(clause, st.sampled_from(["when", "unless"]), BOOLEANS),
     min_size=1,
     max_size=2,
 )
 BODIES = st.builds(
-    lambda head, action, resource, conditions: {
-        "effect": "permit",
-        "principal": head,
-        "action": action,
-        "resource": resource,
-        "conditions": conditions,
-    },
+    whole,
     HEADS,
     ACTIONS,
     HEADS,
     CONDITIONS,
 )
+NO_ATTRIBUTES: dict[str, str | int | bool] = {}
 USERS = st.one_of(
     st.none(),
     st.builds(
@@ -202,14 +231,16 @@ USERS = st.one_of(
         st.sampled_from(["ann", "bob"]),
         roles=st.frozensets(st.sampled_from(ROLES)),
         name=TEXTS,
-        attributes=st.one_of(st.just({}), LONGS.map(lambda grade: {"grade": grade}), st.just({"grade": "high"})),
+        attributes=st.one_of(
+            st.just(NO_ATTRIBUTES), LONGS.map(lambda grade: {"grade": grade}), st.just({"grade": "high"})
+        ),
         scopes=st.one_of(st.none(), st.frozensets(TEXTS, max_size=2)),
     ),
 )
 SUBJECTS = st.one_of(
     st.none(),
     st.builds(
-        lambda user, agent, chain: Subject(user, agent, tuple(chain)),
+        a_subject,
         USERS,
         st.sampled_from(["", "robot"]),
         st.lists(st.sampled_from(MODULES), max_size=2),
@@ -241,7 +272,7 @@ def by_cedar(body: Json, key: tuple[str, str, str, str], facts: Facts) -> bool |
         "resource": uid((ground.resource.type, ground.resource.id)),
         "context": to_json(facts.whole()),
     }
-    document = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
+    document: Json = {"templates": {}, "staticPolicies": {"p": body}, "templateLinks": []}
     policies = cedarpy.PolicySet.from_json_str(json.dumps(document))
     (result,) = cedar.decide([request], policies, cedar.with_added(WORLD.entities, facts.entities_json()))
     assert result.decision is not cedarpy.Decision.NoDecision, result.diagnostics.errors

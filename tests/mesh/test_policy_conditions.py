@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,8 +16,8 @@ from typing import Annotated
 import pytest
 from tests.mesh.rig import APP, Rig
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.settings import MeshRules, MeshSettings
-from seamline.mesh.audit import Audit
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.errors import PolicyTypeError, UnknownPolicyNameError
 from seamline.mesh.mesh import Mesh
@@ -144,7 +144,7 @@ class Stand:
         self.payments = caller.stub(Payments, "desk")
 
     @contextlib.contextmanager
-    def acting_for(self, user: User | None) -> Iterator[None]:
+    def acting_for(self, user: User | None) -> Generator[None]:
         """As a handler of the desk that serves a request of the user."""
         subject = self.caller.introduce(user) if user is not None else None
         token = CURRENT.set(CallContext("desk", "gateway", "http", subject=subject))
@@ -173,7 +173,7 @@ async def standing(folder: Path, way: str, text: str, callees: str = "") -> Asyn
             policy(rules),
             MeshSettings(default=MeshRules(retries=0), wire="http" if way == "http" else "frames"),
             identity=made.identity(*modules) if remote else None,
-            audit=Audit(folder / f"audit-{name}.jsonl"),
+            audit=AuditLog(folder / f"audit-{name}.jsonl"),
             copies=way == "copy",
         )
         one.know(Payments, "payments")
@@ -185,7 +185,7 @@ async def standing(folder: Path, way: str, text: str, callees: str = "") -> Asyn
         callee = mesh("payments", callees or text, "payments")
         assert caller.identity is not None
         assert callee.identity is not None
-        callee.identity.keys.add(caller.identity.keys._known.values())
+        callee.identity.keys.add(caller.identity.keys.known)
         listener = socket.create_server(("127.0.0.1", 0))
         callee.provide("payments", Payments, service)
         await callee.port.listen(listener)

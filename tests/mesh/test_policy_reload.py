@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.mesh.test_policy_conditions import ANN, AT_MOST_50, PERMIT, ROLES, Payments, Stand, euros, standing
 
 from seamline.mesh.errors import PolicyError
 from seamline.mesh.policy import Policy, arguments_of
 from seamline.module import PermissionDenied, compile_contract
-from tests.mesh.test_policy_conditions import ANN, AT_MOST_50, PERMIT, ROLES, Payments, Stand, euros, standing
 
 
 def read_from(stand: Stand, folder: Path) -> None:
@@ -62,7 +62,7 @@ async def test_no_request_is_dropped_while_policy_changes(tmp_path: Path, way: s
                 else:
                     reload(stand)
                 count = len(answers)
-                while len(answers) < count + 20:
+                while len(answers) < count + 20:  # noqa: ASYNC110  # the callers are let run
                     await asyncio.sleep(0)
             stopped = True
         assert set(answers) == {"5000 for o"}
