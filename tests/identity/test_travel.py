@@ -9,7 +9,7 @@ import pytest
 
 from errand.orders import Orders
 from errand.payments import Asked, Payments
-from seamline import PermissionDenied, Unauthenticated, User
+from seamline import PermissionDenied, Unauthenticated, Unavailable, User
 from seamline.testing import Transcript
 from seamline.testing.app import TopologyApp
 
@@ -108,5 +108,5 @@ async def test_a_quarantined_module_neither_calls_nor_is_called(topology_app: To
         await orders.call()
     assert (await payments.who()).module == "payments"
     topology_app.revoke("module", "payments", reason="broken into")
-    with pytest.raises(PermissionDenied, match="broken into"):
+    with pytest.raises(Unavailable, match="broken into"):
         await payments.who()

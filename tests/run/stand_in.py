@@ -39,6 +39,7 @@ class StandIn:
         self._known: dict[str, list[int]] = {}
         self._routes: Sequence[Route] = []
         self._rules: Mapping[str, Any] = {}
+        self._revoked: list[str] = []
         self._inflight = 0
         self._servers: list[asyncio.Server] = []
         orders = berth.data / "orders.json"
@@ -85,7 +86,7 @@ class StandIn:
         self._rules = rules
 
     def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        del entries
+        self._revoked += [each["id"] for each in entries if not each["lifted"]]
 
     def stats(self) -> dict[str, Any]:
         return {"edges": [], "inflight": self._inflight}
@@ -132,7 +133,11 @@ class StandIn:
                     "routes": [route.module for route in self._routes],
                     "rules": self._rules,
                     "offset_s": self._berth.clock.offset_s,
-                    "until": {name: self._berth.identity.validity(name)[1].timestamp() for name in self._berth.modules},
+                    "revoked": self._revoked,
+                    "until": {
+                        name: self._berth.identity.validity(name)[1].timestamp()
+                        for name in self._berth.identity.modules
+                    },
                 }
             ).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from seamline.kernel.clock import ManualClock, now_ms
-from seamline.run.trust import KEPT_S, Key, KeyBook, RevocationBook
+from seamline.run.revocations import RevocationBook
+from seamline.run.trust import KEPT_S, Key, KeyBook
 
 
 def key(kid: str, clock: ManualClock, lifetime_s: int = 3600) -> Key:

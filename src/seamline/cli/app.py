@@ -58,6 +58,7 @@ VERBS: dict[str, Entry] = {
     "policy": Entry(KEEP, "Test and explain who may call what", "policy"),
     "users": Entry(KEEP, "Who may sign in at the development identity provider", "users"),
     "keys": Entry(KEEP, "API keys of programs: make, list, rotate, revoke", "keys"),
+    "identity": Entry(KEEP, "Quarantine a module; revoke sessions, users, programs, devices", "identity"),
     "secrets": Entry(KEEP, "Set, rotate and list secrets, and see who read them", "secrets"),
     "migrate": Entry(KEEP, "Bring the modules' databases to their newest schema", "migrate"),
     "explain": Entry(HELP, "What an error code means and what to do", "explain"),

@@ -10,6 +10,7 @@ IdentityError               SL4000  stop: the peer or the key material is not wh
   ForeignTrustDomainError   SL4012  the peer belongs to another trust domain
   ForeignApplicationError   SL4013  the peer belongs to another application
   UnexpectedModuleError     SL4014  the peer is another module than the one asked for
+  QuarantinedError          SL4015  the peer's certificate is refused before its time
 DelegationError             SL4100  stop: the proof of on whose behalf a call is made is not good
   MalformedTokenError       SL4101  it is no token of this kind
   UntrustedSignerError      SL4102  a link is not signed by a module of this application that may sign it
@@ -103,6 +104,12 @@ class UnexpectedModuleError(IdentityError):
     """The peer is a module of this application, but not the one that the connection was opened to."""
 
     code: ClassVar[str] = "SL4014"
+
+
+class QuarantinedError(IdentityError):
+    """The peer is a module that was set apart with `seamline identity quarantine`: its certificate is refused."""
+
+    code: ClassVar[str] = "SL4015"
 
 
 class DelegationError(IdentityError):

@@ -118,14 +118,16 @@ class Mesh:
         self._placed = asyncio.Event()
         """Set, and replaced, when it is said anew where modules run."""
         self.revocations = Revocations(clock)
-        self.revocations.on_change.append(self.refresh)
+        self.revocations.on_quarantine.append(self.refresh)
         self.delegation = Delegation(identity or signers, GATEWAY, clock, self._may_read_events)
         self.public: Counter[tuple[str, str]] = Counter()
         """Public requests that policy let in, by who passed them on and to which module."""
         self.waiting = Waiting(self.delegation, self.revocations)
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
-        self.revocations.on_change.append(self.port.set_apart)
+        self.revocations.on_quarantine.append(self.port.set_apart)
+        if identity is not None:
+            identity.refuses = self.revocations.refuses_module
 
     # What exists, and where.
 
@@ -412,18 +414,25 @@ class Mesh:
         subject: Subject | None = None,
         arguments: tuple[Any, ...] | None = None,
         more: Mapping[str, Any] | None = None,
-    ) -> PermissionDenied | Unauthenticated:
+    ) -> PermissionDenied | Unauthenticated | Unavailable:
         """The error for a call that policy does not permit; it is audited.
 
-        Unauthenticated says that nobody is signed in, and that somebody might have been let in.
+        Unauthenticated says that nobody is signed in, and that somebody might have been let in; Unavailable, that the
+        callee is quarantined.
         """
-        request = (caller, callee, *permission, subject, arguments, more)
-        fact, remedy = self.policy.denial_text(*request)
         quarantine = self._quarantined(caller, callee)
         if quarantine:
-            fact, remedy = quarantine, "Whoever operates the application has set it apart."
+            self._audit_denial(caller, callee, permission, subject, quarantine)
+            remedy = "Whoever operates the application has set it apart; `seamline identity release` takes it back."
+            if self.revocations.refuses_module(caller) is not None:
+                return PermissionDenied(quarantine, remedy)
+            unavailable = Unavailable(quarantine, remedy)
+            unavailable.started = False
+            return unavailable
+        request = (caller, callee, *permission, subject, arguments, more)
+        fact, remedy = self.policy.denial_text(*request)
         self._audit_denial(caller, callee, permission, subject, fact)
-        missing = not quarantine and self.policy.wants_user(*request)
+        missing = self.policy.wants_user(*request)
         return (Unauthenticated if missing else PermissionDenied)(fact, remedy)
 
     def _audit_denial(

@@ -137,8 +137,6 @@ class Welcome(Message, frozen=True):
     clock_offset_s: float = 0.0
     keys: list[tuple[str, str, str, int, int]] = []
     """The modules' public keys (``KnownKey``)."""
-    revocations: list[dict[str, Any]] = []
-    """What is no longer good (``Revocation``)."""
 
 
 class Refused(Message, frozen=True):
@@ -200,7 +198,7 @@ class Bundle(Message, frozen=True):
 
 
 class Revoked(Message, frozen=True):
-    """What is no longer good (``Revocation``), beside what was told before."""
+    """What is no longer good (``Revocation``), beside what was told before. Number 0 wants no answer."""
 
     number: int
     entries: list[dict[str, Any]]

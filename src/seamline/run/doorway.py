@@ -27,8 +27,10 @@ def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revoca
         return revocations.refuses(Subject(user)) if revocations.entries else None
 
     def ended(user: User) -> None:
+        if revocations.knows("session", user.session):
+            return  # another gateway of ours has said so, or somebody revoked it
         until = now_ms(clock) + settings.auth.session_max_s * 1000
-        revocations.apply([Revocation("session", user.session, reason=SIGNED_OUT, until=until)])
+        revocations.revoke([Revocation("session", user.session, reason=SIGNED_OUT, until=until)])
 
     return Door(
         settings.auth,

@@ -16,6 +16,7 @@ from seamline.kernel.signal import log
 from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
 from seamline.run.errors import ControlError, NotAllowedError, RunError, UnknownTargetError
+from seamline.run.revocations import checked
 from seamline.run.sockets import peer_of
 from seamline.run.traffic import Snapshot, compare
 
@@ -73,6 +74,7 @@ class AdminServer:
             "rotate": self._rotate,
             "revoke": self._revoke,
             "jwks": self._jwks,
+            "identity": self._identity,
             "secrets": self._secrets,
             "events": self._ask_room,
             "sagas": self._ask_room,
@@ -234,7 +236,7 @@ class AdminServer:
 
     async def _revoke(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
         """``entries`` of ``kind`` and ``id`` are no longer good, everywhere, from now on; or are again: ``lifted``."""
-        entries = [_revocation(each) for each in request["entries"]]
+        entries = [checked(each, self._supervisor.settings.modules) for each in request["entries"]]
         return {"workers": await self._supervisor.registrar.revoke(entries, str(request.get("by", "admin")))}
 
     async def _jwks(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
@@ -244,6 +246,25 @@ class AdminServer:
         await self._supervisor.registrar.authority()
         keys = [KnownKey(*each) for each in self._supervisor.registrar.keys.current()]
         return {"keys": [{**key.to_jwk(), "module": key.module} for key in keys]}
+
+    async def _identity(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        """Who has certificates until when, and what was revoked and is not over."""
+        registrar = self._supervisor.registrar
+        await registrar.authority()
+        revoked = registrar.revocations.entries()
+        modules: dict[str, dict[str, Any]] = {}
+        for _kid, module, _point, _begins, ends in registrar.keys.current():
+            entry = modules.setdefault(module, {"certificates": 0, "ends": 0})
+            entry["certificates"] += 1
+            entry["ends"] = max(entry["ends"], ends)
+        return {
+            "trust_domain": self._supervisor.settings.trust_domain,
+            "modules": [
+                {"name": name, **entry, "quarantined": registrar.revocations.set_apart(name) or ""}
+                for name, entry in sorted(modules.items())
+            ],
+            "revocations": [each for each in revoked if each["kind"] != "module"],
+        }
 
     async def _rotate(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         """A new root: everyone trusts it before anyone is given a certificate that it signed."""
@@ -319,15 +340,3 @@ class AdminServer:
         return [
             each for each in self._supervisor.fleet.replicas if each.reachable and wanted in {None, each.workload.name}
         ]
-
-
-_REVOCABLE = ("session", "user", "client", "device", "module", "token")
-
-
-def _revocation(asked: dict[str, Any]) -> dict[str, Any]:
-    kind, name = asked["kind"], asked["id"]
-    if kind not in _REVOCABLE or not isinstance(name, str) or not name:
-        raise ControlError(f"{kind} {name!r} cannot be revoked", f"Give an id, and a kind of {', '.join(_REVOCABLE)}.")
-    times = {key: int(asked[key]) for key in ("before", "until") if key in asked}
-    lifted = bool(asked.get("lifted", False))
-    return {"kind": kind, "id": name, "reason": str(asked.get("reason", "")), "lifted": lifted, **times}

@@ -30,6 +30,7 @@ from seamline.run.control import (
     Refused,
     Revoke,
     Revoked,
+    SecretsTold,
     Sign,
     Signed,
     ToSupervisor,
@@ -40,8 +41,9 @@ from seamline.run.errors import AttestationError, ControlError
 from seamline.run.keeping import Keeping
 from seamline.run.placement import GATEWAY, identities
 from seamline.run.replica import Replica
+from seamline.run.revocations import RevocationBook, of_users
 from seamline.run.sockets import Peer, peer_of
-from seamline.run.trust import Key, KeyBook, RevocationBook
+from seamline.run.trust import Key, KeyBook
 
 if TYPE_CHECKING:
     from seamline.mesh.identity import CertificateAuthority
@@ -77,7 +79,7 @@ class Registrar:
         self._authority: asyncio.Task[CertificateAuthority] | None = None
         self._connections = 0
         self.keys = KeyBook(self._folder, clock)
-        self._revocations = RevocationBook(self._folder, clock)
+        self.revocations = RevocationBook(self._folder, clock)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept workers until cancelled."""
@@ -168,9 +170,10 @@ class Registrar:
                 heartbeat_s=self._settings.run.heartbeat_s,
                 clock_offset_s=self._clock.offset_s,
                 keys=self.keys.current(),
-                revocations=self._revocations.entries(),
             )
         )
+        for entries in self.revocations.parts():  # before its certificates, without which it serves nobody
+            channel.send(Revoked(number=0, entries=entries))
         while (message := await channel.receive()) is not None:
             if isinstance(message, Sign):
                 channel.send(self.sign(message, replica, authority, peer))
@@ -185,6 +188,14 @@ class Registrar:
                 replica.hear(message)
 
     async def _tell_secret(self, channel: ControlChannel[ToSupervisor], message: AskSecrets, replica: Replica) -> None:
+        reason = self.revocations.set_apart(message.module)
+        if reason is not None:
+            error = AttestationError(f"module {message.module!r} is quarantined: {reason}")
+            self._audit.record(
+                "refuse", principal=message.module, action="secret", resource=message.operation, reason=error.fact
+            )
+            channel.send(SecretsTold(number=message.number, error=error.to_json()))
+            return
         channel.send(await self.keeping.answer(message, replica))
 
     def attest(self, hello: ToSupervisor, peer: Peer) -> Replica:
@@ -211,11 +222,25 @@ class Registrar:
             return Refused(error.to_json())
         lifetime_s = self._settings.identity.certificate_lifetime_s
         try:
-            chains = self.issue(authority, message.requests, lifetime_s)
+            chains = self.issue(authority, self._good(message.requests, replica), lifetime_s)
         except SeamlineError as error:
             self._record(peer, replica.label, error)
             return Refused(error.to_json())
         return Signed(chains=chains, bundle=authority.bundle_pem.decode())
+
+    def _good(self, requests: Mapping[str, str], replica: Replica) -> dict[str, str]:
+        """Without those of modules that are quarantined: these have no certificate until they are released."""
+        good: dict[str, str] = {}
+        for module, request in requests.items():
+            reason = self.revocations.set_apart(module)
+            if reason is None:
+                good[module] = request
+            else:
+                why = f"module {module!r} is quarantined: {reason}"
+                self._audit.record(
+                    "refuse", principal=replica.label, action="issue identity", resource=module, reason=why
+                )
+        return good
 
     def issue(self, authority: CertificateAuthority, requests: Mapping[str, str], lifetime_s: float) -> dict[str, str]:
         """Module to certificate chain. Everybody is told of the keys before who asked has the certificates."""
@@ -228,7 +253,7 @@ class Registrar:
 
     async def revoke(self, entries: Iterable[dict[str, Any]], by: str) -> int:
         """Make entries (``Revocation``) hold everywhere; how many workers have heard."""
-        kept = self._revocations.add(entries)
+        kept = self.revocations.add(entries)
         for entry in kept:
             what = f"{entry['kind']} {entry['id']}"
             decision = "allow" if entry["lifted"] else "revoke"
@@ -244,10 +269,8 @@ class Registrar:
 
     async def _revoke_for(self, message: Revoke, replica: Replica, peer: Peer) -> None:
         """What a worker asks to revoke: only the gateway's may, and only what belongs to users."""
-        hosts = identities(self._settings, replica.workload.modules)
-        kinds = {str(entry.get("kind")) for entry in message.entries}
-        lifts = any(entry.get("lifted") for entry in message.entries)
-        if GATEWAY not in hosts or lifts or not kinds <= {"session", "user", "client", "device", "token"}:
+        if GATEWAY not in identities(self._settings, replica.workload.modules) or not of_users(message.entries):
+            kinds = {str(entry.get("kind")) for entry in message.entries}
             error = AttestationError(f"{replica.label!r} asked to revoke what is not its own")
             self._record(peer, ", ".join(sorted(kinds)), error)
             return

@@ -1,7 +1,7 @@
-"""What the supervisor keeps of trust: whose keys are whose, and what was revoked before its time.
+"""What the supervisor keeps of trust: whose keys are whose.
 
-Both outlive it, in ``<data>/identity``: a saga may wait for weeks with a proof that a key of long ago has signed, and
-what was revoked stays so. Workers are told of each change; a key of long ago they ask for.
+It outlives it, in ``<data>/identity``: a saga may wait for weeks with a proof that a key of long ago has signed.
+Workers are told of each change; a key of long ago they ask for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from seamline.kernel.clock import Clock, now_ms
 
 KEPT_S = 100 * 86_400
@@ -23,7 +21,7 @@ Key = tuple[str, str, str, int, int]
 """``mesh.identity.keyring.KnownKey``, which is heavy to import."""
 
 
-class _Lines:
+class Lines:
     """A file of JSON lines that only grows; it is written anew when it is opened."""
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +58,7 @@ class KeyBook:
     """The public keys of every certificate that was issued."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self._lines = _Lines(folder / "keys.jsonl")
+        self._lines = Lines(folder / "keys.jsonl")
         self._clock = clock
         self._current: dict[str, Key] = {}
         self._opened = False
@@ -94,42 +92,6 @@ class KeyBook:
         self._current = {kid: key for kid, key in keys.items() if key[4] >= now}
 
 
-class RevocationBook:
-    """What was revoked; each entry in the words of ``mesh.identity.revocation.Revocation``."""
-
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self._lines = _Lines(folder / "revocations.jsonl")
-        self._clock = clock
-        self._entries: dict[tuple[str, str], dict[str, Any]] | None = None
-
-    def entries(self) -> list[dict[str, Any]]:
-        """Those that still refuse something."""
-        now = now_ms(self._clock)
-        if self._entries is None:
-            last = {(each["kind"], each["id"]): each for each in self._lines.read()}
-            kept = {key: each for key, each in last.items() if _holds(each, now)}
-            if kept:
-                self._lines.replace(kept.values())
-            self._entries = kept
-        return [each for each in self._entries.values() if _holds(each, now)]
-
-    def add(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Keep entries, on disk before it returns; as they are kept."""
-        from seamline.mesh.identity.revocation import Revocation  # heavy, and loaded with the authority
-
-        self.entries()
-        assert self._entries is not None
-        now = now_ms(self._clock)
-        kept = [msgspec.to_builtins(Revocation(**each).completed(now)) for each in entries]
-        self._lines.append(kept)
-        self._entries.update({(each["kind"], each["id"]): each for each in kept})
-        return kept
-
-
 def _key(found: Any) -> Key:
     kid, module, point, begins, ends = found
     return str(kid), str(module), str(point), int(begins), int(ends)
-
-
-def _holds(entry: dict[str, Any], now: int) -> bool:
-    return not entry["lifted"] and (not entry["until"] or entry["until"] > now)

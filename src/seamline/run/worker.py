@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -49,7 +49,6 @@ from seamline.run.control import (
     Inject,
     Keys,
     MoveClock,
-    Numbered,
     Ready,
     Refused,
     ReloadPolicy,
@@ -83,6 +82,7 @@ _KEYS_KEPT_S = 3600.0
 _ASKED_MAX = 64
 _ASK_AGAIN_S = 2.0
 _PR_SET_PDEATHSIG = 1
+_Asked = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 
 class Worker:
@@ -100,6 +100,8 @@ class Worker:
         self._keys: dict[str, str] = {}
         self._told: list[tuple[str, str, str, int, int]] = []
         self._revoked: list[dict[str, Any]] = []
+        self._modules: list[str] = []
+        self._released = asyncio.Event()
         self._asked: set[str] = set()
         self._signed: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -151,6 +153,7 @@ class Worker:
         identity.set_bundle(welcome.bundle.encode())
         identity.keys.on_unknown = self._ask_key
         self._learn([*welcome.keys, *self._told])
+        self._modules = welcome.modules
         certified = self._ask_for_certificates(welcome.modules)
         # The supervisor signs while this process imports the application.
         module, _, name = (options.host_factory or _DEFAULT_FACTORY).partition(":")
@@ -167,7 +170,7 @@ class Worker:
             secrets=self._secrets,
         )
         self._host = host = factory(berth)
-        host.revoke([*welcome.revocations, *self._revoked])
+        host.revoke(self._revoked)
         await certified
         host.set_endpoints(self._endpoints, self._routes)
         await host.start()
@@ -222,20 +225,39 @@ class Worker:
         assert self._identity is not None
         random = Random()  # jitter, not a secret
         due: dict[str, datetime] = {}
+        ends: dict[str, datetime] = {}
         while True:
             for module in self._identity.modules:
-                due.setdefault(module, next_rotation(*self._identity.validity(module), random))
-            first = min(due, key=lambda name: due[name])
-            wait_s = (due[first] - datetime.now(UTC)).total_seconds() - self._clock.offset_s
-            await asyncio.sleep(min(max(wait_s, 0.05), _RENEWAL_RETRY_S))
-            if wait_s > _RENEWAL_RETRY_S:
-                continue  # in short steps, because the clock may be moved
+                begins, until = self._identity.validity(module)
+                if ends.get(module) != until:
+                    due[module], ends[module] = next_rotation(begins, until, random), until
+            now = datetime.now(UTC) + timedelta(seconds=self._clock.offset_s)
+            wait_s = min(((each - now).total_seconds() for each in due.values()), default=_RENEWAL_RETRY_S)
+            # In short steps, because the clock may be moved.
+            released = await self._released_within(min(max(wait_s, 0.05), _RENEWAL_RETRY_S))
+            wanted = [module for module in self._modules if module not in ends]  # quarantined at the start
+            if not released and wait_s <= _RENEWAL_RETRY_S and due:
+                wanted = [min(due, key=due.__getitem__)]
+            if not wanted:
+                continue
             try:
-                await self._ask_for_certificates([first])
-                del due[first]
+                await self._ask_for_certificates(wanted)
             except SeamlineError as error:
-                _log.error("the certificate of %s was not renewed: %s", first, error)  # no traceback: a fact
+                _log.error("no new certificate of %s: %s", ", ".join(wanted), error)  # no traceback: a fact
                 await asyncio.sleep(_RENEWAL_RETRY_S)
+            for module in wanted:  # one that is quarantined got none
+                if module in due and self._identity.validity(module)[1] == ends[module]:
+                    due[module] = now + timedelta(seconds=_RENEWAL_RETRY_S)
+
+    async def _released_within(self, wait_s: float) -> bool:
+        """Whether a quarantine is lifted before so long."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._released.wait()
+        except TimeoutError:
+            return False
+        self._released.clear()
+        return True
 
     def _install(self, message: Signed) -> None:
         assert self._identity is not None
@@ -270,10 +292,12 @@ class Worker:
                 self._secrets.hear(message)
             case Keys(keys=keys):
                 self._learn(keys)
+            case Revoked():
+                self._revoke(message)
             case Endpoints(number=0):
                 self._set_endpoints(message)
             case (
-                Endpoints() | ServePublic() | Bundle() | Revoked() | ReloadPolicy() | Inject() | MoveClock()
+                Endpoints() | ServePublic() | Bundle() | ReloadPolicy() | Inject() | MoveClock()
                 | AskStats() | AskRoom() | Drain()
             ):  # fmt: skip
                 self._owner.spawn(self._answer(message), name=type(message).__name__)
@@ -283,7 +307,18 @@ class Worker:
             case _:
                 raise ControlError(f"the supervisor sent a {type(message).__name__} out of turn")
 
-    async def _answer(self, message: Numbered) -> None:
+    def _revoke(self, message: Revoked) -> None:
+        """At once, and before whatever comes next: nothing is served in between."""
+        if self._host is None:
+            self._revoked += message.entries
+        else:
+            self._host.revoke(message.entries)
+        if message.number:
+            self._channel.send(Done(number=message.number))
+        if self._ready and any(each["kind"] == "module" and each["lifted"] for each in message.entries):
+            self._released.set()
+
+    async def _answer(self, message: _Asked) -> None:
         try:
             result = await self._do(message)
             self._channel.send(Done(number=message.number, result=result))
@@ -291,18 +326,12 @@ class Worker:
             _log.exception("%s failed", type(message).__name__)
             self._channel.send(Done(number=message.number, error=f"{type(error).__name__}: {error}"))
 
-    async def _do(self, message: Numbered) -> Any:
+    async def _do(self, message: _Asked) -> Any:
         if isinstance(message, Endpoints):
             return self._set_endpoints(message)
         if isinstance(message, Bundle):
             assert self._identity is not None
             return self._identity.set_bundle(message.bundle.encode())
-        if isinstance(message, Revoked):
-            if self._host is None:
-                self._revoked += message.entries
-            else:
-                self._host.revoke(message.entries)
-            return None
         if isinstance(message, MoveClock):
             self._clock.offset_s = message.offset_s
             return None

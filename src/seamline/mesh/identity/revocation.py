@@ -25,9 +25,12 @@ SIGNED_OUT = "signed out"
 saga, goes on; every other revocation stops it."""
 
 _FORGET_MS = 30 * 86_400_000
+_SWEEP_MS = 1000
 
 DEVICE = "device"
 """The attribute of a user that names the device."""
+PROVIDER_SESSION = "sid"
+"""The attribute of a user that names the session at the provider; revoked as ``<issuer>|<sid>``."""
 
 
 class Revocation(msgspec.Struct, frozen=True):
@@ -75,12 +78,15 @@ class Revocations:
     def __init__(self, clock: Clock | None = None) -> None:
         self.epoch = next(_epochs)
         self.on_change: list[Callable[[], None]] = []
+        self.on_quarantine: list[Callable[[], None]] = []
+        """Called when other modules than before are quarantined."""
         self.spread: Callable[[list[Revocation]], None] | None = None
         """Tells the other processes, through the supervisor."""
         self._clock = clock or SystemClock()
         self.modules: dict[str, Revocation] = {}
         """The modules that are quarantined, perhaps only until now."""
         self._entries: dict[tuple[str, str], Revocation] = {}
+        self._next_sweep = 0
         self._under_way: set[Underway] = set()
 
     def apply(self, entries: Iterable[Revocation]) -> None:
@@ -90,15 +96,21 @@ class Revocations:
             key = (entry.kind, entry.id)
             known = self._entries.pop(key, None)
             if not entry.lifted:
-                self._entries[key] = entry if known is None else _stricter(known, entry)
-        self._entries = {key: entry for key, entry in self._entries.items() if not entry.until or entry.until > now}
-        self.modules = {name: entry for (kind, name), entry in self._entries.items() if kind == "module"}
+                self._entries[key] = entry if known is None else stricter(known, entry)
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_MS
+            self._entries = {key: entry for key, entry in self._entries.items() if not entry.until or entry.until > now}
         self.epoch = next(_epochs)
         for each in list(self._under_way):
             reason = self.refuses(each.subject)
             if reason is not None:
                 self._under_way.discard(each)
                 each.cut(reason)
+        modules = {name: entry for (kind, name), entry in self._entries.items() if kind == "module"}
+        if modules != self.modules:
+            self.modules = modules
+            for tell in self.on_quarantine:
+                tell()
         for tell in self.on_change:
             tell()
 
@@ -108,6 +120,10 @@ class Revocations:
         self.apply(new)
         if self.spread is not None:
             self.spread(new)
+
+    def knows(self, kind: Kind, name: str) -> bool:
+        """Whether there is an entry about just that."""
+        return (kind, name) in self._entries
 
     @property
     def entries(self) -> tuple[Revocation, ...]:
@@ -212,9 +228,14 @@ def _names(subject: Subject) -> list[tuple[str, str]]:
             names.append(("session", user.session))
         if user.client:
             names.append(("client", user.client))
+        if user.email:
+            names.append(("user", f"email:{user.email.lower()}"))
         device = user.attributes.get(DEVICE)
         if device is not None:
             names.append(("device", str(device)))
+        session = user.attributes.get(PROVIDER_SESSION)
+        if session is not None:
+            names.append(("session", f"{user.issuer}|{session}"))
     origin = subject
     while origin.token is None and origin.parent is not None:
         origin = origin.parent
@@ -224,7 +245,8 @@ def _names(subject: Subject) -> list[tuple[str, str]]:
     return names
 
 
-def _stricter(one: Revocation, other: Revocation) -> Revocation:
+def stricter(one: Revocation, other: Revocation) -> Revocation:
+    """Of two entries about the same, one that refuses what either refuses."""
     before = 0 if not one.before or not other.before else max(one.before, other.before)
     until = 0 if not one.until or not other.until else max(one.until, other.until)
     return Revocation(other.kind, other.id, before, other.reason or one.reason, until)

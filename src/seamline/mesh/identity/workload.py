@@ -19,6 +19,7 @@ from seamline.mesh.errors import (
     NoPeerCertificateError,
     NoSvidError,
     NotSpiffeError,
+    QuarantinedError,
     SvidError,
     UnexpectedModuleError,
 )
@@ -66,6 +67,8 @@ class WorkloadIdentity:
         self._svids: dict[str, _Svid] = {}
         self._roots: dict[bytes, x509.Certificate] = {}
         self._front: ssl.SSLContext | None = None
+        self.refuses: Callable[[str], str | None] | None = None
+        """Why a module's certificate is refused before its time; None when it is good."""
         self.keys = PublicKeys()
         """Everybody's, as the supervisor tells of them."""
 
@@ -200,6 +203,11 @@ class WorkloadIdentity:
             raise UnexpectedModuleError(
                 f"the peer is module {peer.module!r}, but {expect!r} was asked for",
                 "The address may have been given to another workload; endpoints are refreshed and the call retried.",
+            )
+        reason = self.refuses(peer.module) if self.refuses is not None else None
+        if reason is not None:
+            raise QuarantinedError(
+                f"module {peer.module!r} is quarantined: {reason}", "`seamline identity release` takes it back."
             )
         return peer.module
 
