@@ -32,7 +32,7 @@ async def journal(db: Database) -> AsyncGenerator[Journal]:
 
 def started(saga: str, owner: str | None = "here", key: str = "") -> Statement:
     data = b'{"text":"it\'s \\"quoted\\" \\\\ \xc3\xa4"}'
-    return "start", (saga, "buy", key, 1, owner, 0, 1, 1, 2**41, data.decode(), checksum(data), "", "")
+    return "start", (saga, "buy", key, 1, owner, 0, 1, 1, 2**41, data.decode(), checksum(data), "", "", "")
 
 
 def entry(saga: str, seq: int, text: str = "{}") -> Statement:
@@ -103,6 +103,18 @@ async def test_journals_are_made_by_many_processes_at_once(journal: Journal):
     for other in others:
         await other.start()
     assert await others[0].store.write([Write("here", [started("a")])]) == [None]
+
+
+async def test_a_journal_of_before_there_were_users_is_brought_up(journal: Journal):
+    """Its sagas are nobody's and go on; new ones keep on whose behalf they were started."""
+    await journal.store.write([Write("here", [started("a")])])
+    await journal.store.run([("ALTER TABLE seamline_sagas DROP COLUMN subject", ())])
+    again = open_journal(journal.store.database)
+    await again.start()
+    await again.store.write([Write("here", [("start", (*started("b")[1][:-1], "proof"))])])
+    found = await rows(again, "SELECT id, subject FROM seamline_sagas ORDER BY id")
+    assert found == [("a", ""), ("b", "proof")]
+    await again.close()
 
 
 shop = Module("shop")
