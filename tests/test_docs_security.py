@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from seamline.cli import policy as policy_verbs
+from seamline.kernel.audit import AuditLog
+from seamline.kernel.audit.log import FIELD_CHARACTERS_MAX
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.settings import GatewaySettings, IdentitySettings, MeshSettings
 from seamline.kernel.wire.http1_message import HttpLimits
-from seamline.mesh import audit, errors, server
-from seamline.mesh.audit import Audit
+from seamline.mesh import errors, server
 from seamline.mesh.identity import CertificateAuthority, SpiffeId, authority, next_rotation
 from seamline.mesh.identity.rotation import BACKDATE, CLOCK_SKEW
 from seamline.mesh.mesh import Mesh
@@ -138,7 +139,7 @@ def test_the_audit_line_of_the_page_is_what_is_written(application: Application,
     """By a mesh that refuses the call, at the time of the page."""
     line = block("json", "Audit")
     clock = ManualClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
-    trail = Audit(tmp_path / "audit.jsonl", clock=clock)
+    trail = AuditLog(tmp_path / "audit.jsonl", clock=clock)
     mesh = Mesh("boutique", application.policy(), MeshSettings(), audit=trail)
     mesh.denied("frontend", "payments", ("Payments", "charge"))
     trail.close()
@@ -149,7 +150,7 @@ def test_the_audit_line_of_the_page_is_what_is_written(application: Application,
 
 def test_the_bounds_of_the_audit_are_the_codes():
     """Lines, files and characters."""
-    bounds = Audit.__init__.__kwdefaults__
+    bounds = AuditLog.__init__.__kwdefaults__
     assert bounds is not None
     assert bounds["window_s"] == 60
     said = re.sub(r"\s+", " ", PAGE)
@@ -157,7 +158,7 @@ def test_the_bounds_of_the_audit_are_the_codes():
         f"at most {bounds['per_window']} lines a minute for the same refusal and {bounds['total_per_window']} " in said
     )
     assert f"files of {bounds['bytes_max'] >> 20} MiB, of which {bounds['files_max']} are kept" in said
-    assert f"text is cut after {audit._FIELD_CHARACTERS_MAX} characters" in said  # pyright: ignore[reportPrivateUsage]
+    assert f"text is cut after {FIELD_CHARACTERS_MAX} characters" in said
 
 
 def test_the_limits_of_both_ports_are_the_codes():

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from seamline import Contract, Fault, idempotent, readonly, timeout
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.settings import MeshRules, MeshSettings
 from seamline.kernel.signal.trace import Tracer
-from seamline.mesh.audit import Audit
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.identity import CertificateAuthority, WorkloadIdentity, new_key_and_csr
 from seamline.mesh.identity.keyring import PublicKeys
@@ -201,7 +201,7 @@ class Rig:
         settings = MeshSettings(default=MeshRules(**(rules or {})), **connection)
         mesh = Mesh(
             APP, policy(text), settings, identity=self.identity(*modules) if remote else None,
-            audit=Audit(self.folder / f"audit-{len(self.meshes)}.jsonl"), tracer=Tracer(sample), copies=copies,
+            audit=AuditLog(self.folder / f"audit-{len(self.meshes)}.jsonl"), tracer=Tracer(sample), copies=copies,
         )  # fmt: skip
         mesh.know(Stock, "stock")
         self.meshes.append(mesh)

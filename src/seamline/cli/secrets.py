@@ -9,6 +9,7 @@ import pwd
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -250,7 +251,7 @@ async def ask_here(settings: Settings, operation: str, arguments: Mapping[str, A
     data = settings.prepare_data_folder()
     rules = SecretRules(policy_source(settings), settings.modules)
     trail = secrets_audit(data)
-    keeper = open_keeper(settings, data, rules.denial, trail.record, SystemClock())
+    keeper = open_keeper(settings, data, rules.denial, partial(trail.write, "secret"), SystemClock())
     try:
         return await ask_keeper(keeper, rules, operation, who(), arguments)
     finally:

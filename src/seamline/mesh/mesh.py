@@ -47,8 +47,8 @@ from seamline.module.errors import (
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
+    from seamline.kernel.audit import AuditLog
     from seamline.kernel.signal.trace import TraceContext
-    from seamline.mesh.audit import Audit
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.identity.keyring import Signers
     from seamline.mesh.policy import Condition, Policy
@@ -91,7 +91,7 @@ class Mesh:
         settings: MeshSettings,
         *,
         identity: WorkloadIdentity | None = None,
-        audit: Audit | None = None,
+        audit: AuditLog | None = None,
         tracer: Tracer | None = None,
         copies: bool = False,
         signers: Signers | None = None,
@@ -440,15 +440,15 @@ class Mesh:
     ) -> None:
         if self.audit is not None:
             user = subject.user if subject is not None else None
-            self.audit.record(
-                decision="deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
+            self.audit.write(
+                "call", "deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
                 **({"user": user.id, "issuer": user.issuer} if user is not None else {}),
             )  # fmt: skip
 
     def audit_refusal(self, principal: str, reason: str) -> None:
         if self.audit is not None:
-            self.audit.record(
-                decision="refuse", principal=principal, action="connect", resource=self.app, reason=reason
+            self.audit.write(
+                "identity", "refuse", principal=principal, action="connect", resource=self.app, reason=reason
             )
 
     def tunnel(self, caller: str, module: str) -> TunnelClient:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.settings import Settings
-from seamline.mesh.audit import Audit
 from seamline.mesh.identity.revocation import SIGNED_OUT, Revocation, Revocations
 from seamline.module.principal import Subject, User
 from seamline.run.placement import GATEWAY
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from seamline.gateway.auth.records import Records
 
 
-def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revocations: Revocations) -> Door | None:
+def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, revocations: Revocations) -> Door | None:
     """The door of ``[auth]``; None when the application has none."""
     if not settings.auth.enabled:
         return None
@@ -39,7 +40,7 @@ def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revoca
         identity=data / "identity",
         records=gateway_records(settings, data, clock),
         clock=clock,
-        audit=audit.record,
+        audit=partial(audit.write, "authentication"),
         refuses=refuses,
         on_ended=ended,
     )

@@ -10,15 +10,16 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import Tracer
-from seamline.mesh.audit import Audit
 from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
 from seamline.module.context import CURRENT, current
@@ -94,7 +95,7 @@ class Host:
         ]
         self._migrate = migrate
         self._replace = dict(replace or {})
-        self._audit = Audit(self.data / "audit" / f"{workload}.jsonl")
+        self._audit = AuditLog(self.data / "audit" / f"{workload}.jsonl")
         self.mesh = Mesh(
             settings.app.name,
             policy or application.policy(),
@@ -116,7 +117,7 @@ class Host:
         self._sagas: SagasRuntime | None = None
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
-        self._secrets_audit: Audit | None = None
+        self._secrets_audit: AuditLog | None = None
         self._secret_rules: SecretRules | None = None
         self._views: list[ViewsService] = []
         self._wirings: dict[str, Wiring] = {}
@@ -197,7 +198,9 @@ class Host:
 
         self._secrets_audit = audit = secrets_audit(self.data)
         self._secret_rules = rules = SecretRules(policy_source(self.settings), self.settings.modules)
-        keeper = await asyncio.to_thread(open_keeper, self.settings, self.data, rules.denial, audit.record, self.clock)
+        keeper = await asyncio.to_thread(
+            open_keeper, self.settings, self.data, rules.denial, partial(audit.write, "secret"), self.clock
+        )
         self._secrets = SecretsRuntime.alone(keeper, self.clock, settings)
 
     def _secrets_of(self, module: Module) -> Secrets:

@@ -10,14 +10,15 @@ import base64
 import binascii
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
-from seamline.mesh.audit import Audit
 from seamline.run.control import AskRoom, AskSecrets, SecretsTold, Wake
 from seamline.run.errors import AttestationError, ControlError
 from seamline.run.replica import Replica, State
@@ -33,9 +34,9 @@ _UNDER_WAY_MAX: Final = 64
 AUDIT_FILE: Final = Path("audit", "secrets.jsonl")
 
 
-def secrets_audit(data: Path) -> Audit:
+def secrets_audit(data: Path) -> AuditLog:
     """One line for each: which secrets left the store must be known whole, so nothing is left out in a flood."""
-    return Audit(data / AUDIT_FILE, files_max=1000, per_window=1 << 30, total_per_window=1 << 30)
+    return AuditLog(data / AUDIT_FILE, files_max=1000, per_window=1 << 30, total_per_window=1 << 30)
 
 
 class Keeping:
@@ -59,7 +60,7 @@ class Keeping:
         self._data = data
         self._replicas = replicas
         self._clock = clock
-        self._audit = secrets_audit(data)
+        self.audit = secrets_audit(data)
         self._rules: SecretRules | None = None
         self._keeper: Keeper | None = None
         self._opening = asyncio.Lock()
@@ -82,12 +83,12 @@ class Keeping:
         settings = self._settings()
         protect_memory()
         self._rules = rules = SecretRules(policy_source(settings), settings.modules)
-        return open_keeper(settings, self._data, rules.denial, self._audit.record, self._clock)
+        return open_keeper(settings, self._data, rules.denial, partial(self.audit.write, "secret"), self._clock)
 
     async def close(self) -> None:
         if self._keeper is not None:
             await self._keeper.close()
-        self._audit.close()
+        self.audit.close()
 
     def hide(self, text: str) -> str:
         """``text`` without the values that were given out."""
@@ -120,8 +121,8 @@ class Keeping:
         if message.module in replica.workload.modules:
             return
         error = AttestationError(f"{replica.label!r} asked for a secret as {message.module!r}, which it does not host")
-        self._audit.record(
-            "refuse", principal=replica.label, action=message.operation, reason=error.fact, pid=replica.pid
+        self.audit.write(
+            "secret", "refuse", principal=replica.label, action=message.operation, reason=error.fact, pid=replica.pid
         )
         raise error
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
-from seamline.mesh.audit import Audit
 from seamline.run.control import (
     AskKey,
     AskSecrets,
@@ -73,7 +73,7 @@ class Registrar:
         self._folder = data / "identity"
         self._replicas = replicas
         self._clock = clock
-        self._audit = Audit(data / "audit" / "supervisor.jsonl")
+        self._audit = AuditLog(data / "audit" / "supervisor.jsonl")
         self.keeping = Keeping(lambda: self._settings, data, replicas, clock)
         self._owner = TaskOwner("control socket")
         self._authority: asyncio.Task[CertificateAuthority] | None = None
@@ -191,8 +191,13 @@ class Registrar:
         reason = self.revocations.set_apart(message.module)
         if reason is not None:
             error = AttestationError(f"module {message.module!r} is quarantined: {reason}")
-            self._audit.record(
-                "refuse", principal=message.module, action="secret", resource=message.operation, reason=error.fact
+            self._audit.write(
+                "secret",
+                "refuse",
+                principal=message.module,
+                action="secret",
+                resource=message.operation,
+                reason=error.fact,
             )
             channel.send(SecretsTold(number=message.number, error=error.to_json()))
             return
@@ -237,8 +242,8 @@ class Registrar:
                 good[module] = request
             else:
                 why = f"module {module!r} is quarantined: {reason}"
-                self._audit.record(
-                    "refuse", principal=replica.label, action="issue identity", resource=module, reason=why
+                self._audit.write(
+                    "identity", "refuse", principal=replica.label, action="issue identity", resource=module, reason=why
                 )
         return good
 
@@ -257,7 +262,9 @@ class Registrar:
         for entry in kept:
             what = f"{entry['kind']} {entry['id']}"
             decision = "allow" if entry["lifted"] else "revoke"
-            self._audit.record(decision, principal=by, action="revoke", resource=what, reason=entry["reason"])
+            self._audit.write(
+                "revocation", decision, principal=by, action="revoke", resource=what, reason=entry["reason"]
+            )
         workers = [each for each in self._replicas() if each.reachable]
         answers = await asyncio.gather(
             *(each.ask(Revoked, _REVOKED_S, entries=kept) for each in workers), return_exceptions=True
@@ -284,7 +291,8 @@ class Registrar:
     def _record(self, peer: Peer, resource: str, error: SeamlineError) -> None:
         _log.warning("%s", error)
         kind = "protocol" if isinstance(error, ControlError) else "attestation"
-        self._audit.record(
+        self._audit.write(
+            "identity",
             "refuse",
             principal=f"pid {peer.pid}",
             action="issue identity",
