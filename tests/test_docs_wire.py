@@ -174,7 +174,7 @@ def test_every_frame_is_on_the_page():
     fields = [name for name in re.findall(r"`(\w+)`", head[1]) if name != "traceparent"]
     assert fields == list(frames.CallHead.__struct_fields__)
     assert re.findall(r"`(\w+)`", head[2]) == list(frames.ErrorBody.__struct_fields__)
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(frames.CallHead("A.b"))) == ["A.b", 0, 1, None, None]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(frames.CallHead("A.b"))) == ["A.b", 0, 1, None, None, None]
     assert [f"{number} {name}" in head[1] for name, number in PRIORITIES.items()] == [True] * 3
     credit = MeshSettings().stream_credit_bytes
     assert f"begins with a credit of {credit} bytes per stream" in told
