@@ -249,7 +249,7 @@ async def test_a_host_that_is_not_ours_gets_no_sign_in(tmp_path: Path, host: str
     async with place(tmp_path, **DEVELOPMENT) as site:
         pool = HttpPool("127.0.0.1", site.port, host_header=host.format(port=site.port))
         response = await pool.request("GET", "/.seamline/sign-in")
-        assert response.status == 421
+        assert response.status == (400 if "@" in host else 421)
         await pool.close()
 
 

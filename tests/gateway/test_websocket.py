@@ -68,7 +68,7 @@ async def join() -> AsyncIterator[Join]:
     async def connect(site: Any, target: str = "/", **options: Any) -> WsClient:
         client = WsClient(*await asyncio.open_connection("127.0.0.1", site.port))
         clients.append(client)
-        client.send(Request(host="gate.test", target=target, **options))
+        client.send(Request(host="localhost", target=target, **options))
         return client
 
     yield connect

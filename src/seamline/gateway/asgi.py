@@ -6,7 +6,6 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, cast
-from urllib.parse import unquote
 
 from seamline.gateway.compression import Gzip, compressible, encoded
 from seamline.gateway.errors import AppProtocolError
@@ -46,11 +45,6 @@ def make_scope(
         "state": {},
         "extensions": {},
     }
-
-
-def decoded_path(path: bytes) -> str:
-    text = path.decode("latin-1")
-    return unquote(text) if "%" in text else text
 
 
 class AsgiExchange:

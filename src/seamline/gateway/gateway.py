@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from seamline.gateway.asgi import AsgiApp
 from seamline.gateway.headers import SECURITY, STRICT_TRANSPORT, Cors
+from seamline.gateway.limits.addresses import TrustedProxies
+from seamline.gateway.normal import Hosts
 from seamline.gateway.routes import Route, RouteTable
 from seamline.gateway.tls import CertificateFiles
 from seamline.gateway.visit import Site, Visit
@@ -23,7 +25,7 @@ from seamline.kernel.signal.metrics import EdgeStats
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
 
 if TYPE_CHECKING:
-    from seamline.gateway.auth.door import Door
+    from seamline.gateway.auth.door import Door, Record
 
 OnRequest = Callable[[str, str, int, float], None]
 """Told of every answer: module (empty without a route), method, status, seconds."""
@@ -45,6 +47,8 @@ class Gateway:
         on_request: told of every answer.
         door: says who is asking; opened by :meth:`serve`, closed by :meth:`stop`.
         client_ca: PEM file of those who certify clients.
+        hosts: names that the gateway answers to, beside those of ``[gateway] hosts`` or else of the routes.
+        audit: told of what is turned away before anybody is asked who they are.
     """
 
     def __init__(
@@ -57,8 +61,12 @@ class Gateway:
         clock: Clock | None = None,
         door: Door | None = None,
         client_ca: str = "",
+        hosts: Iterable[str] = (),
+        audit: Record | None = None,
     ) -> None:
         self._settings = settings
+        self._names = tuple(hosts)
+        self._audit = audit
         self._door = door
         self._clock = clock or SystemClock()
         self._on_request = on_request
@@ -97,6 +105,8 @@ class Gateway:
     def set_routes(self, routes: Iterable[Route]) -> None:
         """Replace the routes; requests under way end where they began. Raises RouteError."""
         self._table = RouteTable(routes)
+        if self._site is not None:
+            self._site.hosts = self._hosts()
         largest = max([self._settings.body_bytes_max, *(route.body_bytes_max for route in self._table.routes)])
         self._server.limits = replace(self._server.limits, body_bytes_max=largest)
 
@@ -131,8 +141,15 @@ class Gateway:
             cors=cors if settings.cors_origins else None,
             defaults=defaults,
             loop=loop,
+            hosts=self._hosts(),
+            proxies=TrustedProxies(settings.trusted_proxies),
             door=self._door,
+            audit=self._audit,
         )
+
+    def _hosts(self) -> Hosts:
+        named = self._settings.hosts or [route.host for route in self._table.routes if route.host]
+        return Hosts([*named, *self._names])
 
     async def drain(self, timeout_s: float) -> bool:
         """Accept nobody new, finish what came, ask WebSockets to come back. False when time ran out."""
@@ -213,4 +230,5 @@ def _introduce(transport: asyncio.Transport, state: dict[str, Any]) -> None:
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
         state["client_certificate"] = tls.getpeercert(binary_form=True)
+    state["peer"] = state["client"][0] if state["client"] else None
     state["client_host"] = state["client"][0].encode() if state["client"] else b"unknown"

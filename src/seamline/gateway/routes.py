@@ -54,7 +54,7 @@ class RouteTable:
     def match(self, host: str, path: str) -> Route | None:
         """The route for a ``host`` header (port and case do not matter) and a decoded path."""
         if self._hosts:
-            for exact, prefix, route in self._hosts.get(_bare(host), ()):
+            for exact, prefix, route in self._hosts.get(bare_host(host), ()):
                 if path.startswith(prefix) or path == exact:
                     return route
         for exact, prefix, route in self._any:
@@ -63,7 +63,7 @@ class RouteTable:
         return None
 
 
-def _bare(host: str) -> str:
+def bare_host(host: str) -> str:
     """A host without its port, in lower case."""
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seamline.gateway import headers as heads
-from seamline.gateway.asgi import AsgiApp, AsgiExchange, decoded_path, make_scope
+from seamline.gateway.asgi import AsgiApp, AsgiExchange, make_scope
 from seamline.gateway.auth import cookies
 from seamline.gateway.auth.errors import Refused
 from seamline.gateway.compression import accepts_gzip
+from seamline.gateway.limits.addresses import TrustedProxies
+from seamline.gateway.normal import Hosts, path_of
 from seamline.gateway.pages import error_page
 from seamline.gateway.routes import Route, RouteTable
 from seamline.gateway.websocket import WebSocketRun, handshake_of
@@ -30,13 +32,14 @@ from seamline.module.errors import (
 )
 
 if TYPE_CHECKING:
-    from seamline.gateway.auth.door import Caller, Door
+    from seamline.gateway.auth.door import Caller, Door, Record
 
 _log = logging.getLogger("seamline.gateway")
+_HTTP = "http"
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"dpop"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Site:
     """What all requests share."""
 
@@ -48,8 +51,11 @@ class Site:
     """Headers of every answer whose app does not say otherwise."""
     loop: asyncio.AbstractEventLoop
     # Asking asyncio for the running loop costs a system call (getpid), so it is asked once.
+    hosts: Hosts
+    proxies: TrustedProxies
     door: Door | None = None
     """Who says who is asking; None without ``[auth]``."""
+    audit: Record | None = None
 
 
 class Visit:
@@ -60,8 +66,13 @@ class Visit:
         self.site = site
         self.exchange = exchange
         self.host = request.header(b"host") or b""
-        self.path = decoded_path(request.path)
-        self.route: Route | None = table.match(self.host.decode("latin-1"), self.path)
+        self.path = ""
+        self.route: Route | None = None
+        self._astray: HttpRefusal | None = None
+        try:
+            self._address(table)
+        except HttpRefusal as refusal:
+            self._astray = refusal
         self.module = self.route.module if self.route is not None else ""
         self.identity = heads.request_id(request.header(b"x-request-id"))
         self.origin = request.header(b"origin") if site.cors is not None else None
@@ -81,6 +92,9 @@ class Visit:
     async def serve(self) -> None:
         request = self.exchange.request
         site = self.site
+        if self._astray is not None:
+            self._turn_away(self._astray)
+            return
         if self._preflight():
             return
         if site.door is not None and site.door.owns(self.path):
@@ -119,6 +133,29 @@ class Visit:
             self._task = None
             self._status = self.status
             self.run = None  # else visit and run hold each other, and the garbage collector has to find out
+
+    def _address(self, table: RouteTable) -> None:
+        """Who is meant, and by whom, in the one form that everything after this sees. Raises HttpRefusal."""
+        exchange, site = self.exchange, self.site
+        request, state = exchange.request, exchange.connection_state
+        peer: str | None = state.get("peer")
+        if peer is not None and site.proxies.trusts(peer):
+            told = [value for name, value in request.headers if name == b"x-forwarded-for"]
+            client = site.proxies.client(peer, told)
+            state["client"], state["client_host"] = (client, 0), client.encode()
+        server: tuple[str, int] | None = state.get("server")
+        host = site.hosts.check(self.host, server[0] if server else "")
+        self.path = path_of(request.path) if request.path != b"*" or request.method != "OPTIONS" else "*"
+        self.route = table.match(host, self.path)
+
+    def _turn_away(self, refusal: HttpRefusal) -> None:
+        """Answer what is not looked at any further, and write it down."""
+        site, exchange = self.site, self.exchange
+        if site.audit is not None:
+            peer = exchange.connection_state["client_host"].decode()
+            resource = exchange.request.path[:200].decode("latin-1")
+            site.audit("refuse", principal="", action=_HTTP, resource=resource, reason=refusal.message, peer=peer)
+        self.page(refusal.status, refusal.message, refusal.headers)
 
     def late(self, now: float) -> bool:
         """Whether the client has waited too long for the beginning of an answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import Clock, now_ms
@@ -43,6 +44,7 @@ def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, rev
         audit=partial(audit.write, "authentication"),
         refuses=refuses,
         on_ended=ended,
+        revoke=revocations.revoke,
     )
 
 
@@ -52,3 +54,9 @@ def gateway_records(settings: Settings, data: Path, clock: Clock) -> Records:
     from seamline.kernel.store import Database, sqlite_url
 
     return Records(Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
+
+
+def own_hosts(settings: Settings) -> list[str]:
+    """The name that browsers know the gateway by, where it is said."""
+    name = urlsplit(settings.auth.public_url).netloc
+    return [name] if name else []

@@ -29,7 +29,7 @@ from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
-from seamline.run.doorway import make_door
+from seamline.run.doorway import make_door, own_hosts
 from seamline.run.faces import Faces, PublicRoute
 
 if TYPE_CHECKING:
@@ -354,7 +354,10 @@ class Host:
             settings = dataclasses.replace(settings, tls_certificate=certificate, tls_key=key)
         door = make_door(self.settings, self.data, self.clock, self._audit, self.mesh.revocations)
         client_ca = str(folder / self.settings.auth.client_ca) if self.settings.auth.client_ca else ""
-        self._gateway = Gateway(settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca)
+        self._gateway = Gateway(
+            settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca,
+            hosts=own_hosts(self.settings), audit=partial(self._audit.write, "limit"),
+        )  # fmt: skip
         await self._gateway.serve(sock)
 
     def mounts(self) -> list[PublicRoute]:

@@ -8,6 +8,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -364,6 +365,15 @@ class _ApplicationReader(TableReader):
                 "one of tls_certificate and tls_key is set without the other",
                 "TLS needs both files.",
                 place=self.place("gateway", "tls_certificate"),
+        for network in gateway.trusted_proxies:
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                raise BadValueError(
+                    f"{network!r} is not an address or a network",
+                    "Write it like 10.0.0.7 or 10.0.0.0/8.",
+                    place=self.place("gateway", "trusted_proxies"),
+                ) from None
             )
         return gateway
 

@@ -38,6 +38,7 @@ _METHODS: dict[bytes, str] = {
     )
 }  # fmt: skip
 _SPECIAL = frozenset({b"host", b"transfer-encoding", b"content-length", b"expect", b"upgrade"})
+_AUTHORITY_END = re.compile(rb"[/?#]")
 _REQUEST_LINE = re.compile(rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) \S+ HTTP/1\.[01]\r$", re.MULTILINE)
 
 
@@ -68,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_content_length", "_count", "_current", "_discarding", "_expects", "_fed", "_head_bytes",
-        "_headers", "_hijacker", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
+        "_headers", "_hijacker", "_host", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
         "_pumping", "_queue", "_raw", "_reading", "_running", "_server", "_since", "_synthetic",
         "_transfer_encoding", "_unparsed", "_upgrade", "_upgrading", "_url", "_write_paused",
         "_write_seen", "_write_since", "_writers", "closing", "state", "transport",
@@ -108,6 +109,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._head_bytes = 0
         self._count = 0
+        self._host = b""
         self._hosts = 0
         self._content_length: int | None = 0
         self._transfer_encoding: bytes | None = None
@@ -215,11 +217,14 @@ class HttpConnection(asyncio.Protocol):
 
     def _special(self, name: bytes, value: bytes) -> None:
         if name == b"host":
+            self._host = value
             self._hosts += 1
         elif name == b"content-length":
             self._content_length = int(value)
         elif name == b"transfer-encoding":
-            self._transfer_encoding = value.strip().lower()
+            # Two of them are joined as one list, which is not a coding that is known.
+            told = value.strip().lower()
+            self._transfer_encoding = told if self._transfer_encoding is None else self._transfer_encoding + b"," + told
         elif name == b"expect":
             self._expects = value.strip().lower()
         else:
@@ -235,7 +240,7 @@ class HttpConnection(asyncio.Protocol):
         self._check_head(version, method)
         limits = self._server.limits
         request = HttpRequest(
-            cast("str", method), _origin_form(self._url), self._headers, version, limits.body_bytes_max
+            cast("str", method), _origin_form(self._url, self._host), self._headers, version, limits.body_bytes_max
         )
         request.content_length = length = self._content_length
         request.keep_alive = parser.should_keep_alive()
@@ -540,14 +545,17 @@ def _head_too_large(limits: HttpLimits) -> HttpRefusal:
     return HttpRefusal(431, "request_header_fields_too_large", message)
 
 
-def _origin_form(target: bytes) -> bytes:
-    """``http://host/path`` as ``/path``; the host header is what counts here."""
+def _origin_form(target: bytes, host: bytes) -> bytes:
+    """``http://host/path`` as ``/path``, where both ways to name the host agree."""
     if target.startswith(b"/") or target == b"*":
         return target
     scheme, separator, rest = target.partition(b"://")
     if separator and scheme.lower() in (b"http", b"https"):
-        _, slash, path = rest.partition(b"/")
-        return slash + path or b"/"
+        authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+        if authority.lower() != host.strip().lower():
+            raise HttpRefusal(400, "bad_request", "the request target names another host than the host header")
+        path = rest[len(authority) :]
+        return path if path.startswith(b"/") else b"/" + path
     raise HttpRefusal(400, "bad_request", "the request target is not a path")
 
 
