@@ -25,6 +25,7 @@ from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.store import Database, set_scope_source, sqlite_url
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.identity import WorkloadIdentity
+from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy import Policy
 from seamline.module import Module
@@ -88,7 +89,8 @@ class Process:
         names = sorted({"shop", "books", *owners.values(), *self.modules, *contracts.values()})
         methods = {each.__name__: (owner, list(compile_contract(each).methods)) for each, owner in contracts.items()}
         rules = Policy.from_text(policy, modules={name: {} for name in names}, contracts=methods)
-        self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer, identity=identity)
+        signers = LocalSigners(folder / "identity", "test", "test")
+        self.mesh = Mesh("test", rules, MeshSettings(), tracer=self.tracer, identity=identity, signers=signers)
         for topic in set(owners.values()):
             self.mesh.know(log_contract(topic), topic)
         for contract, owner in contracts.items():
@@ -96,7 +98,7 @@ class Process:
         self.announced: list[str] = []
         self.runtime = EventsRuntime(
             app, EventsSettings(**settings), self.clock, self.mesh, self.tracer, owners, self.announced.append,
-            process_owner("test"), reachable=self.mesh.reachable,
+            process_owner("test"), reachable=self.mesh.reachable, proofs=self.mesh.waiting,
         )  # fmt: skip
         if transport is not None:
             self.runtime.transport = transport

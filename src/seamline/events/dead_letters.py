@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, insert, se
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from seamline.events.errors import EventsError, UnknownGroupError
-from seamline.events.record import Record
+from seamline.events.record import SUBJECT, Record
 from seamline.events.tables import dead_letters
 from seamline.events.transport import Delivery
 from seamline.kernel.clock import Clock, now_ms
@@ -91,6 +91,7 @@ class DeadLetters:
         record = _DECODER.decode(row["record"])
         shown = msgspec.to_builtins(record, builtin_types=(bytes,))
         shown["data"] = record.data.decode(errors="backslashreplace")
+        shown["headers"].pop(SUBJECT, None)
         return {**_shown(row), "record": shown}
 
     async def delivery(self, number: int) -> tuple[str, Delivery]:
