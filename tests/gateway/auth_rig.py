@@ -171,6 +171,7 @@ async def teller(scope: Scope, receive: Receive, send: Send) -> None:
             raise PermissionDenied("not for you")
     if path == "/set":
         headers += [(b"set-cookie", b"__Host-session=planted; Path=/; Secure"), (b"set-cookie", b"own=1")]
+        headers += [(b"Set-Cookie", b" __Host-session =planted; Path=/; Secure"), (b"set-cookie", b"__Host-signin-x=1")]
     if path == "/public":
         headers += [(b"cache-control", b"public, max-age=60")]
     told: dict[str, Any] = {"user": None, "headers": [name.decode() for name, _ in scope["headers"]]}

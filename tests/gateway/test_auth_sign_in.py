@@ -85,6 +85,25 @@ async def test_another_gateway_hears_of_the_end_of_a_session(tmp_path: Path):
         assert (await elsewhere.who())["user"] is None
 
 
+async def test_the_end_of_a_session_is_heard_also_after_older_ones_are_forgotten(tmp_path: Path):
+    """What is forgotten makes no room that a later change is lost in."""
+    async with (
+        place(tmp_path, session_max_s=600, **DEVELOPMENT) as one,
+        place(tmp_path, clock=one.clock, session_max_s=600, **DEVELOPMENT) as other,
+    ):
+        for _ in range(3):
+            browser, elsewhere = one.browser(), other.browser()
+            await browser.sign_in()
+            elsewhere.cookies = dict(browser.cookies)
+            assert (await elsewhere.who())["user"]["id"] == "ada"
+            await browser.send("/.seamline/sign-out", {})
+            await other.door.look()
+            assert (await elsewhere.who())["user"] is None
+            one.clock.advance(700)
+            await one.door.records.forget()
+            assert await one.door.records.changes(0) == []
+
+
 async def test_the_session_is_new_at_each_sign_in(tmp_path: Path):
     """A second sign-in has another id, and the first session is over: nobody can plant one to be raised later."""
     async with place(tmp_path, **DEVELOPMENT) as site:

@@ -70,7 +70,9 @@ class Api:
     def token(self, key: Any = RSA, header: Any = None, **changes: Any) -> str:
         algorithm = "RS256" if key.key_type == "RSA" else "ES256"
         full: dict[str, Any] = {"alg": algorithm, "kid": key.kid, "typ": "at+jwt", **(header or {})}
-        return jwt.encode(full, self.claims(**changes), key, [algorithm], _Any(strict_check_header=False))
+        return jwt.encode(
+            full, self.claims(**changes), key, [algorithm], _Any(algorithms=[algorithm], strict_check_header=False)
+        )
 
     async def ask(self, token: str, scheme: str = "Bearer", path: str = "/who", **headers: str) -> Reply:
         told = {
@@ -426,7 +428,7 @@ class Prover:
         claims = {name: value for name, value in claims.items() if value is not None}
         algorithm = {"EC": "ES256", "RSA": "RS256", "OKP": "Ed25519"}.get(key.key_type, "HS256")
         head = {"alg": algorithm, "typ": "dpop+jwt", "jwk": key.as_dict(private=False), **(header or {})}
-        return jwt.encode(head, claims, key, [algorithm], _Any(strict_check_header=False))
+        return jwt.encode(head, claims, key, [algorithm], _Any(algorithms=[algorithm], strict_check_header=False))
 
     async def begin(self) -> None:
         """Ask once without a nonce, as a client does, and keep the one it is given."""

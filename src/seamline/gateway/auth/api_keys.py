@@ -130,8 +130,10 @@ class KnownKeys:
         self._throttle = throttle
         self._known: dict[str, tuple[ApiKey, User] | None] = {}
         self._unknown = 0
+        self._changes = 0
 
     def changed(self, identity: str) -> None:
+        self._changes += 1
         self._known.pop(identity, None)
 
     async def user(self, text: str, address: str) -> User:
@@ -164,16 +166,19 @@ class KnownKeys:
     async def _find(self, identity: str) -> tuple[ApiKey, User] | None:
         if identity in self._known:
             return self._known[identity]
+        before = self._changes
         state = await self._records.key(identity)
         if state is None:
             self._unknown += 1
             if self._unknown > _UNKNOWN_MAX:  # whoever makes up ids shall not fill the memory
                 self._unknown = 0
                 self._known = {name: found for name, found in self._known.items() if found is not None}
-            self._known[identity] = None
-            return None
-        key = _decode(state)
-        found = self._known[identity] = (key, key.to_user())
+            found = None
+        else:
+            key = _decode(state)
+            found = (key, key.to_user())
+        if before == self._changes:  # else it may have changed after it was read
+            self._known[identity] = found
         return found
 
 

@@ -51,4 +51,10 @@ def for_apps(cookie: bytes) -> bytes:
 
 def from_apps(headers: list[Header]) -> list[Header]:
     """An app's answer without cookies that only the gateway may set."""
-    return [header for header in headers if header[0] != b"set-cookie" or not header[1].lstrip().startswith(_OURS)]
+    return [header for header in headers if header[0] != b"set-cookie" or not _is_ours(header[1])]
+
+
+def _is_ours(line: bytes) -> bool:
+    """By the name as browsers read it, without the space around it."""
+    name = line.partition(b";")[0].partition(b"=")[0].strip()
+    return (name + b"=").startswith(_OURS)

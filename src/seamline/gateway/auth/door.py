@@ -42,6 +42,7 @@ from seamline.module.principal import User
 _log = logging.getLogger("seamline.gateway")
 
 _LOOK_S = 0.25
+_OVERLAP = 100
 _FORGET_S = 300.0
 _BEARER_SCHEMES = (b"bearer", b"dpop")
 _UNREACHABLE = "Signing in is not possible at the moment. Try again shortly."
@@ -117,6 +118,7 @@ class Door:
         self._origins = Origins(settings.public_url, "http", ("127.0.0.1", 0))
         self._owner = TaskOwner("gateway authentication")
         self._last_change = 0
+        self._heeded: set[int] = set()
         self._next_forget = 0.0
 
     async def open(self, scheme: str, address: tuple[str, int]) -> None:
@@ -389,7 +391,11 @@ class Door:
 
     async def look(self) -> None:
         """Heed what other gateways and the command line have written; done a few times a second by itself."""
-        for number, kind, identity, until in await self.records.changes(self._last_change):
+        # Numbers are given when a change begins, so an earlier one may come to be seen after a later one.
+        for number, kind, identity, until in await self.records.changes(self._last_change - _OVERLAP):
+            if number in self._heeded:
+                continue
+            self._heeded.add(number)
             self._last_change = max(self._last_change, number)
             if kind == "key" and self._keys is not None:
                 self._keys.changed(identity)
@@ -397,6 +403,7 @@ class Door:
                 self._sign_in.has_ended(identity, until)
                 if self._on_ended is not None:
                     self._on_ended(User("", session=identity))
+        self._heeded = {number for number in self._heeded if number > self._last_change - _OVERLAP}
 
 
 def _address(exchange: Exchange) -> str:

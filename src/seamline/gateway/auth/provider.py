@@ -21,6 +21,7 @@ from seamline.kernel.settings.auth import loopback
 _log = logging.getLogger("seamline.gateway")
 
 _FRESH_S = 600.0
+_RETRY_S = 2.0
 _PLAIN = re.compile(r"[!#-:=?-\[\]_a-z~%&@]+")
 """No space, quote, semicolon, angle bracket or control: an address goes into headers."""
 _ID_TOKEN_TYPES = ("jwt", "")
@@ -57,7 +58,8 @@ class Provider:
         self._fetch = fetch
         self._clock = clock
         self._metadata: dict[str, Any] = {}
-        self._read_at = float("-inf")
+        self._read_at = self._tried_at = float("-inf")
+        self._trouble: ProviderError | None = None
         keys = KeySet(client.issuer, "", fetch, clock, fresh_s=client.keys_fresh_s, stale_s=client.keys_stale_s)
         self.issuer = Issuer(client.issuer, keys, clock, algorithms=client.algorithms, skew_s=client.skew_s)
 
@@ -164,16 +166,21 @@ class Provider:
 
     async def _known(self) -> dict[str, Any]:
         """The discovery document; an old one serves while no new one can be had. Raises ProviderError."""
-        if self._clock.monotonic() - self._read_at >= _FRESH_S:
+        now = self._clock.monotonic()
+        if now - self._read_at < _FRESH_S:
+            return self._metadata
+        if self._trouble is None or now - self._tried_at >= _RETRY_S:
+            self._tried_at = now
             try:
                 found = await get_json(self._fetch, discovery_url(self.client.issuer))
                 self._check(found)
             except ProviderError as error:
-                if not self._metadata:
-                    raise
                 _log.warning("%s", error)
+                self._trouble = error
             else:
-                self._metadata, self._read_at = found, self._clock.monotonic()
+                self._metadata, self._read_at, self._trouble = found, now, None
+        if not self._metadata and self._trouble is not None:
+            raise ProviderError(self._trouble.fact, self._trouble.remedy)
         return self._metadata
 
     def _check(self, found: Mapping[str, Any]) -> None:

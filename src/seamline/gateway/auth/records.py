@@ -41,6 +41,7 @@ _changes = Table(
     Column("kind", String(16), nullable=False),
     Column("id", String(64), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # a number that was forgotten must not come again
 )  # fmt: skip
 _KEY_CHANGE_KEPT_S = 3600
 

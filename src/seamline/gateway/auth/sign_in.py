@@ -87,6 +87,7 @@ class SignIn:
         self.cookies = SessionCookies(sealer)
         self._ended: dict[str, int] = {}
         self._fresh: OrderedDict[str, Opened] = OrderedDict()
+        self._not_before: dict[str, int] = {}
         self._pages: dict[tuple[str, str], Callable[[Question], Awaitable[Answer]]] = {
             ("GET", SIGN_IN): self._begin,
             ("GET", CALLBACK): self._return,
@@ -125,7 +126,10 @@ class SignIn:
 
     def due(self, session: Session) -> bool:
         """Whether the provider is to be asked about the user again."""
-        return session.renewable and self._records.now() >= session.checked + self._settings.recheck_s
+        if not session.renewable:
+            return False
+        now = self._records.now()
+        return now >= session.checked + self._settings.recheck_s and now >= self._not_before.get(session.id, 0)
 
     def rewritten(self, session: Session) -> Header | None:
         """The cookie anew, when it is time to note that the session is used."""
@@ -145,6 +149,7 @@ class SignIn:
         if record.checked_at > session.checked:
             return self._remember(kept.session)  # another request, or another gateway, has asked
         now = self._records.now()
+        self._not_before[session.id] = now + _CLAIM_S
         if not await self._records.claim(session.id, _CLAIM_S):
             return opened
         try:
@@ -186,6 +191,7 @@ class SignIn:
     def forget(self) -> None:
         now = self._records.now()
         self._ended = {session: until for session, until in self._ended.items() if until > now}
+        self._not_before = {session: then for session, then in self._not_before.items() if then > now}
 
     def _over(self, session: Session) -> None:
         self.has_ended(session.id, session.created + self._settings.session_max_s)

@@ -28,7 +28,8 @@ _log = logging.getLogger("seamline.gateway")
 
 TOKEN_CHARACTERS_MAX = 16_384
 _UNKNOWN_KEY_S = 10.0
-_RETRY_S = 5.0
+_RETRY_S = 20.0
+_RETRY_SOON_S = 3.0
 _KEYS_MAX = 100
 _NUMBER_MAX = 1 << 53
 _FORBIDDEN = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
@@ -146,7 +147,9 @@ class KeySet:
         if found is not None and age < self._fresh_s:
             return found
         if age >= self._fresh_s:
-            await self._renew(_RETRY_S)
+            serves = found is not None and age < self._fresh_s + self._stale_s
+            if not (serves and self._lock.locked()):  # one waits for an issuer that hangs, and not all
+                await self._renew(_RETRY_S if serves else _RETRY_SOON_S)
         else:
             await self._look_for_new()
         if self._clock.monotonic() - self._fetched > self._fresh_s + self._stale_s:
