@@ -31,6 +31,7 @@ from seamline.kernel.settings import (
     SecretsSettings,
     Settings,
     SettingsError,
+    SidecarSettings,
     TelemetrySettings,
     WebhookSettings,
 )
@@ -55,6 +56,7 @@ SECTIONS: Mapping[str, type] = {
     "[telemetry]": TelemetrySettings,
     "[identity]": IdentitySettings,
     "[secrets]": SecretsSettings,
+    "[sidecars.<module>]": SidecarSettings,
     "[run]": RunSettings,
     "[mesh]: connections": MeshSettings,
     "[mesh]: rules of calls": MeshRules,

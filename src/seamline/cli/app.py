@@ -52,6 +52,7 @@ VERBS: dict[str, Entry] = {
     "topology": Entry(CHANGE, "List, draw and switch topologies, without losing a request", "topology"),
     "scale": Entry(CHANGE, "Give modules more or fewer replicas", "scale"),
     "restart": Entry(CHANGE, "Replace the processes of a workload, or of all", "restart"),
+    "sidecar": Entry(CHANGE, "Have a service in another language answer for a module", "sidecar"),
     "inject": Entry(CHANGE, "Inject delays, errors, drops and crashes into calls", "inject"),
     "check": Entry(PROVE, "Check modules, contracts, wiring and policy without starting anything", "check"),
     "load": Entry(PROVE, "Send shoppers, switch topologies meanwhile, count what failed", "load"),

@@ -28,6 +28,8 @@ class Endpoint:
     weight: float = 1.0
     workload: str = ""
     version: str = ""
+    wire: str = ""
+    """``http`` where frames are not spoken."""
 
     @property
     def address(self) -> str:

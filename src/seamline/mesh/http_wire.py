@@ -23,13 +23,13 @@ import msgspec
 from seamline.kernel.codec import CodecError
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.signal.trace import TraceContext
-from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpServer
+from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpRequest, HttpServer
 from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, EnvelopeReader, envelope, error_json
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.limits import PRIORITIES
 from seamline.mesh.outcome import error_body, overloaded
 from seamline.module.context import CallContext
-from seamline.module.contract import UNARY
+from seamline.module.contract import UNARY, MethodSpec
 from seamline.module.errors import CallError, InvalidArgument, Unimplemented
 from seamline.module.values import Fault
 
@@ -77,25 +77,21 @@ class HttpFace:
             return
         caller: str = exchange.connection_state["caller"]
         try:
-            entry = self._entry(request.path)
-            context = self._context(exchange, entry, caller)
-            proof = exchange.request.header(b"seamline-subject")
-            if proof is not None:
-                context.subject = self._mesh.admit(proof.decode("latin-1"), caller, entry.module)
+            entry, context = self.admitted(request, request.path, caller)
         except CallError as error:
-            _answer_error(exchange, error)
+            answer_error(exchange, error)
             return
         streaming = (request.header(b"content-type") or b"").startswith(b"application/connect+json")
         if streaming != (entry.spec.kind != UNARY):
             wanted = "application/json" if streaming else "application/connect+json"
-            _answer_error(exchange, InvalidArgument(f"{entry.name} takes content-type {wanted}"), 415)
+            answer_error(exchange, InvalidArgument(f"{entry.name} takes content-type {wanted}"), 415)
             return
         limit = entry.limit
         refusal = self._refusal(entry, context)
         if refusal is None and limit is not None and not limit.admit(context.priority):
             refusal = overloaded(entry.name, f"{limit.inflight} calls are under way")
         if refusal is not None:
-            _answer_error(exchange, refusal)
+            answer_error(exchange, refusal)
             return
         started: float | None = None if streaming else monotonic()
         try:
@@ -105,10 +101,19 @@ class HttpFace:
                 with self._mesh.revocations.bound(context.subject):
                     await self._unary(exchange, entry, context)
         except (Fault, CallError) as error:
-            _answer_error(exchange, error)
+            answer_error(exchange, error)
         finally:
             if limit is not None:
                 limit.release(monotonic() - started if started is not None else None)
+
+    def admitted(self, request: HttpRequest, path: bytes, caller: str) -> tuple[Entry, CallContext]:
+        """The method at ``path``, and the call of it that ``caller`` makes with the request. Raises CallError."""
+        entry = self._entry(path)
+        context = self._context(request, entry, caller)
+        proof = request.header(b"seamline-subject")
+        if proof is not None:
+            context.subject = self._mesh.admit(proof.decode("latin-1"), caller, entry.module)
+        return entry, context
 
     def _entry(self, path: bytes) -> Entry:
         if not path.startswith(self._prefix):
@@ -121,8 +126,7 @@ class HttpFace:
             raise self._mesh.unknown_method(name)
         return entry
 
-    def _context(self, exchange: Exchange, entry: Entry, caller: str) -> CallContext:
-        request = exchange.request
+    def _context(self, request: HttpRequest, entry: Entry, caller: str) -> CallContext:
         timeout = request.header(b"connect-timeout-ms")
         if timeout is not None:
             if not timeout.isdigit() or len(timeout) > 10:
@@ -147,7 +151,7 @@ class HttpFace:
             return self._mesh.denied(context.caller, entry.module, entry.spec.permission, context.subject)
         return None
 
-    def _judged(self, entry: Entry, context: CallContext, data: bytes) -> tuple[Any, ...]:
+    def judged(self, entry: Entry, context: CallContext, data: bytes) -> tuple[Any, ...]:
         """The arguments, once policy has been asked about them. Raises CallError."""
         arguments = _decoded(entry, data)
         decision = self._mesh.decision(context.caller, entry.module, entry.spec)
@@ -158,14 +162,14 @@ class HttpFace:
     async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
         request = exchange.request
         if request.method == "GET":
-            data = _message_in_query(entry, request.query)
+            data = message_in_query(entry.spec, request.query)
         elif request.method == "POST":
             body = request.body
             data = body if body is not None else await request.read_all(self._message_bytes_max)
         else:
             exchange.respond(405, ((b"allow", b"GET, POST"),))
             return
-        arguments = self._judged(entry, context, data or b"{}")
+        arguments = self.judged(entry, context, data or b"{}")
         result = await self._mesh.serve(entry, arguments, context)
         exchange.respond(200, _JSON, self._encoded(entry, result))
 
@@ -178,7 +182,7 @@ class HttpFace:
     async def _stream(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
         messages = self._messages(exchange)
         first = await anext(messages, None)
-        arguments = self._judged(entry, context, first if first is not None else b"{}")
+        arguments = self.judged(entry, context, first if first is not None else b"{}")
         if entry.spec.item is not None:
             arguments = (*arguments, decoded_items(messages, entry.spec.item, entry.name))
         exchange.start(200, _STREAM)
@@ -224,16 +228,17 @@ def _decoded(entry: Entry, data: bytes) -> tuple[Any, ...]:
         raise unfit(f"the arguments of {entry.name} do", error) from None
 
 
-def _message_in_query(entry: Entry, query: bytes) -> bytes:
-    if not entry.spec.readonly:
-        raise InvalidArgument(f"{entry.name} is not readonly and cannot be called with GET", "Use POST.")
+def message_in_query(spec: MethodSpec, query: bytes) -> bytes:
+    """The parameters of a call that was made with GET. Raises InvalidArgument."""
+    if not spec.readonly:
+        raise InvalidArgument(f"{spec.full_name} is not readonly and cannot be called with GET", "Use POST.")
     fields = urllib.parse.parse_qs(query.decode("latin-1"), max_num_fields=10)
     if fields.get("encoding", ["json"]) != ["json"] or "base64" in fields:
         raise InvalidArgument("only encoding=json is spoken here", "Give the parameters as `message=<json>`.")
     return fields.get("message", ["{}"])[0].encode("utf-8")
 
 
-def _answer_error(exchange: Exchange, error: Exception, status: int | None = None) -> None:
+def answer_error(exchange: Exchange, error: Exception, status: int | None = None) -> None:
     body = error_body(error)
     if not exchange.started and not exchange.disconnected:
         exchange.respond(status or HTTP_STATUS.get(body.code, 500), _JSON, msgspec.json.encode(error_json(body)))

@@ -260,15 +260,15 @@ class Mesh:
                     f"module {callee!r} is not hosted here, and this process has no identity to call it with",
                     "Host it too, or start the application with `seamline up`.",
                 )
-            channel = self._channels[key] = self._channel_class()(
+            channel = self._channels[key] = self._channel_class(endpoint)(
                 self.identity, self.settings, self.app, caller, callee, endpoint
             )
         await channel.ready(deadline)
         replica.channels[caller] = channel  # where the next call finds it without waiting
         return channel
 
-    def _channel_class(self) -> Callable[..., Channel]:
-        if self.settings.wire == "frames":
+    def _channel_class(self, endpoint: Endpoint) -> Callable[..., Channel]:
+        if (endpoint.wire or self.settings.wire) == "frames":
             return FrameChannel
         from seamline.mesh.http_channel import HttpChannel  # only where a layer-7 mesh must read the traffic
 

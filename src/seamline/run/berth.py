@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seamline.kernel.clock import SystemClock
+from seamline.kernel.settings import SidecarSettings
 from seamline.run.control import Address, Route
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Berth:
     """Tells everybody what is no longer good."""
     secrets: Source | None = None
     """Whom to ask for secrets."""
+    sidecar: SidecarSettings | None = None
+    """Of the service that answers for the module, where it is not Python's."""
 
 
 Factory = Callable[[Berth], Hosting]

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from seamline.kernel.settings import SidecarSettings
 from seamline.run.errors import ControlError
 
 CONTROL_SOCKET = Path("run", "control.sock")
@@ -39,6 +40,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The descriptor of the public socket."""
     log_level: str
     host_factory: str
+    sidecar: SidecarSettings | None = None
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
@@ -174,6 +176,8 @@ class Address(msgspec.Struct, frozen=True, array_like=True):
     weight: float = 1.0
     workload: str = ""
     version: str = ""
+    wire: str = ""
+    """``http`` where frames are not spoken."""
 
 
 class Endpoints(Message, frozen=True):
@@ -333,6 +337,8 @@ def supervisor_decoder() -> msgspec.json.Decoder[ToSupervisor]:
 def in_json(endpoints: Mapping[str, list[Address]]) -> dict[str, list[dict[str, Any]]]:
     """Endpoints for people and scripts."""
     return {
-        module: [{"host": each.host, "port": each.port, "workload": each.workload} for each in addresses]
+        module: [
+            {"host": each.host, "port": each.port, "workload": each.workload, "wire": each.wire} for each in addresses
+        ]
         for module, addresses in endpoints.items()
     }

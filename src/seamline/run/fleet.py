@@ -80,7 +80,9 @@ class Fleet:
             if replica.state is State.READY:
                 for module in replica.workload.modules:
                     version = replica.versions.get(module, "")
-                    found.setdefault(module, []).append(msgspec.structs.replace(replica.address, version=version))
+                    wire = "http" if replica.workload.sidecar else ""
+                    address = msgspec.structs.replace(replica.address, version=version, wire=wire)
+                    found.setdefault(module, []).append(address)
         for module, address in self.outside.items():
             found[module] = [address]
         return found
@@ -226,6 +228,7 @@ def _fits(replica: Replica, wanted: Mapping[str, Workload]) -> bool:
     return (
         workload is not None
         and set(workload.modules) == set(replica.workload.modules)
+        and workload.sidecar == replica.workload.sidecar
         and replica.index < workload.replicas
     )
 

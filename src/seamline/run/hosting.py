@@ -36,8 +36,10 @@ class ModuleHosting:
         )
         self._host.mesh.revocations.spread = lambda entries: berth.revoke([msgspec.to_builtins(e) for e in entries])
         self._modules = set(berth.modules)
-        self.routes = [Route(*route) for route in self._host.mounts()]
-        self.versions = {name: module.version for name, module in application.modules.items() if module.version}
+        self.routes: Sequence[Route] = [Route(*route) for route in self._host.mounts()]
+        self.versions: Mapping[str, str] = {
+            name: module.version for name, module in application.modules.items() if module.version
+        }
         front = front_module(application.settings)
         self.gateway = front in self._modules
 
@@ -53,7 +55,10 @@ class ModuleHosting:
     def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None:
         self._host.set_endpoints(
             {
-                module: [Endpoint(each.host, each.port, each.weight, each.workload, each.version) for each in found]
+                module: [
+                    Endpoint(each.host, each.port, each.weight, each.workload, each.version, each.wire)
+                    for each in found
+                ]
                 for module, found in endpoints.items()
             }
         )

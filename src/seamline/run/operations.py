@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.settings import SidecarSettings
 from seamline.kernel.signal import log
 from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
@@ -76,6 +77,7 @@ class AdminServer:
             "jwks": self._jwks,
             "identity": self._identity,
             "secrets": self._secrets,
+            "sidecar": self._sidecar,
             "events": self._ask_room,
             "sagas": self._ask_room,
         }
@@ -238,6 +240,12 @@ class AdminServer:
         """``entries`` of ``kind`` and ``id`` are no longer good, everywhere, from now on; or are again: ``lifted``."""
         entries = [checked(each, self._supervisor.settings.modules) for each in request["entries"]]
         return {"workers": await self._supervisor.registrar.revoke(entries, str(request.get("by", "admin")))}
+
+    async def _sidecar(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """Have the service at ``port`` of the loopback answer for ``module``; the module itself again at 0."""
+        module, port = str(request["module"]), int(request["port"])
+        sidecar = SidecarSettings(port=port) if port else None
+        return (await self._supervisor.put_beside(module, sidecar, answer.say)).to_json()
 
     async def _jwks(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         """The modules' public keys as a JSON Web Key Set."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from seamline.kernel.settings import Settings
+from seamline.kernel.settings import Settings, SidecarSettings
 from seamline.run.errors import UnknownTargetError
 
 
@@ -20,6 +20,8 @@ class Workload:
     name: str
     modules: tuple[str, ...]
     replicas: int = 1
+    sidecar: SidecarSettings | None = None
+    """Of the service in another language that answers for its one module."""
 
 
 def groups(settings: Settings, topology: str) -> dict[str, tuple[str, ...]]:
@@ -40,6 +42,7 @@ def place(
     *,
     replicas: Mapping[str, int] | None = None,
     outside: Collection[str] = (),
+    sidecars: Mapping[str, SidecarSettings] | None = None,
 ) -> tuple[Workload, ...]:
     """The workloads of ``topology``.
 
@@ -48,15 +51,24 @@ def place(
         topology: one of ``settings.topologies``.
         replicas: by workload or module, stronger than ``[replicas]``, which speaks of modules that are alone.
         outside: modules that something else hosts.
+        sidecars: by module, beside those of the settings.
     """
     counts = replicas or {}
+    beside = {
+        **{name: each for name, each in settings.sidecars.items() if topology in (each.topologies or (topology,))},
+        **(sidecars or {}),
+    }
     workloads: list[Workload] = []
     for name, members in groups(settings, topology).items():
-        modules = tuple(module for module in members if module not in outside)
-        if not modules:
-            continue
-        alone = settings.replicas.get(members[0], 1) if len(members) == 1 else 1
-        workloads.append(Workload(name, modules, counts.get(name, alone)))
+        modules = tuple(module for module in members if module not in outside and module not in beside)
+        if modules:
+            alone = settings.replicas.get(members[0], 1) if len(members) == 1 else 1
+            workloads.append(Workload(name, modules, counts.get(name, alone)))
+        for module in members:
+            if module in beside and module not in outside:
+                own = f"{module}-sidecar" if modules and name == module else module
+                count = counts.get(own, settings.replicas.get(module, 1))
+                workloads.append(Workload(own, (module,), count, beside[module]))
     return tuple(workloads)
 
 

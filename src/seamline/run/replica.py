@@ -44,6 +44,8 @@ from seamline.run.sockets import listen_mesh
 
 _log = log.get("seamline.run")
 _numbers = count(1)
+SIDECAR_HOST = "seamline.deploy.sidecar.hosting:host"
+"""A room above this one, which a worker loads by name."""
 _GRACE_S = 3.0
 """How long a worker may take to exit once it was told to."""
 
@@ -198,7 +200,8 @@ class Replica:
             mesh=mesh,
             public=site.public,
             log_level=site.log_level,
-            host_factory=site.host_factory,
+            host_factory=site.host_factory or (SIDECAR_HOST if self.workload.sidecar else ""),
+            sidecar=self.workload.sidecar,
         )
         self.state = State.STARTING
         self.attached = False

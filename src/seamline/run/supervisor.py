@@ -20,7 +20,7 @@ from typing import IO, Any
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
-from seamline.kernel.settings import Settings, SettingsError, workers_environment
+from seamline.kernel.settings import Settings, SettingsError, SidecarSettings, workers_environment
 from seamline.kernel.signal import log
 from seamline.run.admin import ADMIN_SOCKET
 from seamline.run.control import CONTROL_SOCKET, Address, ReloadPolicy
@@ -78,6 +78,8 @@ class Supervisor:
         self.settings = settings
         self.topology = topology or settings.app.topology
         self.replicas = dict(replicas or {})
+        self.sidecars: dict[str, SidecarSettings] = {}
+        """By module, beside those of the settings."""
         self.testing = testing
         self.clock = SystemClock()
         stream: IO[str] = sys.stdout if output is None else output
@@ -228,7 +230,9 @@ class Supervisor:
 
     def placed(self, topology: str) -> tuple[Workload, ...]:
         """The workloads of ``topology``, with the replicas asked for."""
-        return place(self.settings, topology, replicas=self.replicas, outside=self.fleet.outside)
+        return place(
+            self.settings, topology, replicas=self.replicas, outside=self.fleet.outside, sidecars=self.sidecars
+        )
 
     def _url_of(self, public: socket.socket) -> str:
         host, port = public.getsockname()[:2]
@@ -298,6 +302,19 @@ class Supervisor:
             return await self._changing(self.fleet.change(self.placed(self.topology), self.site(), say))
         except BaseException:
             self.fleet.outside = before
+            raise
+
+    async def put_beside(self, module: str, sidecar: SidecarSettings | None, say: Say) -> Change:
+        """Have a service in another language answer for ``module`` from now on, or the module itself again."""
+        self.workload_of(module)
+        before = dict(self.sidecars)
+        self.sidecars.pop(module, None)
+        if sidecar is not None:
+            self.sidecars[module] = sidecar
+        try:
+            return await self._changing(self.fleet.change(self.placed(self.topology), self.site(), say))
+        except BaseException:
+            self.sidecars = before
             raise
 
     async def reload(self, modules: Collection[str], say: Say) -> Change | None:

@@ -168,6 +168,7 @@ class Worker:
             announce=self._announce,
             revoke=lambda entries: self._channel.send(Revoke(entries=entries)),
             secrets=self._secrets,
+            sidecar=options.sidecar,
         )
         self._host = host = factory(berth)
         host.revoke(self._revoked)

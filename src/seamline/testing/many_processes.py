@@ -131,7 +131,10 @@ class ManyProcesses:
         found = (await self._admin.ask("endpoints"))["endpoints"]
         self._calls.set_endpoints(
             {
-                module: [Endpoint(each["host"], each["port"], workload=each["workload"]) for each in addresses]
+                module: [
+                    Endpoint(each["host"], each["port"], workload=each["workload"], wire=each["wire"])
+                    for each in addresses
+                ]
                 for module, addresses in found.items()
             }
         )

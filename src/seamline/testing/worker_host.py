@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from seamline.run.berth import Berth
+from seamline.run.application import Application
+from seamline.run.berth import Berth, Hosting
 from seamline.run.hosting import ModuleHosting
 from seamline.testing.ground import SharedClock, policy_of
 
@@ -14,6 +15,10 @@ class HostingUnderTest(ModuleHosting):
         self._host.mesh.policy = policy_of(self._host.application, berth.data)
 
 
-def host(berth: Berth) -> HostingUnderTest:
+def host(berth: Berth) -> Hosting:
     """The factory that the supervisor under test names to its workers."""
-    return HostingUnderTest(berth)
+    if berth.sidecar is None:
+        return HostingUnderTest(berth)
+    from seamline.deploy.sidecar.hosting import SidecarHosting  # only where a service in another language is
+
+    return SidecarHosting(berth, policy=policy_of(Application.load(berth.folder, only=()), berth.data))

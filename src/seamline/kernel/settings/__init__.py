@@ -34,6 +34,7 @@ from seamline.kernel.settings.sections import (
     TelemetrySettings,
     WebhookSettings,
 )
+from seamline.kernel.settings.sidecars import SidecarSettings
 
 __all__ = [
     "AppSettings",
@@ -59,6 +60,7 @@ __all__ = [
     "SettingsError",
     "SettingsMissingError",
     "SettingsSyntaxError",
+    "SidecarSettings",
     "TelemetrySettings",
     "UnknownKeyError",
     "WebhookSettings",

@@ -41,6 +41,7 @@ from seamline.kernel.settings.sections import (
     TelemetrySettings,
     WebhookSettings,
 )
+from seamline.kernel.settings.sidecars import SidecarSettings
 from seamline.kernel.settings.tables import FILE_NAME, TableReader, choices
 
 _SECTIONS = (
@@ -56,6 +57,7 @@ _SECTIONS = (
     "telemetry",
     "identity",
     "secrets",
+    "sidecars",
     "run",
     "mesh",
 )
@@ -95,6 +97,8 @@ class Settings:
     telemetry: TelemetrySettings
     identity: IdentitySettings
     secrets: SecretsSettings
+    sidecars: Mapping[str, SidecarSettings]
+    """By module."""
     run: RunSettings
     mesh: MeshSettings
 
@@ -202,6 +206,7 @@ class _ApplicationReader(TableReader):
             telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
             identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
             secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
+            sidecars=self._sidecars(self.table(tables, "sidecars"), names),
             run=self.section(RunSettings, "run", self.table(tables, "run")),
             mesh=self._mesh(self.table(tables, "mesh")),
         )
@@ -442,6 +447,22 @@ class _ApplicationReader(TableReader):
                 found[name] = entry
         section = self.section(DataSettings, "data", table, {"modules"})
         return replace(section, modules=MappingProxyType(found))
+
+    def _sidecars(self, tables: dict[str, Any], names: list[str]) -> Mapping[str, SidecarSettings]:
+        found: dict[str, SidecarSettings] = {}
+        for name in tables:
+            section = f"sidecars.{name}"
+            place = self.place(section)
+            if name not in names:
+                raise BadPlacementError(f"there is no module {name!r}", choices(name, names), place=place)
+            found[name] = each = self.section(SidecarSettings, section, self.table(tables, name, section))
+            if bool(each.command) == bool(each.port) or each.port > 65535:
+                raise BadValueError(
+                    f"{name!r} has a command {list(each.command)} and port {each.port}",
+                    "Give the command that starts the service, or the port on which it listens already.",
+                    place=place,
+                )
+        return MappingProxyType(found)
 
     def _mesh(self, table: dict[str, Any]) -> MeshSettings:
         table = dict(table)

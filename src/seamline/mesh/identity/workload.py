@@ -71,6 +71,8 @@ class WorkloadIdentity:
         """Why a module's certificate is refused before its time; None when it is good."""
         self.keys = PublicKeys()
         """Everybody's, as the supervisor tells of them."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called after certificates or roots were replaced."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -102,6 +104,7 @@ class WorkloadIdentity:
         known = self._svids.get(module)
         if known is None:
             self._svids[module] = _Svid(pem, leaf.not_valid_before_utc, leaf.not_valid_after_utc, signer)
+            self._changed()
             return
         known.signer, known.next_signer = self.signer(module), signer
         slept = leaf.not_valid_before_utc + BACKDATE > known.not_after
@@ -109,6 +112,7 @@ class WorkloadIdentity:
         known.pem, known.not_before, known.not_after = pem, leaf.not_valid_before_utc, leaf.not_valid_after_utc
         for context in self._contexts(known):
             _load(context, pem)
+        self._changed()
 
     def signer(self, module: str) -> Signer:
         """The key with which the module proves on whose behalf it acts. Raises NoSvidError."""
@@ -120,6 +124,19 @@ class WorkloadIdentity:
     def remove(self, module: str) -> None:
         """Forget a module that this process hosts no more."""
         self._svids.pop(module, None)
+
+    def pem(self, module: str) -> bytes:
+        """The module's key and its certificate chain, for what makes connections in its place. Raises NoSvidError."""
+        return self._svid(module).pem
+
+    @property
+    def bundle_pem(self) -> bytes:
+        """The roots that are trusted."""
+        return b"".join(root.public_bytes(serialization.Encoding.PEM) for root in self._roots.values())
+
+    def _changed(self) -> None:
+        for heard in self.on_change:
+            heard()
 
     def set_bundle(self, pem: bytes) -> None:
         """Trust these roots and no others for new connections.
@@ -141,6 +158,7 @@ class WorkloadIdentity:
             else:
                 for context in self._contexts(svid):
                     _trust(context, added)
+        self._changed()
 
     def server_context(self) -> ssl.SSLContext:
         """One context for the listening socket: the server name selects the module; TLS 1.3, client certificate.

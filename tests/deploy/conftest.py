@@ -1,0 +1,8 @@
+"""The application under test is importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "other_app"))
