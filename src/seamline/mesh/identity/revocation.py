@@ -34,7 +34,7 @@ PROVIDER_SESSION = "sid"
 
 
 class Revocation(msgspec.Struct, frozen=True):
-    """Everything of ``kind`` and ``id`` that was issued before ``before`` is void.
+    """Everything of ``kind`` and ``id`` that was not issued after ``before`` is void.
 
     Times are milliseconds since the epoch. What counts for a session, a user, a client or a device is when the user
     signed in. ``before`` 0 is whenever issued; ``until`` 0 is for ever, else when the entry may be forgotten.
@@ -202,7 +202,7 @@ class Revocations:
         issued = user.authenticated_at * 1000 if user is not None else 0
         for key in _names(subject):
             entry = self._entries.get(key)
-            if entry is None or (entry.until and entry.until <= now) or (entry.before and issued >= entry.before):
+            if entry is None or (entry.until and entry.until <= now) or (entry.before and issued > entry.before):
                 continue
             if entry.kind == "session" and entry.reason == SIGNED_OUT and subject.via:
                 continue

@@ -15,10 +15,15 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 async def front(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-    """``GET /who``, what this face and payments see; ``GET /watch``, a stream without end."""
-    del receive
+    """``GET /who``, what this face and payments see; ``GET /watch``, a stream without end; a WebSocket, likewise."""
     who = await use(Principal)()
     orders = await use(Orders)()
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        async for asked in orders.watch():
+            await send({"type": "websocket.send", "text": asked.user})
+        return
     user = scope["seamline.user"]
     if scope["path"] == "/who":
         asked = await orders.call()
@@ -27,6 +32,9 @@ async def front(scope: MutableMapping[str, Any], receive: Receive, send: Send) -
         await send({"type": "http.response.body", "body": json.dumps({**body, "asked": asked.user}).encode()})
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] != "/watch":
+        await send({"type": "http.response.body", "body": b"hello"})
+        return
     async for asked in orders.watch():
         await send({"type": "http.response.body", "body": asked.user.encode(), "more_body": True})
 
