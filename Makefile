@@ -33,7 +33,7 @@ check: env ## style, types and layers, and what the boutique's contracts promise
 	$(RUN)seamline check --app examples/boutique
 
 test: check ## everything: style, types, layers, and the whole test suite
-	$(RUN)pytest
+	$(RUN)pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: env ## our figures beside the peers', in one run: make bench [ONLY=row_name]
 	$(UV) pip install --quiet --require-hashes -r requirements-bench.lock
