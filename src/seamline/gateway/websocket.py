@@ -249,7 +249,10 @@ class WebSocketRun:
         if self._raw is None:
             return
         try:
-            await self.close(1000 if error is None else _REVOKED if isinstance(error, Unauthenticated) else 1011)
+            if isinstance(error, Unauthenticated):
+                await self.close(_REVOKED, "the sign-in is no longer good: sign in again")
+            else:
+                await self.close(1000 if error is None else 1011)
             async with asyncio.timeout(_CLOSE_GRACE_S):
                 while not self._raw.closed and not any(m["type"] == "websocket.disconnect" for m in self._inbox):
                     self._arrived.clear()

@@ -138,7 +138,17 @@ class Faces:
                 await self._judge(GATEWAY, module, scope, subject)
                 return await tunnel.open(subject)
 
-            remote = self._remote[module] = TunnelApp(open_stream)
+            way = TunnelApp(open_stream)
+
+            async def bounded(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+                subject = self._subject(scope)
+                if subject is not None:
+                    scope[SUBJECT] = subject
+                # Here too: the module's process may hang, or hear of it late.
+                with self._mesh.revocations.bound(subject):
+                    await way(scope, receive, send)
+
+            remote = self._remote[module] = bounded
         return remote
 
     def tunnels(self) -> dict[str, Callable[[ServerDuplex], Any]]:

@@ -132,9 +132,12 @@ class KnownKeys:
         self._unknown = 0
         self._changes = 0
 
-    def changed(self, identity: str) -> None:
+    async def changed(self, identity: str) -> ApiKey | None:
+        """The key as it is now."""
         self._changes += 1
         self._known.pop(identity, None)
+        state = await self._records.key(identity)
+        return _decode(state) if state is not None else None
 
     async def user(self, text: str, address: str) -> User:
         """Whose key it is. Raises Refused."""

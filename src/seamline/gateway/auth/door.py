@@ -37,6 +37,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import AuthSettings
 from seamline.kernel.wire.http1 import Exchange, Header, HttpRequest
+from seamline.mesh.identity.revocation import Kind, Revocation
 from seamline.module.principal import User
 
 _log = logging.getLogger("seamline.gateway")
@@ -80,6 +81,7 @@ class Door:
         audit: told of every refusal and sign-in.
         refuses: why a user is not to be let in any more, else None; asked for each request.
         on_ended: told of the user of each session that has ended before its time, here or at another gateway.
+        revoke: makes void, everywhere, what the gateway has learned to be no longer good.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Door:
         audit: Record,
         refuses: Callable[[User], str | None] | None = None,
         on_ended: Callable[[User], None] | None = None,
+        revoke: Callable[[list[Revocation]], None] | None = None,
         fetch: Fetch = fetch,
     ) -> None:
         self.settings = settings
@@ -104,6 +107,7 @@ class Door:
         self._audit = audit
         self._refuses = refuses
         self._on_ended = on_ended
+        self._revoke = revoke
         self._fetch = fetch
         self.records = records
         self.sealer = Sealer(
@@ -134,7 +138,15 @@ class Door:
             trusted[provider.client.issuer] = Trusted(
                 provider.issuer, audience, settings.roles_claim, settings.tenant_claim
             )
-            self._sign_in = SignIn(settings, provider, self.records, self.sealer, origins, on_end=self._session_ended)
+            self._sign_in = SignIn(
+                settings,
+                provider,
+                self.records,
+                self.sealer,
+                origins,
+                on_end=self._session_ended,
+                refuses=self._refuses,
+            )
         for each in settings.issuers:
             keys = KeySet(
                 each.issuer, each.jwks_url, self._fetch, self._clock,
@@ -398,12 +410,21 @@ class Door:
             self._heeded.add(number)
             self._last_change = max(self._last_change, number)
             if kind == "key" and self._keys is not None:
-                self._keys.changed(identity)
+                key = await self._keys.changed(identity)
+                if key is not None and key.revoked:
+                    self._void("client", identity, "the API key is revoked", until=key.expires * 1000)
             elif kind == "session" and self._sign_in is not None:
                 self._sign_in.has_ended(identity, until)
                 if self._on_ended is not None:
                     self._on_ended(User("", session=identity))
         self._heeded = {number for number in self._heeded if number > self._last_change - _OVERLAP}
+        if self._development is not None:
+            for name in self._development.changes():
+                self._void("user", f"{self._development.issuer}|{name}", "the account has changed")
+
+    def _void(self, kind: Kind, name: str, reason: str, until: int = 0) -> None:
+        if self._revoke is not None:
+            self._revoke([Revocation(kind, name, reason=reason, until=until)])
 
 
 def _address(exchange: Exchange) -> str:

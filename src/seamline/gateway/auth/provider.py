@@ -63,8 +63,10 @@ class Provider:
         keys = KeySet(client.issuer, "", fetch, clock, fresh_s=client.keys_fresh_s, stale_s=client.keys_stale_s)
         self.issuer = Issuer(client.issuer, keys, clock, algorithms=client.algorithms, skew_s=client.skew_s)
 
-    async def authorization_url(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
-        """Where a browser is sent to sign in. Raises ProviderError."""
+    async def authorization_url(
+        self, redirect_uri: str, state: str, nonce: str, verifier: str, *, anew: bool = False
+    ) -> str:
+        """Where a browser is sent to sign in; ``anew``: also if it is signed in there. Raises ProviderError."""
         metadata = await self._known()
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         question = urlencode({
@@ -76,6 +78,7 @@ class Provider:
             "nonce": nonce,
             "code_challenge": challenge,
             "code_challenge_method": "S256",
+            **({"prompt": "login"} if anew else {}),
         })  # fmt: skip
         endpoint = cast("str", metadata["authorization_endpoint"])
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{question}"

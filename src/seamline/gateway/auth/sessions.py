@@ -85,7 +85,8 @@ def session_of(user: User, *, now: int, renewable: bool, old: Session | None = N
         tenant=user.tenant,
         name=user.name,
         email=user.email,
-        authenticated_at=user.authenticated_at,
+        # A renewal is no sign-in, whenever its tokens were issued.
+        authenticated_at=old.authenticated_at if old is not None else user.authenticated_at,
         level=user.level,
         attributes=user.attributes,
         created=old.created if old is not None else now,

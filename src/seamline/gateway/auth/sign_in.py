@@ -60,12 +60,13 @@ class UnderWay(msgspec.Struct, frozen=True, array_like=True):
     back: str
     redirect_uri: str
     until: int
+    anew: bool = False
 
 
 class SignIn:
     """Serves the pages above, and keeps sessions.
 
-    ``on_end`` is told of a session that has ended here.
+    ``on_end`` is told of a session that has ended here. ``refuses`` says why a user is not let in any more.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class SignIn:
         origins: Origins,
         *,
         on_end: Callable[[Session], None],
+        refuses: Callable[[User], str | None] | None = None,
     ) -> None:
         self._settings = settings
         self._provider = provider
@@ -84,6 +86,7 @@ class SignIn:
         self._sealer = sealer
         self._origins = origins
         self._on_end = on_end
+        self._refuses = refuses
         self.cookies = SessionCookies(sealer)
         self._ended: dict[str, int] = {}
         self._fresh: OrderedDict[str, Opened] = OrderedDict()
@@ -203,16 +206,20 @@ class SignIn:
     # The pages.
 
     async def _begin(self, question: Question) -> Answer:
+        return await self._send_away(question, return_path(question.query.get("return", "")))
+
+    async def _send_away(self, question: Question, back: str, *, anew: bool = False) -> Answer:
         under_way = UnderWay(
             state=secrets.token_urlsafe(24),
             nonce=secrets.token_urlsafe(24),
             verifier=secrets.token_urlsafe(48),
-            back=return_path(question.query.get("return", "")),
+            back=back,
+            anew=anew,
             redirect_uri=question.origin + CALLBACK,
             until=self._records.now() + _UNDER_WAY_S,
         )
         url = await self._provider.authorization_url(
-            under_way.redirect_uri, under_way.state, under_way.nonce, under_way.verifier
+            under_way.redirect_uri, under_way.state, under_way.nonce, under_way.verifier, anew=anew
         )
         if url.startswith(self._origins.canonical + "/"):  # our own provider: stay at the name the browser knows
             url = question.origin + url.removeprefix(self._origins.canonical)
@@ -240,6 +247,12 @@ class SignIn:
         except TokenRefused as error:
             raise Refused(f"a sign-in failed: {error}", _STALE, status=400, headers=[done]) from None
         assert tokens.claims is not None
+        refusal = self._refuses(self._user(tokens, None)) if self._refuses is not None else None
+        if refusal is not None and under_way.anew:
+            _log.info("a sign-in was refused: %s", refusal)
+            return page(403, message_page("You are not signed in", "This account may not sign in here now.", ""), done)
+        if refusal is not None:  # the provider still knows the browser from before: have it ask once more
+            return await self._send_away(question, under_way.back, anew=True)
         old = self.cookies.open(session_value(question.header(b"cookie")) or b"")
         if old is not None:
             await self.end(old.session)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from seamline.mesh.identity.revocation import DEVICE, PROVIDER_SESSION
 from seamline.module.principal import User
 
 _TEXT_MAX = 200
 _ROLES_MAX = 100
-_ATTRIBUTES = ("email_verified", "locale", "zoneinfo", "department", "organization")
+_ATTRIBUTES = (
+    *((name, name) for name in ("email_verified", "locale", "zoneinfo", "department", "organization")),
+    # What a signal may say is no longer good.
+    (DEVICE, "device_id"),
+    (DEVICE, "device"),
+    (PROVIDER_SESSION, "sid"),
+)
 
 
 def user_of(
@@ -38,8 +45,8 @@ def user_of(
         scopes=scopes,
         attributes={
             name: value[:_TEXT_MAX] if isinstance(value, str) else value
-            for name in _ATTRIBUTES
-            if isinstance(value := claims.get(name), str | int | bool)
+            for name, claim in _ATTRIBUTES
+            if isinstance(value := claims.get(claim), str | int | bool)
         },
     )
 

@@ -115,6 +115,10 @@ class DevelopmentProvider:
         answer = await self.answer(question)
         return answer.status, answer.body
 
+    def changes(self) -> list[str]:
+        """Users whose earlier sign-ins are no longer good."""
+        return self._users.changes()
+
     async def answer(self, question: Question) -> Answer:
         """Raises Refused."""
         match question.method, question.path.removeprefix(BASE):

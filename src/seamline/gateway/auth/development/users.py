@@ -49,6 +49,7 @@ class UsersFile:
         self.path = path
         self._seen = (0, 0)
         self._users: dict[str, DevelopmentUser] = {}
+        self._before: Mapping[str, DevelopmentUser] = self._users
 
     def all(self) -> Mapping[str, DevelopmentUser]:
         """Raises UsersFileError."""
@@ -66,6 +67,14 @@ class UsersFile:
             raise UsersFileError(f"{str(self.path)!r} cannot be read ({error})", "Make it readable.") from error
         return self._users
 
+    def changes(self) -> list[str]:
+        """Who has gone, may no more, or has other roles, another tenant or password, since this was asked before."""
+        before, now = self._before, self.all()
+        self._before = now
+        if before is now:
+            return []
+        return [name for name, user in before.items() if _rights(user) != _rights(now.get(name))]
+
     def put(self, user: DevelopmentUser) -> None:
         """Add or replace a user. Comments in the file are not kept."""
         users = dict(self.all()) if self.path.exists() else {}
@@ -80,6 +89,10 @@ class UsersFile:
 
     def _write(self, users: Mapping[str, DevelopmentUser]) -> None:
         replace_file(self.path, "\n".join(_entry(user) for user in users.values()).encode())
+
+
+def _rights(user: DevelopmentUser | None) -> object:
+    return (user.password, user.roles, user.tenant, user.disabled) if user is not None else None
 
 
 def check_name(name: str) -> None:
