@@ -1,6 +1,7 @@
 """Who is asking: a built-in certificate authority and one SPIFFE X.509-SVID per module.
 
-Belongs here: making, issuing, installing, rotating and checking certificates, and saying why a handshake failed.
+Belongs here: making, issuing, installing, rotating and checking certificates, and saying why a handshake failed; the
+proofs of on whose behalf a call is made, signed with the keys of those certificates, and what was revoked.
 Does not belong here: deciding who deserves a certificate (``run`` attests the worker) and who may call what
 (``mesh/policy``).
 """
