@@ -14,7 +14,9 @@ import pytest
 
 from seamline.cli.output import status_of
 from seamline.kernel.settings import (
+    AdminSettings,
     AppSettings,
+    AuditSettings,
     AuthSettings,
     CertificateClientSettings,
     DataSettings,
@@ -48,6 +50,8 @@ SECTIONS: Mapping[str, type] = {
     "[auth]": AuthSettings,
     "[[auth.issuers]]": IssuerSettings,
     "[[auth.certificates]]": CertificateClientSettings,
+    "[audit]": AuditSettings,
+    "[admin]": AdminSettings,
     "[data]": DataSettings,
     "[data.modules.<module>]": ModuleData,
     "[events]": EventsSettings,

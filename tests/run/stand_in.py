@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.errors import SeamlineError
 from seamline.run.berth import Berth
 from seamline.run.control import Address, Route
@@ -33,6 +34,7 @@ class StandIn:
 
     def __init__(self, berth: Berth) -> None:
         self._berth = berth
+        self.audit = AuditLog(berth.data / "audit" / f"{berth.workload}.jsonl")
         self.gateway = "front" in berth.modules
         self.routes = [Route("front", "/")] if self.gateway else []
         self.versions: dict[str, str] = {}

@@ -13,6 +13,7 @@ from seamline.kernel.settings import SidecarSettings
 from seamline.run.control import Address, Route
 
 if TYPE_CHECKING:
+    from seamline.kernel.audit import AuditLog
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.secrets.interface import Source
 
@@ -26,6 +27,8 @@ class Hosting(Protocol):
     """The public faces of its own modules."""
     versions: Mapping[str, str]
     """Its modules to the versions of their code, where they have one."""
+    audit: AuditLog
+    """Where the decisions made there are written."""
 
     async def start(self) -> None: ...
     async def serve_mesh(self, listener: socket.socket) -> None: ...

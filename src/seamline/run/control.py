@@ -108,6 +108,14 @@ class AskSecrets(Message, frozen=True):
     arguments: dict[str, Any]
 
 
+class Audited(Message, frozen=True):
+    """How far the worker's audit has come (``kernel.audit.Written``), for the supervisor to sign."""
+
+    log: str
+    lines: int
+    head: str
+
+
 class AskKey(Message, frozen=True):
     """Whose key is called so? Answered with :class:`Keys`, if anybody knows."""
 
@@ -273,7 +281,7 @@ ToWorker = (
     | Drain
     | Stop
 )
-ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Ready | Failed | Beat | Announce | Done
+ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Ready | Failed | Beat | Announce | Audited | Done
 Numbered = Endpoints | ServePublic | Bundle | Revoked | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 M = TypeVar("M")

@@ -11,6 +11,8 @@ RunError                  SL5000  starting, placing, switching or stopping did n
   ControlError            SL5008  a peer of a control socket broke the protocol
   AttestationError        SL5009  a process is not the child it says it is
   NotAllowedError         SL5010  an operation for tests, asked of a supervisor that is not under test
+    RoleError             SL4711  the control API's caller has a lesser role than the operation needs
+  NotSignedInError        SL4710  the control API was asked without a session
 """
 
 from __future__ import annotations
@@ -122,3 +124,21 @@ class NotAllowedError(RunError):
     """The operation is for test suites, and the supervisor was not started by one."""
 
     code: ClassVar[str] = "SL5010"
+
+
+class RoleError(NotAllowedError):
+    """The session at the control API has a role that may not ask this: viewers look, operators run, admins do all.
+
+    ``seamline admin token --role admin`` makes a token for another session; the refusal is a line of the audit.
+    """
+
+    code: ClassVar[str] = "SL4711"
+
+
+class NotSignedInError(RunError):
+    """The control API was asked without a session, or the one-time token or session is wrong, used or too old.
+
+    ``seamline admin token`` makes a token; it is good for one session, and for ten minutes.
+    """
+
+    code: ClassVar[str] = "SL4710"

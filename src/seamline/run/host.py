@@ -31,6 +31,7 @@ from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
 from seamline.run.doorway import make_door, own_hosts
 from seamline.run.faces import Faces, PublicRoute
+from seamline.run.sensitive import Sensitive, both
 
 if TYPE_CHECKING:
     from seamline.events.runtime import EventsRuntime
@@ -95,13 +96,13 @@ class Host:
         ]
         self._migrate = migrate
         self._replace = dict(replace or {})
-        self._audit = AuditLog(self.data / "audit" / f"{workload}.jsonl")
+        self.audit = AuditLog(self.data / "audit" / f"{workload}.jsonl", files_max=settings.audit.files_max)
         self.mesh = Mesh(
             settings.app.name,
             policy or application.policy(),
             settings.mesh,
             identity=identity,
-            audit=self._audit,
+            audit=self.audit,
             tracer=Tracer(settings.telemetry.sample),
             copies=settings.app.isolation == "copy" if copies is None else copies,
             signers=LocalSigners(self.data / "identity", settings.trust_domain, settings.app.name),
@@ -119,6 +120,7 @@ class Host:
         self._secrets_source = secrets
         self._secrets_audit: AuditLog | None = None
         self._secret_rules: SecretRules | None = None
+        self._sensitive = Sensitive(settings.audit.sensitive, self.audit) if settings.audit.sensitive else None
         self._views: list[ViewsService] = []
         self._wirings: dict[str, Wiring] = {}
         self._faces = Faces(self.mesh, self.stub)
@@ -273,7 +275,8 @@ class Host:
             if service is None:
                 (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
                 service = await wiring.build(cls)
-            self.mesh.provide(module.name, contract, service, wrap=once.wrap if once is not None else None)
+            around = [wrap.wrap for wrap in (once, self._sensitive) if wrap is not None]
+            self.mesh.provide(module.name, contract, service, wrap=both(*around) if around else None)
         if self._events is not None and module.name in self._events.logs:
             from seamline.events.reading import log_contract
 
@@ -352,11 +355,11 @@ class Host:
         if settings.tls_certificate:  # as everything in seamline.toml, relative to its folder
             certificate, key = str(folder / settings.tls_certificate), str(folder / settings.tls_key)
             settings = dataclasses.replace(settings, tls_certificate=certificate, tls_key=key)
-        door = make_door(self.settings, self.data, self.clock, self._audit, self.mesh.revocations)
+        door = make_door(self.settings, self.data, self.clock, self.audit, self.mesh.revocations)
         client_ca = str(folder / self.settings.auth.client_ca) if self.settings.auth.client_ca else ""
         self._gateway = Gateway(
             settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca,
-            hosts=own_hosts(self.settings), audit=partial(self._audit.write, "limit"),
+            hosts=own_hosts(self.settings), audit=partial(self.audit.write, "limit"),
         )  # fmt: skip
         await self._gateway.serve(sock)
 
@@ -463,7 +466,7 @@ class Host:
             await self._secrets.stop()
         if self._secrets_audit is not None:
             self._secrets_audit.close()
-        self._audit.close()
+        self.audit.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -42,6 +42,7 @@ class ModuleHosting:
         }
         front = front_module(application.settings)
         self.gateway = front in self._modules
+        self.audit = self._host.audit
 
     async def start(self) -> None:
         await self._host.start()

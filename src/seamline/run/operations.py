@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
@@ -16,8 +16,9 @@ from seamline.kernel.settings import SidecarSettings
 from seamline.kernel.signal import log
 from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
-from seamline.run.errors import ControlError, NotAllowedError, RunError, UnknownTargetError
+from seamline.run.errors import ControlError, NotAllowedError, RoleError, RunError, UnknownTargetError
 from seamline.run.revocations import checked
+from seamline.run.roles import ROLES, Caller, looks_only, needed, suffices
 from seamline.run.sockets import peer_of
 from seamline.run.traffic import Snapshot, compare
 
@@ -30,10 +31,22 @@ _REQUEST_BYTES_MAX = 1024 * 1024
 _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
 _ROOM_S = 60.0
+_TOLD = ("topology", "replicas", "workload", "module", "operation")
+"""Arguments that the audit has; others may hold what is secret."""
 
 
-class Answer:
+class Answer(Protocol):
     """The open end of one request."""
+
+    def line(self, content: Mapping[str, Any]) -> None: ...
+    def say(self, text: str) -> None: ...
+    async def flush(self) -> None:
+        """Wait until a slow reader has caught up."""
+        ...
+
+
+class _Lines:
+    """Lines of JSON on the admin socket."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -77,6 +90,8 @@ class AdminServer:
             "jwks": self._jwks,
             "identity": self._identity,
             "secrets": self._secrets,
+            "audit-heads": self._audit_heads,
+            "token": self._token,
             "sidecar": self._sidecar,
             "events": self._ask_room,
             "sagas": self._ask_room,
@@ -107,11 +122,13 @@ class AdminServer:
         await self._owner.stop()
 
     async def _serve_one(self, connection: socket.socket) -> None:
+        peer = peer_of(connection)
+        caller = Caller(f"user {peer.uid}", "admin", f"pid {peer.pid}")
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_REQUEST_BYTES_MAX)
-        answer = Answer(writer)
+        answer = _Lines(writer)
         try:
             raw = await reader.readuntil(b"\n")
-            answer.line({"done": True, "result": await self._run(raw, answer)})
+            answer.line({"done": True, "result": await self._run(raw, answer, caller)})
             await answer.flush()
         except SeamlineError as error:
             answer.line({"error": error.to_json()})
@@ -125,12 +142,38 @@ class AdminServer:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _run(self, raw: bytes, answer: Answer) -> dict[str, Any]:
+    async def _run(self, raw: bytes, answer: Answer, caller: Caller) -> dict[str, Any]:
         try:
             request = json.loads(raw)
             name = request.pop("op")
         except (ValueError, KeyError, AttributeError, TypeError):
             raise ControlError("a request is one line of JSON with an op", 'Such as {"op": "status"}.') from None
+        return await self.perform(name, {"who": caller.name, "by": caller.name, **request}, answer, caller)
+
+    async def perform(self, name: str, request: dict[str, Any], answer: Answer, caller: Caller) -> dict[str, Any]:
+        """Do it if the caller's role permits it; whatever changes something is written to the audit."""
+        if not suffices(caller.role, needed(name, request)):
+            wanted = needed(name, request)
+            self._record("deny", name, request, caller, f"{wanted!r} is needed, and this is {caller.role!r}")
+            raise RoleError(f"{name!r} needs the role {wanted!r}, and {caller.name} has {caller.role!r}")
+        if looks_only(name, request):
+            return await self._do(name, request, answer)
+        try:
+            result = await self._do(name, request, answer)
+        except SeamlineError as error:
+            self._record("fail", name, request, caller, str(error))
+            raise
+        self._record("allow", name, request, caller)
+        return result
+
+    def _record(self, decision: str, name: str, request: Mapping[str, Any], caller: Caller, reason: str = "") -> None:
+        told = {key: request[key] for key in _TOLD if request.get(key) is not None}
+        self._supervisor.registrar.audit.write(
+            "admin", decision, principal=caller.name, action=name[:100], resource=self._supervisor.settings.app.name,
+            reason=reason, peer=caller.peer, role=caller.role, always=True, **told,
+        )  # fmt: skip
+
+    async def _do(self, name: str, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
         operation = self._operations.get(name)
         if operation is None and name in self._for_tests:
             if not self._supervisor.testing:
@@ -246,6 +289,21 @@ class AdminServer:
         module, port = str(request["module"]), int(request["port"])
         sidecar = SidecarSettings(port=port) if port else None
         return (await self._supervisor.put_beside(module, sidecar, answer.say)).to_json()
+
+    async def _audit_heads(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
+        """How far each log of the audit has come, from memory."""
+        found = self._supervisor.registrar.auditing.heads()
+        return {"heads": [{"log": each.log, "lines": each.number, "head": each.head} for each in found]}
+
+    async def _token(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """A one-time token for a session of ``role`` at the control API."""
+        role = request.get("role", "admin")
+        if role not in ROLES:
+            raise UnknownTargetError(f"there is no role {role!r}", f"Known: {', '.join(ROLES)}.")
+        api = self._supervisor.api
+        if api is None:
+            raise ControlError("the control API is not served", "Set listen under [admin].")
+        return {"url": api.url, "role": role, "token": api.sessions.new_token(role)}
 
     async def _jwks(self, _: dict[str, Any], __: Answer) -> dict[str, Any]:
         """The modules' public keys as a JSON Web Key Set."""

@@ -20,9 +20,11 @@ from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
+from seamline.run.auditing import Auditing
 from seamline.run.control import (
     AskKey,
     AskSecrets,
+    Audited,
     Bundle,
     ControlChannel,
     Hello,
@@ -73,8 +75,10 @@ class Registrar:
         self._folder = data / "identity"
         self._replicas = replicas
         self._clock = clock
-        self._audit = AuditLog(data / "audit" / "supervisor.jsonl")
+        files_max = settings.audit.files_max
+        self.audit = AuditLog(data / "audit" / "supervisor.jsonl", clock=clock, files_max=files_max)
         self.keeping = Keeping(lambda: self._settings, data, replicas, clock)
+        self.auditing = Auditing(settings, data, clock, self.audit, self.keeping.audit)
         self._owner = TaskOwner("control socket")
         self._authority: asyncio.Task[CertificateAuthority] | None = None
         self._connections = 0
@@ -93,7 +97,6 @@ class Registrar:
         finally:
             await self._owner.stop()
             await self.keeping.close()
-            self._audit.close()
 
     def _load_authority(self) -> CertificateAuthority:
         from seamline.mesh.identity import CertificateAuthority  # heavy: see serve
@@ -116,7 +119,7 @@ class Registrar:
             authority = await self.authority()
             if authority.maintain():
                 await self.spread_bundle()
-            self._audit.flush()
+            self.audit.flush()
             await asyncio.sleep(_MAINTENANCE_S)
 
     async def spread_bundle(self) -> int:
@@ -182,6 +185,8 @@ class Registrar:
                 channel.send(Keys(keys=[found] if found is not None else []))
             elif isinstance(message, Revoke):
                 self._owner.spawn(self._revoke_for(message, replica, peer), name="revoke")
+            elif isinstance(message, Audited):
+                self.auditing.hear(message, replica.audit_name)
             elif isinstance(message, AskSecrets):
                 self._owner.spawn(self._tell_secret(channel, message, replica), name="secret")
             else:
@@ -191,7 +196,7 @@ class Registrar:
         reason = self.revocations.set_apart(message.module)
         if reason is not None:
             error = AttestationError(f"module {message.module!r} is quarantined: {reason}")
-            self._audit.write(
+            self.audit.write(
                 "secret",
                 "refuse",
                 principal=message.module,
@@ -227,7 +232,7 @@ class Registrar:
             return Refused(error.to_json())
         lifetime_s = self._settings.identity.certificate_lifetime_s
         try:
-            chains = self.issue(authority, self._good(message.requests, replica), lifetime_s)
+            chains = self.issue(authority, self._good(message.requests, replica), lifetime_s, replica.label)
         except SeamlineError as error:
             self._record(peer, replica.label, error)
             return Refused(error.to_json())
@@ -242,16 +247,23 @@ class Registrar:
                 good[module] = request
             else:
                 why = f"module {module!r} is quarantined: {reason}"
-                self._audit.write(
+                self.audit.write(
                     "identity", "refuse", principal=replica.label, action="issue identity", resource=module, reason=why
                 )
         return good
 
-    def issue(self, authority: CertificateAuthority, requests: Mapping[str, str], lifetime_s: float) -> dict[str, str]:
+    def issue(
+        self, authority: CertificateAuthority, requests: Mapping[str, str], lifetime_s: float, by: str = ""
+    ) -> dict[str, str]:
         """Module to certificate chain. Everybody is told of the keys before who asked has the certificates."""
         chains = {module: authority.issue(each.encode(), module, lifetime_s) for module, each in requests.items()}
         new = [_key_of(chain, module) for module, chain in chains.items()]
         self.keys.add(new)
+        for kid, module, _point, _begins, ends in new:
+            self.audit.write(
+                "identity", "allow", principal=by or "supervisor", action="issue identity", resource=module,
+                key=kid, ends_s=ends,
+            )  # fmt: skip
         for each in self._replicas():
             each.tell(Keys(keys=new))
         return {module: chain.decode() for module, chain in chains.items()}
@@ -262,7 +274,7 @@ class Registrar:
         for entry in kept:
             what = f"{entry['kind']} {entry['id']}"
             decision = "allow" if entry["lifted"] else "revoke"
-            self._audit.write(
+            self.audit.write(
                 "revocation", decision, principal=by, action="revoke", resource=what, reason=entry["reason"]
             )
         workers = [each for each in self._replicas() if each.reachable]
@@ -291,7 +303,7 @@ class Registrar:
     def _record(self, peer: Peer, resource: str, error: SeamlineError) -> None:
         _log.warning("%s", error)
         kind = "protocol" if isinstance(error, ControlError) else "attestation"
-        self._audit.write(
+        self.audit.write(
             "identity",
             "refuse",
             principal=f"pid {peer.pid}",

@@ -127,6 +127,11 @@ class Replica:
         return f"{self.label}/{self.generation}"
 
     @property
+    def audit_name(self) -> str:
+        """How the log of its audit is called; a second one at the same time has ``~1`` behind it."""
+        return f"{self.workload.name}-{self.index}" if self.index else self.workload.name
+
+    @property
     def label(self) -> str:
         """``orders``, or ``orders#1`` for the second."""
         return f"{self.workload.name}#{self.index}" if self.index else self.workload.name

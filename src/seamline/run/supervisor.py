@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
@@ -42,6 +42,9 @@ from seamline.run.printer import Printer
 from seamline.run.registrar import Registrar
 from seamline.run.replica import Replica, Site
 from seamline.run.sockets import listen_public, listen_unix
+
+if TYPE_CHECKING:
+    from seamline.run.api import ControlApi
 
 _log = log.get("seamline.run")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -94,6 +97,7 @@ class Supervisor:
         self.started_at = 0.0
         self.stopped: asyncio.Future[bool] | None = None
         """Resolved with whether everything in flight was finished."""
+        self.api: ControlApi | None = None
         self._reload = reload
         self._host_factory = host_factory
         self._on_ready = on_ready
@@ -118,6 +122,7 @@ class Supervisor:
             stack.callback(logger.removeHandler, handler)
             logger.setLevel(self.settings.telemetry.log_level.upper())
             public = stack.enter_context(listen_public(*self.settings.gateway.address))
+            stack.callback(self.registrar.auditing.finish)
             control = stack.enter_context(listen_unix(self.data / CONTROL_SOCKET))
             admin = stack.enter_context(listen_unix(self.data / ADMIN_SOCKET))
             stack.callback((self.data / CONTROL_SOCKET).unlink, missing_ok=True)
@@ -136,10 +141,14 @@ class Supervisor:
             owner.spawn(self.registrar.serve(control), name="control socket")
             owner.spawn(self.registrar.maintain(), name="authority")
             owner.spawn(self.registrar.keeping.maintain(), name="secrets")
+            owner.spawn(self.registrar.auditing.run(), name="audit")
             owner.spawn(self.fleet.keep_published(), name="endpoints")
             # Asked for before anything is ready, `status` tells how far it is.
             server = AdminServer(self)
             owner.spawn(server.serve(admin), name="admin socket")
+            if self.settings.admin.listen:
+                self.api = self._control_api(server)
+                owner.spawn(self.api.serve(self.api.listen()), name="control API")
             try:
                 if not await self._start_or_stop(owner):
                     return await self._stop()
@@ -152,6 +161,13 @@ class Supervisor:
             finally:
                 await self.fleet.stop()
                 await server.finish()
+                if self.api is not None:
+                    await self.api.finish()
+
+    def _control_api(self, server: AdminServer) -> ControlApi:
+        from seamline.run.api import ControlApi  # the HTTP server, which not everybody wants
+
+        return ControlApi(self.settings.admin, server, self.registrar.audit, self.clock, self.settings.folder)
 
     async def _start_or_stop(self, owner: TaskOwner) -> bool:
         """Start everything; False when a signal came first."""
@@ -167,11 +183,18 @@ class Supervisor:
         if error := starting.result():
             raise error
         self.started_at = time.time()
+        self._note("start", self.topology)
         if not any(each.gateway for each in self.fleet.serving):
             _log.warning("no module has a public face: nothing answers at %s", self.url)
         if self._on_ready:
             self._on_ready(self.status())
         return True
+
+    def _note(self, action: str, topology: str, **more: Any) -> None:
+        """A line of audit about the topology."""
+        self.registrar.audit.write(
+            "topology", "allow", principal="supervisor", action=action, resource=topology, always=True, **more
+        )
 
     async def _stop(self) -> Exit:
         """Drain against one deadline, and say which of the two happened."""
@@ -192,6 +215,7 @@ class Supervisor:
             _log.warning("stopped at once, by a second signal")
             return Exit.FAST
         await self.fleet.stop()
+        self._note("stop", self.topology, drained=drained)
         if drained:
             _log.info("stopped: everything in flight was finished")
         else:
@@ -254,6 +278,7 @@ class Supervisor:
             "generation": self.fleet.generation,
             "pid": os.getpid(),
             "url": self.url,
+            "control_url": self.api.url if self.api is not None else "",
             "data": str(self.data),
             "started_at": self.started_at,
             "ready": self.started_at > 0,
@@ -269,6 +294,7 @@ class Supervisor:
         fresh = self._reread()
         workloads = self.placed(topology)
         change = await self._changing(self.fleet.change(workloads, self.site(), say, fresh=fresh))
+        self._note("switch", topology, before=self.topology)
         self.topology = self.fleet.topology = topology
         await self.fleet.publish()
         return change
@@ -327,6 +353,7 @@ class Supervisor:
     async def reload_policy(self) -> None:
         """Have every worker read the policy again. Raises ControlError with what one of them found wrong."""
         await self.registrar.keeping.reload_policy()
+        await self.registrar.auditing.note_policy(self.settings)
         await asyncio.gather(*(each.ask(ReloadPolicy, 10.0) for each in self.fleet.serving if each.reachable))
 
     async def _roll(self, workloads: Sequence[Workload], names: Sequence[str], say: Say) -> Change:
@@ -356,6 +383,9 @@ class Supervisor:
             raise
         if isinstance(result, SeamlineError):
             raise result
+        if result.started or result.stopped:
+            labels = {"started": ", ".join(result.started), "stopped": ", ".join(result.stopped)}
+            self._note("change", self.topology, **labels)
         return result
 
     def _check_not_busy(self) -> None:

@@ -38,6 +38,7 @@ from seamline.run.control import (
     AskKey,
     AskRoom,
     AskStats,
+    Audited,
     Beat,
     Bundle,
     ControlChannel,
@@ -70,6 +71,7 @@ from seamline.run.errors import AttestationError, ControlError, Exit, StartFaile
 from seamline.run.sockets import unix_address
 
 if TYPE_CHECKING:
+    from seamline.kernel.audit import Written
     from seamline.mesh.identity import WorkloadIdentity
 
 _log = log.get("seamline.run")
@@ -109,6 +111,7 @@ class Worker:
         self._secrets = ControlSource(channel.send)
         self._app = ""
         self._announced: set[str] = set()
+        self._audited: Written | None = None
         self._began = time.monotonic()
 
     async def run(self) -> Exit:
@@ -383,6 +386,15 @@ class Worker:
             await asyncio.sleep(every_s)
             lag_ms = max(0.0, (time.monotonic() - asked - every_s) * 1000)
             self._channel.send(Beat(lag_ms=round(lag_ms, 2), cpu_s=time.process_time(), rss_bytes=_rss_bytes()))
+            await self._tell_audited()
+
+    async def _tell_audited(self) -> None:
+        """How far the audit has come, once the disk has it: a checkpoint must not outlive the lines it speaks of."""
+        written = self._host.audit.written if self._host is not None else None
+        if self._host is not None and written is not None and written != self._audited:
+            self._audited = written
+            await asyncio.to_thread(self._host.audit.sync)
+            self._channel.send(Audited(log=written.log, lines=written.number, head=written.head))
 
     # The end.
 
@@ -409,6 +421,7 @@ class Worker:
                     await self._host.stop()
             except Exception:  # it stops all the same
                 _log.exception("%s did not stop cleanly", self._options.workload)
+            await self._tell_audited()
         self._channel.close()
         await self._channel.closed()
         await self._owner.stop(1.0)

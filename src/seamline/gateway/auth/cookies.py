@@ -7,7 +7,8 @@ from seamline.kernel.wire.http1_message import Header
 COOKIE = "__Host-session"
 MARK = f"{COOKIE}=".encode()
 _SIGN_IN = "__Host-signin-"
-_OURS = (MARK, _SIGN_IN.encode())
+_OURS = (MARK, _SIGN_IN.encode(), b"__Host-seamline-admin=")
+"""The last is the control API's: cookies do not tell the ports of a machine apart."""
 _ATTRIBUTES = "; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 

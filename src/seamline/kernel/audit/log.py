@@ -93,15 +93,16 @@ class AuditLog:
         resource: str = "",
         reason: str = "",
         peer: str = "",
+        always: bool = False,
         **more: Any,
     ) -> bool:
         """Write one line; False if it was left out or lost.
 
         ``decision`` is what came of it: ``allow``, ``deny`` (policy says no), ``refuse`` (not even asked), ``revoke``,
-        ``fail``.
+        ``fail``. ``always`` is for lines of which no stranger can make a flood: the bounds do not count them.
         """
         key = (kind, decision, principal[:FIELD_CHARACTERS_MAX], action[:FIELD_CHARACTERS_MAX], reason)
-        admitted = self._flood.admits(key, self._clock.monotonic())
+        admitted = always or self._flood.admits(key, self._clock.monotonic())
         self._tell()
         if not admitted:
             return False

@@ -5,7 +5,9 @@ in ``[section]``, ``SEAMLINE_REPLICAS_<MODULE>`` a number of replicas, ``SEAMLIN
 the database of one module. What a setting does is not decided here.
 """
 
+from seamline.kernel.settings.admin import AdminSettings
 from seamline.kernel.settings.application import Settings, read_secret, workers_environment
+from seamline.kernel.settings.audit import AuditSettings
 from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings
 from seamline.kernel.settings.errors import (
     BadPlacementError,
@@ -37,7 +39,9 @@ from seamline.kernel.settings.sections import (
 from seamline.kernel.settings.sidecars import SidecarSettings
 
 __all__ = [
+    "AdminSettings",
     "AppSettings",
+    "AuditSettings",
     "AuthSettings",
     "BadPlacementError",
     "BadValueError",

@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from seamline.kernel.settings.admin import AdminSettings, read_admin
+from seamline.kernel.settings.audit import AuditSettings
 from seamline.kernel.settings.auth import AuthSettings, read_auth
 from seamline.kernel.settings.errors import (
     BadPlacementError,
@@ -51,6 +53,8 @@ _SECTIONS = (
     "gateway",
     "auth",
     "policy",
+    "audit",
+    "admin",
     "data",
     "events",
     "sagas",
@@ -66,6 +70,8 @@ _PLAIN_SECTIONS = {
     "gateway": GatewaySettings,
     "auth": AuthSettings,
     "policy": PolicySettings,
+    "audit": AuditSettings,
+    "admin": AdminSettings,
     "events": EventsSettings,
     "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
@@ -91,6 +97,8 @@ class Settings:
     gateway: GatewaySettings
     auth: AuthSettings
     policy: PolicySettings
+    audit: AuditSettings
+    admin: AdminSettings
     data: DataSettings
     events: EventsSettings
     sagas: SagasSettings
@@ -200,6 +208,8 @@ class _ApplicationReader(TableReader):
             gateway=gateway,
             auth=read_auth(self, self.table(tables, "auth"), gateway.address, tls=bool(gateway.tls_certificate)),
             policy=self.section(PolicySettings, "policy", self.table(tables, "policy")),
+            audit=self._audit(self.table(tables, "audit")),
+            admin=read_admin(self, self.table(tables, "admin")),
             data=self._data(self.table(tables, "data"), names),
             events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
@@ -223,6 +233,15 @@ class _ApplicationReader(TableReader):
                 place=self.place("telemetry", "sample"),
             )
         return settings
+
+    def _audit(self, table: dict[str, Any]) -> AuditSettings:
+        audit = self.section(AuditSettings, "audit", table)
+        if audit.files_max < 2 or audit.checkpoint_s < 0.1:
+            key = "files_max" if audit.files_max < 2 else "checkpoint_s"
+            raise BadValueError(
+                f"{key} is {getattr(audit, key)!r}", "At least 2 files, and 0.1 s.", place=self.place("audit", key)
+            )
+        return audit
 
     def _app(self, table: dict[str, Any]) -> AppSettings:
         if "name" not in table and "APP_NAME" not in self._overrides:
@@ -370,6 +389,7 @@ class _ApplicationReader(TableReader):
                 "one of tls_certificate and tls_key is set without the other",
                 "TLS needs both files.",
                 place=self.place("gateway", "tls_certificate"),
+            )
         for network in gateway.trusted_proxies:
             try:
                 ip_network(network, strict=False)
@@ -379,7 +399,6 @@ class _ApplicationReader(TableReader):
                     "Write it like 10.0.0.7 or 10.0.0.0/8.",
                     place=self.place("gateway", "trusted_proxies"),
                 ) from None
-            )
         return gateway
 
     def _events(self, table: dict[str, Any], names: list[str]) -> EventsSettings:
