@@ -108,7 +108,10 @@ class AsgiExchange:
             case "http.response.start":
                 if self.status:
                     raise AppProtocolError("the app started its answer twice")
-                self.status = cast("int", message["status"])
+                status = cast("int", message["status"])
+                if status < 200:  # a client would take what follows for another answer
+                    raise AppProtocolError(f"the app answered with {status}, which is not the end of an answer")
+                self.status = status
                 self._headers = self._shape(self.status, list(message.get("headers") or ()))
                 self._head_waits = True
                 if not self._stepping:  # a task of the app's own sends: look again when it has had its turn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from seamline.gateway.asgi import AsgiApp
 from seamline.gateway.headers import SECURITY, STRICT_TRANSPORT, Cors
-from seamline.gateway.limits.addresses import TrustedProxies
+from seamline.gateway.limits.addresses import TrustedProxies, host_of
 from seamline.gateway.normal import Hosts
 from seamline.gateway.routes import Route, RouteTable
 from seamline.gateway.tls import CertificateFiles
@@ -21,11 +21,13 @@ from seamline.gateway.websocket import GOING_AWAY, WebSocketRun
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
+from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal.metrics import EdgeStats
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
 
 if TYPE_CHECKING:
     from seamline.gateway.auth.door import Door, Record
+    from seamline.gateway.limits.limiter import Limiter
 
 OnRequest = Callable[[str, str, int, float], None]
 """Told of every answer: module (empty without a route), method, status, seconds."""
@@ -49,6 +51,8 @@ class Gateway:
         client_ca: PEM file of those who certify clients.
         hosts: names that the gateway answers to, beside those of ``[gateway] hosts`` or else of the routes.
         audit: told of what is turned away before anybody is asked who they are.
+        limiter: counts requests; opened by :meth:`serve`, closed by :meth:`stop`.
+        connections_per_address_max: of an IPv4 address or a /64 of IPv6; 0 is any number.
     """
 
     def __init__(
@@ -63,10 +67,14 @@ class Gateway:
         client_ca: str = "",
         hosts: Iterable[str] = (),
         audit: Record | None = None,
+        limiter: Limiter | None = None,
+        connections_per_address_max: int = 0,
     ) -> None:
         self._settings = settings
         self._names = tuple(hosts)
         self._audit = audit
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._limiter = limiter
         self._door = door
         self._clock = clock or SystemClock()
         self._on_request = on_request
@@ -84,9 +92,11 @@ class Gateway:
                 head_timeout_s=settings.head_timeout_s,
                 idle_timeout_s=settings.idle_timeout_s,
                 connections_max=settings.connections_max,
+                connections_per_peer_max=connections_per_address_max,
             ),
             runners=self._runners,
             on_connect=_introduce,
+            peer_of=self._peer_of,
             scheme="http" if self._certificate is None else "https",
             clock=self._clock,
             cancel_on_disconnect=False,
@@ -115,6 +125,8 @@ class Gateway:
         loop = asyncio.get_running_loop()
         if self._door is not None:
             await self._door.open(self._server.scheme, sock.getsockname()[:2])
+        if self._limiter is not None:
+            await self._limiter.open()
         self._site = self._make_site(loop)
         tls: dict[str, Any] = {}
         if self._certificate is not None:
@@ -142,10 +154,19 @@ class Gateway:
             defaults=defaults,
             loop=loop,
             hosts=self._hosts(),
-            proxies=TrustedProxies(settings.trusted_proxies),
+            proxies=self._proxies,
             door=self._door,
             audit=self._audit,
+            limiter=self._limiter,
         )
+
+    def _peer_of(self, transport: asyncio.Transport) -> str | None:
+        """Whom a connection counts for: nobody, if it is this machine's or a proxy's."""
+        address = cast("object", transport.get_extra_info("peername"))
+        if not isinstance(address, tuple):
+            return None
+        host = cast("tuple[str, int]", address)[0]
+        return None if loopback(host) or self._proxies.trusts(host) else host_of(host)
 
     def _hosts(self) -> Hosts:
         named = self._settings.hosts or [route.host for route in self._table.routes if route.host]
@@ -170,6 +191,8 @@ class Gateway:
         await self._runners.stop()
         if self._door is not None:
             await self._door.close()
+        if self._limiter is not None:
+            await self._limiter.close()
 
     def stats(self) -> dict[str, Any]:
         """Connections, requests under way, and for each module calls, errors (5xx) and latencies; for JSON."""

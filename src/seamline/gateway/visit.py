@@ -33,6 +33,7 @@ from seamline.module.errors import (
 
 if TYPE_CHECKING:
     from seamline.gateway.auth.door import Caller, Door, Record
+    from seamline.gateway.limits.limiter import Limiter, Standing
 
 _log = logging.getLogger("seamline.gateway")
 _HTTP = "http"
@@ -56,6 +57,8 @@ class Site:
     door: Door | None = None
     """Who says who is asking; None without ``[auth]``."""
     audit: Record | None = None
+    limiter: Limiter | None = None
+    """Who counts; None where ``[limits]`` has no rules."""
 
 
 class Visit:
@@ -69,6 +72,7 @@ class Visit:
         self.path = ""
         self.route: Route | None = None
         self._astray: HttpRefusal | None = None
+        self._standing: Standing | None = None
         try:
             self._address(table)
         except HttpRefusal as refusal:
@@ -113,6 +117,8 @@ class Visit:
         try:
             if site.door is not None:
                 self._caller = site.door.at_once(self.exchange) or await site.door.caller(self.exchange)
+            if site.limiter is not None and not await self._within(site.limiter):
+                return
             if request.upgrade == b"websocket":
                 await self._web_socket(route)
             else:
@@ -147,15 +153,34 @@ class Visit:
         host = site.hosts.check(self.host, server[0] if server else "")
         self.path = path_of(request.path) if request.path != b"*" or request.method != "OPTIONS" else "*"
         self.route = table.match(host, self.path)
+        if site.limiter is not None:
+            self._standing = site.limiter.before(self.path, request.method, state["client_host"].decode())
 
-    def _turn_away(self, refusal: HttpRefusal) -> None:
+    def _turn_away(self, refusal: HttpRefusal, principal: str = "") -> None:
         """Answer what is not looked at any further, and write it down."""
         site, exchange = self.site, self.exchange
         if site.audit is not None:
             peer = exchange.connection_state["client_host"].decode()
             resource = exchange.request.path[:200].decode("latin-1")
-            site.audit("refuse", principal="", action=_HTTP, resource=resource, reason=refusal.message, peer=peer)
+            site.audit(
+                "refuse", principal=principal, action=_HTTP, resource=resource, reason=refusal.message, peer=peer
+            )
         self.page(refusal.status, refusal.message, refusal.headers)
+
+    async def _within(self, limiter: Limiter) -> bool:
+        """Whether whoever sends this may have it; the answer is given if not."""
+        caller = self._caller
+        user, used = (caller.user, caller.used) if caller is not None else (None, "")
+        address = self.exchange.connection_state["client_host"].decode()
+        method = self.exchange.request.method
+        try:
+            self._standing = limiter.after(self.path, method, address, user, used) or self._standing
+            if limiter.quotas is not None:
+                await limiter.use_quota(self.path, method, address, user, used)
+        except HttpRefusal as refusal:
+            self._turn_away(refusal, user.id if user is not None else "")
+            return False
+        return True
 
     def late(self, now: float) -> bool:
         """Whether the client has waited too long for the beginning of an answer."""
@@ -183,6 +208,8 @@ class Visit:
             heads.vary(shaped, b"origin")
         defaults = site.defaults if status != 101 else ()
         heads.with_defaults(shaped, (*defaults, (b"x-request-id", self.identity)))
+        if self._standing is not None:
+            heads.with_defaults(shaped, self._standing.headers())
         if site.door is not None:
             shaped = self._with_cookie(cookies.from_apps(shaped))
         return shaped

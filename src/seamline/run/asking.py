@@ -1,4 +1,4 @@
-"""The worker's end of the keeper of secrets: a question on the control channel, and its answer."""
+"""Questions of a worker on the control channel, and their answers: secrets, and what other gateways let through."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from seamline.kernel.errors import SeamlineError
 from seamline.module.errors import InvalidArgument, PermissionDenied
-from seamline.run.control import AskSecrets, SecretsTold
+from seamline.run.control import AskSecrets, SecretsTold, Spend, Spent
 from seamline.run.errors import AttestationError, ControlError
 from seamline.secrets import errors
 
@@ -58,3 +58,34 @@ class ControlSource:
         told = message.error
         kind = _KNOWN.get(told.get("code") or "", errors.SecretsError)
         waiting.set_exception(kind(told.get("fact") or "", told.get("remedy") or "", place=told.get("place")))
+
+
+class ControlStore:
+    """The supervisor adds up what the gateways of this machine let through.
+
+    Args:
+        send: puts a message on the control channel.
+    """
+
+    def __init__(self, send: Callable[[Spend], None]) -> None:
+        self._send = send
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[Mapping[str, float]]] = {}
+
+    async def spend(self, costs_s: Mapping[str, float], /) -> Mapping[str, float]:
+        """As ``Store.spend``; the caller has the patience that it wants."""
+        number = next(self._numbers)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._send(Spend(number=number, costs_s=dict(costs_s)))
+        try:
+            return await waiting
+        finally:
+            del self._waiting[number]
+
+    def hear(self, message: Spent) -> None:
+        waiting = self._waiting.get(message.number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message.ahead_s)
+
+    async def close(self) -> None:
+        """The channel is the worker's."""

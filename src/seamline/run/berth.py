@@ -13,6 +13,7 @@ from seamline.kernel.settings import SidecarSettings
 from seamline.run.control import Address, Route
 
 if TYPE_CHECKING:
+    from seamline.gateway.limits.sharing import Store
     from seamline.kernel.audit import AuditLog
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.secrets.interface import Source
@@ -61,6 +62,8 @@ class Berth:
     """Tells everybody what is no longer good."""
     secrets: Source | None = None
     """Whom to ask for secrets."""
+    limits: Store | None = None
+    """Who adds up what the gateways of this machine let through."""
     sidecar: SidecarSettings | None = None
     """Of the service that answers for the module, where it is not Python's."""
 

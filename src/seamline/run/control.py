@@ -116,6 +116,13 @@ class Audited(Message, frozen=True):
     head: str
 
 
+class Spend(Message, frozen=True):
+    """What a gateway has let through, in seconds of each name's rate; answered with :class:`Spent`."""
+
+    number: int
+    costs_s: dict[str, float]
+
+
 class AskKey(Message, frozen=True):
     """Whose key is called so? Answered with :class:`Keys`, if anybody knows."""
 
@@ -161,6 +168,13 @@ class SecretsTold(Message, frozen=True):
     number: int
     result: Any = None
     error: dict[str, str | None] | None = None
+
+
+class Spent(Message, frozen=True):
+    """The answer to :class:`Spend`: how far ahead all gateways together are."""
+
+    number: int
+    ahead_s: dict[str, float]
 
 
 class Keys(Message, frozen=True):
@@ -266,6 +280,7 @@ ToWorker = (
     Welcome
     | Refused
     | SecretsTold
+    | Spent
     | Signed
     | Keys
     | Endpoints
@@ -281,7 +296,7 @@ ToWorker = (
     | Drain
     | Stop
 )
-ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Ready | Failed | Beat | Announce | Audited | Done
+ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Spend | Ready | Failed | Beat | Announce | Audited | Done
 Numbered = Endpoints | ServePublic | Bundle | Revoked | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 M = TypeVar("M")

@@ -17,6 +17,8 @@ from seamline.run.placement import GATEWAY
 if TYPE_CHECKING:
     from seamline.gateway.auth.door import Door
     from seamline.gateway.auth.records import Records
+    from seamline.gateway.limits.limiter import Limiter
+    from seamline.gateway.limits.sharing import Store
 
 
 def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, revocations: Revocations) -> Door | None:
@@ -54,6 +56,32 @@ def gateway_records(settings: Settings, data: Path, clock: Clock) -> Records:
     from seamline.kernel.store import Database, sqlite_url
 
     return Records(Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
+
+
+def make_limiter(settings: Settings, data: Path, clock: Clock, supervisor: Store | None) -> Limiter | None:
+    """The rules of ``[limits]``; None without any. ``supervisor`` adds up for the gateways of this machine."""
+    limits = settings.limits
+    if not limits.rates and not limits.quotas:
+        return None
+    from seamline.gateway.limits.limiter import Limiter
+    from seamline.gateway.limits.quotas import Quotas
+    from seamline.gateway.limits.sharing import Sharing
+    from seamline.kernel.store import Database, sqlite_url
+
+    store = supervisor if limits.shared == "supervisor" else None
+    if limits.shared.startswith("redis"):
+        from seamline.gateway.limits.stores import RedisStore
+
+        store = RedisStore(limits.shared)
+    elif limits.shared.startswith("postgresql"):
+        from seamline.gateway.limits.stores import PostgresqlStore
+
+        store = PostgresqlStore(Database(limits.shared, GATEWAY))
+    quotas = None
+    if limits.quotas:
+        quotas = Quotas(limits.quotas, Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
+    sharing = Sharing(store, clock) if store is not None else None
+    return Limiter(limits, clock, sharing=sharing, quotas=quotas)
 
 
 def own_hosts(settings: Settings) -> list[str]:

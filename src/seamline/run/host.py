@@ -29,7 +29,7 @@ from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
-from seamline.run.doorway import make_door, own_hosts
+from seamline.run.doorway import make_door, make_limiter, own_hosts
 from seamline.run.faces import Faces, PublicRoute
 from seamline.run.sensitive import Sensitive, both
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seamline.events.streams.service import ViewsService
     from seamline.events.streams.views import Views
     from seamline.gateway.gateway import Gateway
+    from seamline.gateway.limits.sharing import Store
     from seamline.kernel.store import Database
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
@@ -68,6 +69,7 @@ class Host:
         announce: called with ``events/<module>`` or ``sagas/<module>`` when something was written there, for the
             other processes that host the module.
         secrets: whom to ask for secrets; a keeper of the host's own when None.
+        limits: who adds up what the gateways of this machine let through; None where this is the only one.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Host:
         replace: Mapping[type[Contract], object] | None = None,
         announce: Callable[[str], None] | None = None,
         secrets: Source | None = None,
+        limits: Store | None = None,
     ) -> None:
         settings = application.settings
         self.application = application
@@ -118,6 +121,7 @@ class Host:
         self._sagas: SagasRuntime | None = None
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
+        self._limits = limits
         self._secrets_audit: AuditLog | None = None
         self._secret_rules: SecretRules | None = None
         self._sensitive = Sensitive(settings.audit.sensitive, self.audit) if settings.audit.sensitive else None
@@ -360,6 +364,8 @@ class Host:
         self._gateway = Gateway(
             settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca,
             hosts=own_hosts(self.settings), audit=partial(self.audit.write, "limit"),
+            limiter=make_limiter(self.settings, self.data, self.clock, self._limits),
+            connections_per_address_max=self.settings.limits.connections_per_address_max,
         )  # fmt: skip
         await self._gateway.serve(sock)
 

@@ -33,6 +33,7 @@ class ModuleHosting:
             workload=berth.workload,
             announce=berth.announce,
             secrets=berth.secrets,
+            limits=berth.limits,
         )
         self._host.mesh.revocations.spread = lambda entries: berth.revoke([msgspec.to_builtins(e) for e in entries])
         self._modules = set(berth.modules)

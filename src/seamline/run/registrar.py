@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seamline.gateway.limits.gcra import Arrivals
 from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
@@ -35,6 +36,8 @@ from seamline.run.control import (
     SecretsTold,
     Sign,
     Signed,
+    Spend,
+    Spent,
     ToSupervisor,
     Welcome,
     supervisor_decoder,
@@ -82,6 +85,7 @@ class Registrar:
         self._owner = TaskOwner("control socket")
         self._authority: asyncio.Task[CertificateAuthority] | None = None
         self._connections = 0
+        self._let_through = Arrivals()
         self.keys = KeyBook(self._folder, clock)
         self.revocations = RevocationBook(self._folder, clock)
 
@@ -187,6 +191,10 @@ class Registrar:
                 self._owner.spawn(self._revoke_for(message, replica, peer), name="revoke")
             elif isinstance(message, Audited):
                 self.auditing.hear(message, replica.audit_name)
+            elif isinstance(message, Spend):
+                if GATEWAY in identities(self._settings, replica.workload.modules):
+                    ahead_s = self._let_through.spend(message.costs_s, self._clock.monotonic())
+                    channel.send(Spent(number=message.number, ahead_s=ahead_s))
             elif isinstance(message, AskSecrets):
                 self._owner.spawn(self._tell_secret(channel, message, replica), name="secret")
             else:

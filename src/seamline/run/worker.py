@@ -30,7 +30,7 @@ from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner, spare_the_collector
 from seamline.kernel.signal import log
 from seamline.module.context import Place, set_place
-from seamline.run.asking import ControlSource
+from seamline.run.asking import ControlSource, ControlStore
 from seamline.run.berth import Berth, Factory, Hosting
 from seamline.run.control import (
     Address,
@@ -60,6 +60,7 @@ from seamline.run.control import (
     ServePublic,
     Sign,
     Signed,
+    Spent,
     Stop,
     ToWorker,
     Wake,
@@ -109,6 +110,7 @@ class Worker:
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._ready = False
         self._secrets = ControlSource(channel.send)
+        self._limits = ControlStore(channel.send)
         self._app = ""
         self._announced: set[str] = set()
         self._audited: Written | None = None
@@ -171,6 +173,7 @@ class Worker:
             announce=self._announce,
             revoke=lambda entries: self._channel.send(Revoke(entries=entries)),
             secrets=self._secrets,
+            limits=self._limits,
             sidecar=options.sidecar,
         )
         self._host = host = factory(berth)
@@ -294,6 +297,8 @@ class Worker:
                     self._signed.set_exception(AttestationError(fact, remedy))
             case SecretsTold():
                 self._secrets.hear(message)
+            case Spent():
+                self._limits.hear(message)
             case Keys(keys=keys):
                 self._learn(keys)
             case Revoked():

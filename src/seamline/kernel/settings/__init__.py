@@ -19,6 +19,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.limits import LimitsSettings, QuotaSettings, RateSettings
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings
 from seamline.kernel.settings.sections import (
@@ -52,10 +53,13 @@ __all__ = [
     "GatewaySettings",
     "IdentitySettings",
     "IssuerSettings",
+    "LimitsSettings",
     "MeshRules",
     "MeshSettings",
     "ModuleData",
     "PolicySettings",
+    "QuotaSettings",
+    "RateSettings",
     "RouteSettings",
     "RunSettings",
     "SagasSettings",

@@ -26,6 +26,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.limits import LimitsSettings, read_limits
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings, for_workers
 from seamline.kernel.settings.sections import (
@@ -52,6 +53,7 @@ _SECTIONS = (
     "replicas",
     "gateway",
     "auth",
+    "limits",
     "policy",
     "audit",
     "admin",
@@ -69,6 +71,7 @@ _PLAIN_SECTIONS = {
     "app": AppSettings,
     "gateway": GatewaySettings,
     "auth": AuthSettings,
+    "limits": LimitsSettings,
     "policy": PolicySettings,
     "audit": AuditSettings,
     "admin": AdminSettings,
@@ -96,6 +99,7 @@ class Settings:
     replicas: Mapping[str, int]
     gateway: GatewaySettings
     auth: AuthSettings
+    limits: LimitsSettings
     policy: PolicySettings
     audit: AuditSettings
     admin: AdminSettings
@@ -207,6 +211,7 @@ class _ApplicationReader(TableReader):
             replicas=self._replicas(self.table(tables, "replicas"), names),
             gateway=gateway,
             auth=read_auth(self, self.table(tables, "auth"), gateway.address, tls=bool(gateway.tls_certificate)),
+            limits=read_limits(self, self.table(tables, "limits")),
             policy=self.section(PolicySettings, "policy", self.table(tables, "policy")),
             audit=self._audit(self.table(tables, "audit")),
             admin=read_admin(self, self.table(tables, "admin")),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -51,7 +52,8 @@ class HttpServer:
     """Gives connections their limits and handler; ``protocol`` is what ``create_server`` takes.
 
     ``on_connect(transport, state)`` may fill the connection's state, or raise to refuse the client.
-    With ``cancel_on_disconnect`` a handler is cancelled when its client goes away.
+    ``peer_of(transport)`` names whom a connection counts for, or None for nobody. With ``cancel_on_disconnect`` a
+    handler is cancelled when its client goes away.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class HttpServer:
         *,
         runners: Runners,
         on_connect: Callable[[asyncio.Transport, dict[str, Any]], None] | None = None,
+        peer_of: Callable[[asyncio.Transport], str | None] | None = None,
         scheme: str = "http",
         clock: Clock | None = None,
         cancel_on_disconnect: bool = True,
@@ -68,6 +71,8 @@ class HttpServer:
         self.handler = handler
         self.limits = limits or HttpLimits()
         self.on_connect = on_connect
+        self._peer_of = peer_of
+        self._peers: Counter[str] = Counter()
         self.scheme = scheme
         self.cancel_on_disconnect = cancel_on_disconnect
         self.open_connections: set[HttpConnection] = set()
@@ -160,6 +165,10 @@ class HttpServer:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         self.open_connections.add(connection)
+        if self._peer_of is not None:
+            connection.peer = peer = self._peer_of(connection.transport)
+            if peer is not None:
+                self._peers[peer] += 1
         self._empty.clear()
         if self._timer is None:
             self.now = self._clock.monotonic()
@@ -168,8 +177,18 @@ class HttpServer:
 
     def left(self, connection: HttpConnection) -> None:
         self.open_connections.discard(connection)
+        peer, connection.peer = connection.peer, None
+        if peer is not None:
+            self._peers[peer] -= 1
+            if not self._peers[peer]:
+                del self._peers[peer]
         if not self.open_connections:
             self._empty.set()
+
+    def crowded(self, connection: HttpConnection) -> bool:
+        """Whether its peer has more connections than one may have."""
+        most = self.limits.connections_per_peer_max
+        return bool(most) and connection.peer is not None and self._peers[connection.peer] > most
 
     def grace_over(self, now: float, idle_since: float) -> bool:
         return self.draining and now - max(idle_since, self._drain_since) >= self._idle_grace_s

@@ -58,6 +58,7 @@ class ServerSide(Protocol):
     def begin(self, connection: HttpConnection, exchange: Exchange) -> Running: ...
     def joined(self, connection: HttpConnection) -> None: ...
     def left(self, connection: HttpConnection) -> None: ...
+    def crowded(self, connection: HttpConnection) -> bool: ...
     def grace_over(self, now: float, idle_since: float) -> bool: ...
     def later(self, callback: Callable[[], object]) -> None: ...
     def close_later(self, transport: asyncio.Transport, delay_s: float) -> None: ...
@@ -72,13 +73,14 @@ class HttpConnection(asyncio.Protocol):
         "_headers", "_hijacker", "_host", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
         "_pumping", "_queue", "_raw", "_reading", "_running", "_server", "_since", "_synthetic",
         "_transfer_encoding", "_unparsed", "_upgrade", "_upgrading", "_url", "_write_paused",
-        "_write_seen", "_write_since", "_writers", "closing", "state", "transport",
+        "_write_seen", "_write_since", "_writers", "closing", "peer", "state", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ServerSide) -> None:
         self._server = server
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.state: dict[str, Any] = {}
+        self.peer: str | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[HttpRequest | HttpRefusal] = deque()
         self._current: Exchange | None = None
@@ -133,6 +135,9 @@ class HttpConnection(asyncio.Protocol):
             return
         if server.connections > server.limits.connections_max:
             self._refuse(HttpRefusal(503, "unavailable", "too many connections"))
+            self._pump()
+        elif server.crowded(self):
+            self._refuse(HttpRefusal(429, "resource_exhausted", "too many connections from one address"))
             self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -511,11 +516,11 @@ class HttpConnection(asyncio.Protocol):
         limits = self._server.limits
         if self._write_paused or self.closing:
             size = self.transport.get_write_buffer_size()
-            if size < self._write_seen or not size:
-                self._write_seen = size
+            taken = max(0, self._write_seen - size)
+            if not size:
                 self._write_since = now
-            elif now - self._write_since > limits.write_timeout_s:
-                self.transport.abort()
+            elif now - self._write_since > limits.write_timeout_s + taken / limits.write_rate_min:
+                self.transport.abort()  # also who takes a byte now and then
                 return
         if self._raw is not None or self.closing:
             return

@@ -137,6 +137,8 @@ class Exchange:
         for name, value in headers:
             match name.lower():
                 case b"content-length":
+                    if self._remaining >= 0 or not value.isdigit():
+                        raise ValueError("a response has more than one content-length, or one that is no number")
                     self._remaining = int(value)
                 case b"transfer-encoding":
                     continue

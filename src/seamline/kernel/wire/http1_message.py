@@ -33,8 +33,12 @@ class HttpLimits:
     body_rate_min: int = 1024
     idle_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
-    """How long a client may take nothing at all of an answer."""
+    """How long a client may take nothing at all of an answer that waits for it, on top of one second per
+    ``write_rate_min`` bytes that it took."""
+    write_rate_min: int = 1024
     connections_max: int = 10_000
+    connections_per_peer_max: int = 0
+    """Of those that ``HttpServer.peer_of`` gives the same name; 0 is any number."""
     pipelined_max: int = 32
 
 
