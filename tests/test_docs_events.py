@@ -14,10 +14,10 @@ from seamline.events import errors
 from seamline.events.bridges import faststream
 from seamline.events.brokers.kafka.transport import PROMISES as KAFKA
 from seamline.events.brokers.partitioned import ORDER, REDELIVERY, REPLAY
-from seamline.events.consumer import HELD_BYTES_MAX, HELD_MAX
 from seamline.events.embedded import EmbeddedTransport
 from seamline.events.events import EVENT_BYTES_MAX
 from seamline.events.runtime import UPKEEP_S
+from seamline.events.session import HELD_BYTES_MAX, HELD_MAX
 from seamline.module.module import EventHandler
 
 PAGE = read_page("events.md")

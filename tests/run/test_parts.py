@@ -325,7 +325,10 @@ def _register(settings: Settings, **changes: Any) -> tuple[Registrar, Any]:
     """A registrar that has spawned this very process as the workload ``cart``."""
     workload = Workload("cart", ("cart",))
     known: dict[str, Any] = {"pid": os.getpid(), "workload": workload, "index": 0, "generation": 3, "attached": False}
-    replica = SimpleNamespace(**{**known, **changes}, label="cart", tell=lambda _: None)
+
+    def tell(_: object) -> None: ...
+
+    replica = SimpleNamespace(**{**known, **changes}, label="cart", tell=tell)
     return Registrar(settings, settings.data_folder, lambda: [cast("Any", replica)], SystemClock()), replica
 
 

@@ -131,6 +131,9 @@ class KillingStore(Store):
         self._store = store
         self._points = points
 
+    async def prepare(self) -> None:
+        await self._store.prepare()
+
     async def run(self, statements: Sequence[Any]) -> Any:
         return await self._store.run(statements)
 

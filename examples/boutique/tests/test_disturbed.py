@@ -132,9 +132,7 @@ def test_the_database_is_restarted_while_shoppers_order(
         assert shop.unbalanced() == []
 
 
-def test_the_broker_is_restarted_while_shoppers_order(
-    tmp_path: Path, database: str, postgres_server: PostgresqlServer
-):
+def test_the_broker_is_restarted_while_shoppers_order(tmp_path: Path, database: str, postgres_server: PostgresqlServer):
     """It ends as by a crash, twice: what the orders said waits in the modules' own files and arrives once."""
     with Shop(tmp_path, "duo", EVENTS_BROKER=database) as shop:
         with Shoppers(shop, 3) as shoppers:
