@@ -11,6 +11,9 @@ IdentityError               SL4000  stop: the peer or the key material is not wh
   ForeignApplicationError   SL4013  the peer belongs to another application
   UnexpectedModuleError     SL4014  the peer is another module than the one asked for
   QuarantinedError          SL4015  the peer's certificate is refused before its time
+  ForeignRootError          SL4016  the peer's certificate comes from the authority of another trust domain
+  WorkloadApiError          SL4017  SPIRE gives no identity
+  FederationError           SL4018  another trust domain's bundle cannot be had or used
 DelegationError             SL4100  stop: the proof of on whose behalf a call is made is not good
   MalformedTokenError       SL4101  it is no token of this kind
   UntrustedSignerError      SL4102  a link is not signed by a module of this application that may sign it
@@ -110,6 +113,28 @@ class QuarantinedError(IdentityError):
     """The peer is a module that was set apart with `seamline identity quarantine`: its certificate is refused."""
 
     code: ClassVar[str] = "SL4015"
+
+
+class ForeignRootError(IdentityError):
+    """A certificate names one trust domain and was signed by the authority of another, which has no say there."""
+
+    code: ClassVar[str] = "SL4016"
+
+
+class WorkloadApiError(IdentityError):
+    """With ``source = "spire"`` under ``[identity]`` each process has its identities from SPIRE's agent.
+
+    The agent must run, ``socket`` name its socket, and each module (and ``gateway``) have an entry that fits the
+    process: ``spiffe://<trust domain>/<app>/<module>``.
+    """
+
+    code: ClassVar[str] = "SL4017"
+
+
+class FederationError(IdentityError):
+    """The bundle of another trust domain could not be fetched, proven or read; the one that was known stays."""
+
+    code: ClassVar[str] = "SL4018"
 
 
 class DelegationError(IdentityError):

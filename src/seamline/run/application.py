@@ -98,7 +98,9 @@ class Application:
     def policy(self, source: Source | None = None) -> Policy:
         """The policy in the application's policy folder or its bundle, or one from elsewhere; deny by default."""
         # No attributes: a process that hosts one module knows only the contracts of the others, and must decide alike.
-        modules: dict[str, dict[str, Any]] = {name: {} for name in self.settings.modules}
+        modules: dict[str, dict[str, Any]] = {
+            name: {} for name in (*self.settings.modules, *self.settings.foreign_modules)
+        }
         return Policy.load(
             source or policy_source(self.settings),
             modules=modules,

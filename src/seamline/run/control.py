@@ -47,6 +47,12 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forb
     """One object on the channel; ``type`` names the class."""
 
 
+class Show(Message, frozen=True):
+    """Module to certificate chain (PEM), of identities that the worker has from SPIRE."""
+
+    chains: dict[str, str]
+
+
 class Hello(Message, frozen=True):
     """A worker's first words. What it claims must be what was spawned under its process id."""
 
@@ -108,19 +114,19 @@ class AskSecrets(Message, frozen=True):
     arguments: dict[str, Any]
 
 
+class Spend(Message, frozen=True):
+    """What a gateway has let through, in seconds of each name's rate; answered with :class:`Spent`."""
+
+    number: int
+    costs_s: dict[str, float]
+
+
 class Audited(Message, frozen=True):
     """How far the worker's audit has come (``kernel.audit.Written``), for the supervisor to sign."""
 
     log: str
     lines: int
     head: str
-
-
-class Spend(Message, frozen=True):
-    """What a gateway has let through, in seconds of each name's rate; answered with :class:`Spent`."""
-
-    number: int
-    costs_s: dict[str, float]
 
 
 class AskKey(Message, frozen=True):
@@ -154,6 +160,10 @@ class Welcome(Message, frozen=True):
     clock_offset_s: float = 0.0
     keys: list[tuple[str, str, str, int, int]] = []
     """The modules' public keys (``KnownKey``)."""
+    workload_api: str = ""
+    """Where SPIRE's agent gives certificates and roots, which then do not come from here."""
+    foreign: dict[str, str] = {}
+    """Other trust domains, and their roots (PEM)."""
 
 
 class Refused(Message, frozen=True):
@@ -219,8 +229,11 @@ class ServePublic(Message, frozen=True):
 
 
 class Bundle(Message, frozen=True):
+    """Whom to trust from now on: in our own trust domain, and in others by their names."""
+
     number: int
     bundle: str
+    foreign: dict[str, str] = {}
 
 
 class Revoked(Message, frozen=True):
@@ -296,7 +309,9 @@ ToWorker = (
     | Drain
     | Stop
 )
-ToSupervisor = Hello | Sign | AskKey | Revoke | AskSecrets | Spend | Ready | Failed | Beat | Announce | Audited | Done
+ToSupervisor = (
+    Hello | Sign | Show | AskKey | Revoke | AskSecrets | Spend | Ready | Failed | Beat | Announce | Audited | Done
+)
 Numbered = Endpoints | ServePublic | Bundle | Revoked | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 M = TypeVar("M")

@@ -34,6 +34,7 @@ from seamline.run.control import (
     Revoke,
     Revoked,
     SecretsTold,
+    Show,
     Sign,
     Signed,
     Spend,
@@ -43,6 +44,7 @@ from seamline.run.control import (
     supervisor_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError
+from seamline.run.federation import Federation
 from seamline.run.keeping import Keeping
 from seamline.run.placement import GATEWAY, identities
 from seamline.run.replica import Replica
@@ -88,6 +90,11 @@ class Registrar:
         self._let_through = Arrivals()
         self.keys = KeyBook(self._folder, clock)
         self.revocations = RevocationBook(self._folder, clock)
+        self.federation = Federation(settings, self._folder, self.spread_bundle)
+
+    async def federate(self) -> None:
+        """Follow the bundles of other trust domains, and give out ours. Until cancelled."""
+        await self.federation.run(await self.authority())
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept workers until cancelled."""
@@ -105,6 +112,7 @@ class Registrar:
     def _load_authority(self) -> CertificateAuthority:
         from seamline.mesh.identity import CertificateAuthority  # heavy: see serve
 
+        self.federation.load()
         return CertificateAuthority.load_or_create(
             self._folder,
             self._settings.trust_domain,
@@ -130,9 +138,9 @@ class Registrar:
         """Have every worker trust what the authority's bundle holds now; how many there are."""
         authority = await self.authority()
         workers = [each for each in self._replicas() if each.reachable]
-        bundle = authority.bundle_pem.decode()
+        bundle, foreign = authority.bundle_pem.decode(), self.federation.bundles
         answers = await asyncio.gather(
-            *(each.ask(Bundle, _BUNDLE_S, bundle=bundle) for each in workers), return_exceptions=True
+            *(each.ask(Bundle, _BUNDLE_S, bundle=bundle, foreign=foreign) for each in workers), return_exceptions=True
         )
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -177,24 +185,28 @@ class Registrar:
                 heartbeat_s=self._settings.run.heartbeat_s,
                 clock_offset_s=self._clock.offset_s,
                 keys=self.keys.current(),
+                workload_api=self._settings.identity.socket if self._by_spire else "",
+                foreign=self.federation.bundles,
             )
         )
         for entries in self.revocations.parts():  # before its certificates, without which it serves nobody
             channel.send(Revoked(number=0, entries=entries))
         while (message := await channel.receive()) is not None:
-            if isinstance(message, Sign):
+            if isinstance(message, Show):
+                self._hear_of(message, replica, peer)
+            elif isinstance(message, Sign):
                 channel.send(self.sign(message, replica, authority, peer))
             elif isinstance(message, AskKey):
                 found = await asyncio.to_thread(self.keys.find, message.kid)
                 channel.send(Keys(keys=[found] if found is not None else []))
             elif isinstance(message, Revoke):
                 self._owner.spawn(self._revoke_for(message, replica, peer), name="revoke")
-            elif isinstance(message, Audited):
-                self.auditing.hear(message, replica.audit_name)
             elif isinstance(message, Spend):
                 if GATEWAY in identities(self._settings, replica.workload.modules):
                     ahead_s = self._let_through.spend(message.costs_s, self._clock.monotonic())
                     channel.send(Spent(number=message.number, ahead_s=ahead_s))
+            elif isinstance(message, Audited):
+                self.auditing.hear(message, replica.audit_name)
             elif isinstance(message, AskSecrets):
                 self._owner.spawn(self._tell_secret(channel, message, replica), name="secret")
             else:
@@ -232,6 +244,10 @@ class Registrar:
 
     def sign(self, message: Sign, replica: Replica, authority: CertificateAuthority, peer: Peer) -> Signed | Refused:
         foreign = sorted(set(message.requests) - set(identities(self._settings, replica.workload.modules)))
+        if self._by_spire:
+            error = AttestationError(f"{replica.label!r} asked for a certificate, and SPIRE gives them")
+            self._record(peer, replica.label, error)
+            return Refused(error.to_json())
         if foreign:
             error = AttestationError(
                 f"{replica.label!r} asked for the identity of {', '.join(map(repr, foreign))}, which it does not host"
@@ -245,6 +261,20 @@ class Registrar:
             self._record(peer, replica.label, error)
             return Refused(error.to_json())
         return Signed(chains=chains, bundle=authority.bundle_pem.decode())
+
+    @property
+    def _by_spire(self) -> bool:
+        return self._settings.identity.source == "spire"
+
+    def _hear_of(self, message: Show, replica: Replica, peer: Peer) -> None:
+        """The keys of identities that a worker has from SPIRE: of its own modules, for everybody to know."""
+        own = identities(self._settings, replica.workload.modules)
+        if not self._by_spire or not set(message.chains) <= set(own):
+            error = AttestationError(f"{replica.label!r} shows identities that are not its own")
+            self._record(peer, str(sorted(message.chains)), error)
+            return
+        keys = [_key_of(chain.encode(), module) for module, chain in message.chains.items()]
+        self._tell_keys(keys, f"SPIRE for {replica.label}")
 
     def _good(self, requests: Mapping[str, str], replica: Replica) -> dict[str, str]:
         """Without those of modules that are quarantined: these have no certificate until they are released."""
@@ -266,6 +296,10 @@ class Registrar:
         """Module to certificate chain. Everybody is told of the keys before who asked has the certificates."""
         chains = {module: authority.issue(each.encode(), module, lifetime_s) for module, each in requests.items()}
         new = [_key_of(chain, module) for module, chain in chains.items()]
+        self._tell_keys(new, by)
+        return {module: chain.decode() for module, chain in chains.items()}
+
+    def _tell_keys(self, new: list[Key], by: str) -> None:
         self.keys.add(new)
         for kid, module, _point, _begins, ends in new:
             self.audit.write(
@@ -274,7 +308,6 @@ class Registrar:
             )  # fmt: skip
         for each in self._replicas():
             each.tell(Keys(keys=new))
-        return {module: chain.decode() for module, chain in chains.items()}
 
     async def revoke(self, entries: Iterable[dict[str, Any]], by: str) -> int:
         """Make entries (``Revocation``) hold everywhere; how many workers have heard."""

@@ -140,6 +140,7 @@ class Supervisor:
         async with TaskOwner("supervisor") as owner:
             owner.spawn(self.registrar.serve(control), name="control socket")
             owner.spawn(self.registrar.maintain(), name="authority")
+            owner.spawn(self.registrar.federate(), name="federation")
             owner.spawn(self.registrar.keeping.maintain(), name="secrets")
             owner.spawn(self.registrar.auditing.run(), name="audit")
             owner.spawn(self.fleet.keep_published(), name="endpoints")
@@ -187,7 +188,8 @@ class Supervisor:
         if not any(each.gateway for each in self.fleet.serving):
             _log.warning("no module has a public face: nothing answers at %s", self.url)
         if self._on_ready:
-            self._on_ready(self.status())
+            token = self.api.sessions.new_token() if self.api is not None else ""
+            self._on_ready({**self.status(), "control_token": token})
         return True
 
     def _note(self, action: str, topology: str, **more: Any) -> None:

@@ -58,6 +58,7 @@ from seamline.run.control import (
     Route,
     SecretsTold,
     ServePublic,
+    Show,
     Sign,
     Signed,
     Spent,
@@ -74,6 +75,7 @@ from seamline.run.sockets import unix_address
 if TYPE_CHECKING:
     from seamline.kernel.audit import Written
     from seamline.mesh.identity import WorkloadIdentity
+    from seamline.mesh.identity.spire import WorkloadApi
 
 _log = log.get("seamline.run")
 _DEFAULT_FACTORY = "seamline.run.hosting:host"
@@ -100,6 +102,7 @@ class Worker:
         self._endpoints: dict[str, list[Address]] = {}
         self._routes: list[Route] = []
         self._identity: WorkloadIdentity | None = None
+        self._spire: WorkloadApi | None = None
         self._keys: dict[str, str] = {}
         self._told: list[tuple[str, str, str, int, int]] = []
         self._revoked: list[dict[str, Any]] = []
@@ -155,11 +158,15 @@ class Worker:
 
         options = self._options
         self._identity = identity = WorkloadIdentity(welcome.trust_domain, welcome.app)
-        identity.set_bundle(welcome.bundle.encode())
+        identity.set_foreign(_encoded(welcome.foreign))
         identity.keys.on_unknown = self._ask_key
         self._learn([*welcome.keys, *self._told])
         self._modules = welcome.modules
-        certified = self._ask_for_certificates(welcome.modules)
+        if welcome.workload_api:
+            certified = self._ask_spire(identity, welcome)
+        else:
+            identity.set_bundle(welcome.bundle.encode())
+            certified = self._ask_for_certificates(welcome.modules)
         # The supervisor signs while this process imports the application.
         module, _, name = (options.host_factory or _DEFAULT_FACTORY).partition(":")
         factory = cast("Factory", getattr(importlib.import_module(module), name))
@@ -184,7 +191,8 @@ class Worker:
         await host.serve_mesh(socket.socket(fileno=options.mesh))
         if not host.gateway:
             os.close(options.public)
-        self._owner.spawn(self._renew(), name="renew certificates")
+        if self._spire is None:
+            self._owner.spawn(self._renew(), name="renew certificates")
         self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
         spare_the_collector()
         self._ready = True
@@ -194,6 +202,18 @@ class Worker:
         )
 
     # Identity.
+
+    def _ask_spire(self, identity: WorkloadIdentity, welcome: Welcome) -> asyncio.Task[None]:
+        from seamline.mesh.identity.spire import WorkloadApi
+
+        self._spire = WorkloadApi(
+            identity,
+            welcome.modules,
+            welcome.workload_api,
+            show=lambda chains: self._channel.send(Show(chains=chains)),
+            federate=identity.set_foreign,
+        )
+        return self._owner.spawn(self._spire.open(), name="SPIRE")
 
     def _ask_for_certificates(self, modules: list[str]) -> asyncio.Future[None]:
         """Make keys and ask for their certificates; the future is done when those are installed."""
@@ -340,7 +360,10 @@ class Worker:
             return self._set_endpoints(message)
         if isinstance(message, Bundle):
             assert self._identity is not None
-            return self._identity.set_bundle(message.bundle.encode())
+            if self._spire is None:
+                self._identity.set_foreign(_encoded(message.foreign))
+                self._identity.set_bundle(message.bundle.encode())
+            return None
         if isinstance(message, MoveClock):
             self._clock.offset_s = message.offset_s
             return None
@@ -427,9 +450,15 @@ class Worker:
             except Exception:  # it stops all the same
                 _log.exception("%s did not stop cleanly", self._options.workload)
             await self._tell_audited()
+        if self._spire is not None:
+            self._spire.close()
         self._channel.close()
         await self._channel.closed()
         await self._owner.stop(1.0)
+
+
+def _encoded(bundles: dict[str, str]) -> dict[str, bytes]:
+    return {domain: each.encode() for domain, each in bundles.items()}
 
 
 def _rss_bytes() -> int:

@@ -19,6 +19,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, QuotaSettings, RateSettings
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings
@@ -50,6 +51,7 @@ __all__ = [
     "DataFolderUnusableError",
     "DataSettings",
     "EventsSettings",
+    "FederationSettings",
     "GatewaySettings",
     "IdentitySettings",
     "IssuerSettings",

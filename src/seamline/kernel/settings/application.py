@@ -26,6 +26,7 @@ from seamline.kernel.settings.errors import (
     UnknownKeyError,
     WrongTypeError,
 )
+from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, read_limits
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings, for_workers
@@ -83,6 +84,7 @@ _PLAIN_SECTIONS = {
     "run": RunSettings,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
+_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _RULE_KEYS = frozenset(item.name for item in fields(MeshRules))
 _CONNECTION_KEYS = frozenset(item.name for item in fields(MeshSettings)) - {"default", "contracts", "methods"}
@@ -122,6 +124,11 @@ class Settings:
     @property
     def trust_domain(self) -> str:
         return self.app.trust_domain or f"{self.app.name}.local"
+
+    @property
+    def foreign_modules(self) -> tuple[str, ...]:
+        """The modules of other trust domains that policy may name: ``<trust domain>/<application>/<module>``."""
+        return tuple(f"{domain}/{name}" for domain, each in self.identity.federation.items() for name in each.modules)
 
     @property
     def policy_folder(self) -> Path:
@@ -219,7 +226,7 @@ class _ApplicationReader(TableReader):
             events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
             telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
-            identity=self.section(IdentitySettings, "identity", self.table(tables, "identity")),
+            identity=self._identity(self.table(tables, "identity"), app),
             secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
             sidecars=self._sidecars(self.table(tables, "sidecars"), names),
             run=self.section(RunSettings, "run", self.table(tables, "run")),
@@ -389,12 +396,6 @@ class _ApplicationReader(TableReader):
                 "Write host:port, such as 127.0.0.1:8080; port 0 takes a free one.",
                 place=self.place("gateway", "listen"),
             )
-        if bool(gateway.tls_certificate) != bool(gateway.tls_key):
-            raise BadValueError(
-                "one of tls_certificate and tls_key is set without the other",
-                "TLS needs both files.",
-                place=self.place("gateway", "tls_certificate"),
-            )
         for network in gateway.trusted_proxies:
             try:
                 ip_network(network, strict=False)
@@ -404,6 +405,12 @@ class _ApplicationReader(TableReader):
                     "Write it like 10.0.0.7 or 10.0.0.0/8.",
                     place=self.place("gateway", "trusted_proxies"),
                 ) from None
+        if bool(gateway.tls_certificate) != bool(gateway.tls_key):
+            raise BadValueError(
+                "one of tls_certificate and tls_key is set without the other",
+                "TLS needs both files.",
+                place=self.place("gateway", "tls_certificate"),
+            )
         return gateway
 
     def _events(self, table: dict[str, Any], names: list[str]) -> EventsSettings:
@@ -471,6 +478,30 @@ class _ApplicationReader(TableReader):
                 found[name] = entry
         section = self.section(DataSettings, "data", table, {"modules"})
         return replace(section, modules=MappingProxyType(found))
+
+    def _identity(self, table: dict[str, Any], app: AppSettings) -> IdentitySettings:
+        domains = self.table(table, "federation", "identity.federation")
+        own = {key: value for key, value in table.items() if key != "federation"}
+        identity = self.section(IdentitySettings, "identity", own, {"federation"})
+        found: dict[str, FederationSettings] = {}
+        for domain in domains:
+            section = f"identity.federation.{domain}"
+            place = self.place(section)
+            each = self.section(FederationSettings, section, self.table(domains, domain, section))
+            if not _DOMAIN.fullmatch(domain) or domain == (app.trust_domain or f"{app.name}.local"):
+                raise BadValueError(f"{domain!r} is not another trust domain", "Name that of the other.", place=place)
+            if not each.url.startswith("https://"):
+                raise BadValueError(f"url is {each.url!r}", "A bundle is fetched over https.", place=place)
+            if (each.profile == "https_spiffe") != bool(each.endpoint_id and each.bundle):
+                raise BadValueError(
+                    f"profile is {each.profile!r}, endpoint_id {each.endpoint_id!r} and bundle {each.bundle!r}",
+                    "https_spiffe needs the endpoint's SPIFFE ID and a bundle to begin with; https_web neither.",
+                    place=place,
+                )
+            if any(name.count("/") != 1 for name in each.modules):
+                raise BadValueError(f"modules are {list(each.modules)}", "Write <application>/<module>.", place=place)
+            found[domain] = each
+        return replace(identity, federation=MappingProxyType(found))
 
     def _sidecars(self, tables: dict[str, Any], names: list[str]) -> Mapping[str, SidecarSettings]:
         found: dict[str, SidecarSettings] = {}

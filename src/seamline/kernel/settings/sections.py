@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from seamline.kernel.settings.federation import FederationSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSettings:
@@ -172,8 +174,17 @@ class IdentitySettings:
     ``passphrase`` seals the root key at rest; it belongs in the environment (``SEAMLINE_IDENTITY_PASSPHRASE``).
     """
 
+    source: Literal["built-in", "spire"] = "built-in"
+    socket: str = "unix:///tmp/spire-agent/public/api.sock"
+    """Of SPIRE's agent."""
     certificate_lifetime_s: int = 3600
     passphrase: str = field(default="", repr=False)
+    bundle_listen: str = ""
+    """``host:port`` where other trust domains fetch our bundle; nowhere when empty."""
+    bundle_refresh_s: int = 300
+    """How soon they are asked to fetch it anew."""
+    federation: Mapping[str, FederationSettings] = field(default_factory=lambda: MappingProxyType({}))
+    """By trust domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

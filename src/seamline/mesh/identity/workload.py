@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from time import monotonic
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from seamline.mesh.errors import (
     ForeignApplicationError,
+    ForeignRootError,
     ForeignTrustDomainError,
     NoPeerCertificateError,
     NoSvidError,
@@ -32,6 +35,8 @@ from seamline.mesh.identity.spiffe import SpiffeId
 FRAMES = "seamline/1"
 HTTP1 = "http/1.1"
 
+_DER = 2
+"""``_ssl.ENCODING_DER``"""
 _SETTLE_S = 2.0
 """How long a new key signs nothing yet where an old one can: until everybody has been told of it."""
 
@@ -66,6 +71,8 @@ class WorkloadIdentity:
         self.on_refused = on_refused
         self._svids: dict[str, _Svid] = {}
         self._roots: dict[bytes, x509.Certificate] = {}
+        self._foreign: dict[str, dict[bytes, x509.Certificate]] = {}
+        """Roots of other trust domains, by these."""
         self._front: ssl.SSLContext | None = None
         self.refuses: Callable[[str], str | None] | None = None
         """Why a module's certificate is refused before its time; None when it is good."""
@@ -144,10 +151,7 @@ class WorkloadIdentity:
         Roots are added to live contexts in place. When one is dropped, contexts are made anew, because OpenSSL
         cannot forget a root: ask :meth:`client_context` for each connection. The server context stays the same.
         """
-        try:
-            roots = {each.fingerprint(hashes.SHA256()): each for each in x509.load_pem_x509_certificates(pem)}
-        except ValueError as error:
-            raise SvidError(f"the trust bundle cannot be read: {error}", "Send PEM certificates.") from None
+        roots = _read_roots(pem)
         added = [root for fingerprint, root in roots.items() if fingerprint not in self._roots]
         dropped = self._roots.keys() - roots.keys()
         self._roots = roots
@@ -160,6 +164,16 @@ class WorkloadIdentity:
                     _trust(context, added)
         self._changed()
 
+    def set_foreign(self, bundles: Mapping[str, bytes]) -> None:
+        """Trust the roots (PEM) of other trust domains, each for certificates of its own domain and no other."""
+        found = {domain: _read_roots(pem) for domain, pem in bundles.items() if domain != self.trust_domain}
+        if found == self._foreign:
+            return
+        self._foreign = found
+        for svid in self._svids.values():
+            svid.server = None
+            svid.clients.clear()
+
     def server_context(self) -> ssl.SSLContext:
         """One context for the listening socket: the server name selects the module; TLS 1.3, client certificate.
 
@@ -170,25 +184,31 @@ class WorkloadIdentity:
             self._front.sni_callback = self._select
         return self._front
 
-    def client_context(self, module: str, alpn: str | Sequence[str] = FRAMES) -> ssl.SSLContext:
+    def client_context(
+        self, module: str, alpn: str | Sequence[str] = FRAMES, *, foreign: SpiffeId | None = None
+    ) -> ssl.SSLContext:
         """The context with which ``module`` calls others; connect with ``server_hostname=server_name(callee)``.
 
-        A server that is not the module of that name fails the handshake.
+        A server that is not the module of that name fails the handshake. ``foreign`` is a module of another trust
+        domain, which is called under its own server name.
         """
         svid = self._svid(module)
         protocols = (alpn,) if isinstance(alpn, str) else tuple(alpn)
-        context = svid.clients.get(protocols)
+        kind = protocols if foreign is None else (*protocols, str(foreign))
+        context = svid.clients.get(kind)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             # The SPIFFE ID is checked instead, in the handshake: server names of foreign peers prove nothing.
             context.check_hostname = False
-            context.sslobject_class = client_object(self._check_server)
+            context.sslobject_class = client_object(partial(self._check_server, foreign=foreign))
             self._prepare(context, svid.pem, protocols)
-            svid.clients[protocols] = context
+            svid.clients[kind] = context
         return context
 
-    def authenticate(self, ssl_object: HasPeerCertificate | None, expect: str | None = None) -> str:
-        """The peer's module name, proven by its certificate.
+    def authenticate(
+        self, ssl_object: HasPeerCertificate | None, expect: str | None = None, *, foreign: bool = True
+    ) -> str:
+        """The peer's module name, proven by its certificate; ``<trust domain>/<app>/<module>`` of a ``foreign`` one.
 
         Raises a subclass of IdentityError for each way in which the peer is not a module of this application, or,
         if ``expect`` names another module, UnexpectedModuleError.
@@ -207,6 +227,12 @@ class WorkloadIdentity:
                 "Use a certificate made by the application's authority.",
             )
         peer = SpiffeId.parse(uris[0])
+        if self._foreign:
+            self._check_root(ssl_object, peer)
+        if foreign and peer.trust_domain in self._foreign:
+            if expect is not None and _foreign_name(peer) != expect:
+                raise UnexpectedModuleError(f"the peer is {str(peer)!r}, but {expect!r} was asked for", "Ask that one.")
+            return _foreign_name(peer)
         if peer.trust_domain != self.trust_domain:
             raise ForeignTrustDomainError(
                 f"the peer '{peer}' belongs to trust domain {peer.trust_domain!r}, not to {self.trust_domain!r}",
@@ -228,6 +254,16 @@ class WorkloadIdentity:
                 f"module {peer.module!r} is quarantined: {reason}", "`seamline identity release` takes it back."
             )
         return peer.module
+
+    def _check_root(self, ssl_object: HasPeerCertificate | None, peer: SpiffeId) -> None:
+        """Each trust domain's certificates come from its own authority: OpenSSL takes all roots as equal."""
+        own = self._roots if peer.trust_domain == self.trust_domain else self._foreign.get(peer.trust_domain, {})
+        root = _root_of(ssl_object)
+        if root is None or x509.load_der_x509_certificate(root).fingerprint(hashes.SHA256()) not in own:
+            raise ForeignRootError(
+                f"the peer's certificate names '{peer}' and comes from another trust domain's authority",
+                "Somebody there makes certificates in our name: ask them, or end the federation.",
+            )
 
     def _svid(self, module: str) -> _Svid:
         svid = self._svids.get(module)
@@ -270,7 +306,7 @@ class WorkloadIdentity:
         context.verify_mode = ssl.CERT_REQUIRED
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(list(protocols))
-        _trust(context, list(self._roots.values()))
+        _trust(context, [*self._roots.values(), *(root for each in self._foreign.values() for root in each.values())])
         _load(context, pem)
 
     def _select(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
@@ -288,15 +324,41 @@ class WorkloadIdentity:
         connection.context = svid.server
         return None
 
-    def _check_server(self, connection: ssl.SSLObject) -> None:
+    def _check_server(self, connection: ssl.SSLObject, *, foreign: SpiffeId | None = None) -> None:
+        if foreign is not None:
+            self.authenticate(cast("HasPeerCertificate", connection), _foreign_name(foreign))
+            return
         asked = connection.server_hostname
         suffix = f".{self.app}.seamline"
         expect = asked.removesuffix(suffix) if asked and asked.endswith(suffix) else None
-        self.authenticate(cast("HasPeerCertificate", connection), expect)
+        self.authenticate(cast("HasPeerCertificate", connection), expect, foreign=False)
 
     def _refused(self, reason: str) -> None:
         if self.on_refused is not None:
             self.on_refused(reason)
+
+
+def _read_roots(pem: bytes) -> dict[bytes, x509.Certificate]:
+    try:
+        return {each.fingerprint(hashes.SHA256()): each for each in x509.load_pem_x509_certificates(pem)}
+    except ValueError as error:
+        raise SvidError(f"the trust bundle cannot be read: {error}", "Send PEM certificates.") from None
+
+
+def _foreign_name(peer: SpiffeId) -> str:
+    """What policy calls a module of another trust domain."""
+    return f"{peer.trust_domain}/{peer.app}/{peer.module}"
+
+
+def _root_of(ssl_object: HasPeerCertificate | None) -> bytes | None:
+    """The root (DER) with which the handshake has verified the peer; None where that is not known."""
+    # Public from Python 3.13 on; before, the object below has had it under the same name since 3.10.
+    if sys.version_info >= (3, 13):
+        chain: Sequence[Any] = cast("Any", ssl_object).get_verified_chain() or ()
+        return bytes(chain[-1]) if chain else None
+    verified = getattr(getattr(ssl_object, "_sslobj", None), "get_verified_chain", None)
+    found: Sequence[Any] = verified() or () if verified is not None else ()
+    return cast("bytes", found[-1].public_bytes(_DER)) if found else None
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:

@@ -1,0 +1,1 @@
+"""The public face: asks names who somebody is."""
