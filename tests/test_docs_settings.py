@@ -38,6 +38,7 @@ from seamline.kernel.settings import (
     Settings,
     SettingsError,
     SidecarSettings,
+    SignalSettings,
     TelemetrySettings,
     WebhookSettings,
 )
@@ -54,6 +55,7 @@ SECTIONS: Mapping[str, type] = {
     "[auth]": AuthSettings,
     "[[auth.issuers]]": IssuerSettings,
     "[[auth.certificates]]": CertificateClientSettings,
+    "[[auth.signals]]": SignalSettings,
     "[limits]": LimitsSettings,
     "[[limits.rates]]": RateSettings,
     "[[limits.quotas]]": QuotaSettings,
@@ -73,7 +75,7 @@ SECTIONS: Mapping[str, type] = {
     "[mesh]: connections": MeshSettings,
     "[mesh]: rules of calls": MeshRules,
 }
-TABLES_OF_RULES = {"[mesh]: connections": ("default", "contracts", "methods"), "[auth]": ("issuers", "certificates")}
+TABLES_OF_RULES = {"[mesh]: connections": ("default", "contracts", "methods"), "[auth]": ("issuers", "certificates", "signals")}
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.*?) \| (?P<unit>[^|]*?) ?\| ?(?P<meaning>[^|]*)\|$", re.MULTILINE)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_percent": "percent", "_ratio": "share"}
 EXAMPLE = re.compile(r"^```toml\n(?P<toml>.*?)^```\n(?:```text\n(?P<error>.*?)\n```)?", re.MULTILINE | re.DOTALL)

@@ -24,7 +24,7 @@ from seamline.kernel.clock import ManualClock
 from seamline.kernel.settings import AuthSettings, GatewaySettings
 from seamline.kernel.store import Database, sqlite_url
 from seamline.kernel.wire.http1_client import HttpPool
-from seamline.mesh.identity.revocation import Revocation
+from seamline.mesh.identity.revocation import Revocations
 from seamline.module.errors import PermissionDenied, Unauthenticated
 from seamline.module.principal import User
 
@@ -234,7 +234,7 @@ async def place(
     data: str = "data",
     gateway: Settings | None = None,
     refuses: Callable[[User], str | None] | None = None,
-    revoke: Callable[[list[Revocation]], None] | None = None,
+    revocations: Revocations | None = None,
     tls_client_ca: str = "",
     **auth: Any,
 ) -> AsyncGenerator[Place]:
@@ -247,7 +247,7 @@ async def place(
     records = Records(Database(sqlite_url(folder, "gateway"), "gateway"), clock)
     door = Door(
         AuthSettings(**auth), app="shop", folder=tmp_path, identity=folder / "identity", records=records, clock=clock,
-        audit=audit.record, refuses=refuses, revoke=revoke, fetch=ask,
+        audit=audit.record, refuses=refuses, revocations=revocations, fetch=ask,
     )  # fmt: skip
     gate = Gateway(
         GatewaySettings(**(gateway or {})), [Route(module="shop")], lambda _: teller, clock=clock, door=door,

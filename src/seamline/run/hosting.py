@@ -74,7 +74,7 @@ class ModuleHosting:
         self._host.inject(rules)
 
     def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        self._host.mesh.revocations.apply(Revocation(**entry) for entry in entries)
+        self._host.mesh.revocations.kept(Revocation(**entry) for entry in entries)
 
     def stats(self) -> dict[str, Any]:
         return self._host.stats()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from seamline.gateway.auth import cookies
@@ -37,14 +37,19 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import AuthSettings
 from seamline.kernel.wire.http1 import Exchange, Header, HttpRequest
-from seamline.mesh.identity.revocation import Kind, Revocation
+from seamline.mesh.identity.revocation import Kind, Revocation, Revocations
 from seamline.module.principal import User
+
+if TYPE_CHECKING:
+    from seamline.gateway.signals.receiver import Receiver
+    from seamline.gateway.signals.transmitter import Transmitter
 
 _log = logging.getLogger("seamline.gateway")
 
 _LOOK_S = 0.25
 _OVERLAP = 100
 _FORGET_S = 300.0
+SIGNALS_HEARD = "/.seamline/signals/events"
 _BEARER_SCHEMES = (b"bearer", b"dpop")
 _UNREACHABLE = "Signing in is not possible at the moment. Try again shortly."
 
@@ -81,7 +86,7 @@ class Door:
         audit: told of every refusal and sign-in.
         refuses: why a user is not to be let in any more, else None; asked for each request.
         on_ended: told of the user of each session that has ended before its time, here or at another gateway.
-        revoke: makes void, everywhere, what the gateway has learned to be no longer good.
+        revocations: where what the gateway learns to be no longer good is made void everywhere.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class Door:
         audit: Record,
         refuses: Callable[[User], str | None] | None = None,
         on_ended: Callable[[User], None] | None = None,
-        revoke: Callable[[list[Revocation]], None] | None = None,
+        revocations: Revocations | None = None,
         fetch: Fetch = fetch,
     ) -> None:
         self.settings = settings
@@ -107,7 +112,7 @@ class Door:
         self._audit = audit
         self._refuses = refuses
         self._on_ended = on_ended
-        self._revoke = revoke
+        self._revocations = revocations
         self._fetch = fetch
         self.records = records
         self.sealer = Sealer(
@@ -119,6 +124,8 @@ class Door:
         self._bearer: BearerTokens | None = None
         self._sign_in: SignIn | None = None
         self._development: DevelopmentProvider | None = None
+        self._receiver: Receiver | None = None
+        self._transmitter: Transmitter | None = None
         self._origins = Origins(settings.public_url, "http", ("127.0.0.1", 0))
         self._owner = TaskOwner("gateway authentication")
         self._last_change = 0
@@ -159,8 +166,33 @@ class Door:
             self._bearer = BearerTokens(
                 trusted, proofs, self._clock, realm=self._app, bound_only=settings.dpop == "required"
             )
+        await self._open_signals(origins.canonical)
         await self.look()
         self._owner.spawn(self._keep_looking(), name="changes of sessions and keys")
+
+    async def _open_signals(self, issuer: str) -> None:
+        settings, revocations = self.settings, self._revocations
+        if revocations is None or not (settings.signals or settings.transmit_signals):
+            return
+        from seamline.gateway.signals.receiver import Receiver  # only where there are signals
+        from seamline.gateway.signals.store import SignalStore
+        from seamline.gateway.signals.transmitter import Transmitter
+
+        if settings.signals:
+            self._receiver = receiver = Receiver(
+                settings.signals, self._folder, self._fetch, self.records, self._clock,
+                audit=self._audit, revoke=revocations.revoke_and_wait, skew_s=settings.clock_skew_s,
+            )  # fmt: skip
+            for polling in receiver.pollers():
+                self._owner.spawn(polling, name="signals by poll")
+        if settings.transmit_signals:
+            store = SignalStore(self.records.database)
+            await store.open()
+            self._transmitter = transmitter = Transmitter(
+                issuer, self._identity, store, self.records, self._fetch, self._clock, lambda: revocations.entries
+            )
+            revocations.on_change.append(transmitter.changed)
+            self._owner.spawn(transmitter.keep_telling(), name="signals to others")
 
     def _make_provider(self, origins: Origins) -> Provider | None:
         settings = self.settings
@@ -189,6 +221,8 @@ class Door:
         return Provider(known, ask, self._clock)
 
     async def close(self) -> None:
+        if self._transmitter is not None and self._revocations is not None:
+            self._revocations.on_change.remove(self._transmitter.changed)
         await self._owner.stop()
         await self.records.close()
 
@@ -336,12 +370,34 @@ class Door:
 
     # The pages.
 
-    @staticmethod
-    def owns(path: str) -> bool:
-        return path.startswith(OWN_PATHS)
+    def owns(self, path: str) -> bool:
+        return path.startswith(OWN_PATHS) or (self._transmitter is not None and self._transmitter.owns(path))
+
+    async def _signals(self, exchange: Exchange, path: str) -> Answer | None:
+        """An answer to who tells us, or wants to be told, of what is no longer good. Raises Refused."""
+        request = exchange.request
+        try:
+            if self._receiver is not None and (request.method, path) == ("POST", SIGNALS_HEARD):
+                return await self._receiver.push(exchange, _address(exchange))
+            if self._transmitter is None or not self._transmitter.owns(path):
+                return None
+            told = self._transmitter.public(path) if request.method == "GET" else None
+            if told is not None:
+                return told
+            caller = await self.caller(exchange)
+            user = caller.user if caller.used in ("key", "token") else None
+            return await self._transmitter.answer(exchange, path, user, fields(request.query.decode("latin-1")))
+        except (ProviderError, TimeoutError) as error:
+            _log.warning("a signal cannot be taken now: %s", error)
+            raise Refused("a signal cannot be taken now", _UNREACHABLE, status=503) from None
+        except ValueError as error:
+            raise Refused(f"a question cannot be read: {error}", "This cannot be read.", status=400) from None
 
     async def answer(self, exchange: Exchange, path: str) -> Answer:
         """One of our own pages. Raises Refused, HttpRefusal."""
+        signals = await self._signals(exchange, path)
+        if signals is not None:
+            return signals
         request = exchange.request
         host = request.header(b"host") or b""
         ours = (self._development is not None and path.startswith(BASE + "/")) or (
@@ -423,8 +479,8 @@ class Door:
                 self._void("user", f"{self._development.issuer}|{name}", "the account has changed")
 
     def _void(self, kind: Kind, name: str, reason: str, until: int = 0) -> None:
-        if self._revoke is not None:
-            self._revoke([Revocation(kind, name, reason=reason, until=until)])
+        if self._revocations is not None:
+            self._revocations.revoke([Revocation(kind, name, reason=reason, until=until)])
 
 
 def _address(exchange: Exchange) -> str:

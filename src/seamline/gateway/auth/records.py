@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import Insert
 
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.store import Database
@@ -60,12 +61,21 @@ class Change(NamedTuple):
     expires_at: int
 
 
+def used_once(name: str, until: int) -> Insert:
+    """Notes that ``name`` is used; an IntegrityError says that it was before."""
+    return insert(_used).values(name=name, expires_at=until)
+
+
 class Records:
     """Times are in seconds since the epoch. States are opaque, and sealed by who keeps them where they are secret."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+
+    @property
+    def database(self) -> Database:
+        return self._database
 
     async def open(self) -> None:
         await self._database.start()
@@ -83,10 +93,15 @@ class Records:
         """Whether ``name`` is used for the first time; it is remembered until then."""
         try:
             async with self._database.transaction() as tx:
-                await tx.execute(insert(_used).values(name=name, expires_at=until))
+                await tx.execute(used_once(name, until))
         except IntegrityError:
             return False
         return True
+
+    async def used(self, name: str) -> bool:
+        """Whether ``name`` was used, and is remembered."""
+        async with self._database.read() as r:
+            return (await r.execute(select(_used.c.name).where(_used.c.name == name))).one_or_none() is not None
 
     # Sessions.
 

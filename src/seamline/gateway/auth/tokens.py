@@ -124,8 +124,19 @@ class KeySet:
     that nobody knows yet. While the issuer cannot be reached, known keys serve on for ``stale_s``.
     """
 
-    def __init__(self, issuer: str, url: str, fetch: Fetch, clock: Clock, *, fresh_s: int, stale_s: int) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        url: str,
+        fetch: Fetch,
+        clock: Clock,
+        *,
+        fresh_s: int,
+        stale_s: int,
+        discovery: str = "",
+    ) -> None:
         self._issuer = issuer
+        self._discovery = discovery or discovery_url(issuer)
         self._url = url
         self._fetch = fetch
         self._clock = clock
@@ -188,7 +199,7 @@ class KeySet:
 
     async def _ask(self) -> dict[str, list[PublicKey]]:
         if not self._url:
-            found = await get_json(self._fetch, discovery_url(self._issuer))
+            found = await get_json(self._fetch, self._discovery)
             url = found.get("jwks_uri")
             if found.get("issuer") != self._issuer or not isinstance(url, str):
                 raise ProviderError(f"{self._issuer} calls itself {found.get('issuer')!r}", "Write issuer as it does.")

@@ -8,7 +8,7 @@ the database of one module. What a setting does is not decided here.
 from seamline.kernel.settings.admin import AdminSettings
 from seamline.kernel.settings.application import Settings, read_secret, workers_environment
 from seamline.kernel.settings.audit import AuditSettings
-from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings
+from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings, SignalSettings
 from seamline.kernel.settings.errors import (
     BadPlacementError,
     BadValueError,
@@ -71,6 +71,7 @@ __all__ = [
     "SettingsMissingError",
     "SettingsSyntaxError",
     "SidecarSettings",
+    "SignalSettings",
     "TelemetrySettings",
     "UnknownKeyError",
     "WebhookSettings",

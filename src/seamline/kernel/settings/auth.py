@@ -40,6 +40,26 @@ class CertificateClientSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignalSettings:
+    """One entry of ``[[auth.signals]]``: a transmitter of security events that the gateway listens to."""
+
+    issuer: str
+    audience: tuple[str, ...]
+    """Who its events are meant for: us."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    jwks_url: str = ""
+    """Empty asks the issuer's ``/.well-known/ssf-configuration``."""
+    about: tuple[str, ...] = ()
+    """Issuers of whose users it may speak, beside its own."""
+    push_token_sha256: str = ""
+    """Hash of the bearer token with which it pushes to ``/.seamline/signals/events``."""
+    poll_url: str = ""
+    """Where it is polled."""
+    poll_token_file: str = ""
+    """File with the bearer token for that, below the application's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
     """``[auth]``.
 
@@ -80,6 +100,9 @@ class AuthSettings:
     """``required``: a bearer token that is bound to no key or certificate is refused."""
     issuers: tuple[IssuerSettings, ...] = ()
     certificates: tuple[CertificateClientSettings, ...] = ()
+    signals: tuple[SignalSettings, ...] = ()
+    transmit_signals: bool = False
+    """Tell others by Shared Signals; who has an API key with the scope ``signals`` may have a stream."""
 
     @property
     def enabled(self) -> bool:
@@ -97,8 +120,9 @@ def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int
     table = dict(table)
     issuers = _entries(reader, table, "issuers", IssuerSettings)
     certificates = _entries(reader, table, "certificates", CertificateClientSettings)
-    plain = reader.section(AuthSettings, "auth", table, {"issuers", "certificates"})
-    auth = replace(plain, issuers=tuple(issuers), certificates=tuple(certificates))
+    signals = _entries(reader, table, "signals", SignalSettings)
+    plain = reader.section(AuthSettings, "auth", table, {"issuers", "certificates", "signals"})
+    auth = replace(plain, issuers=tuple(issuers), certificates=tuple(certificates), signals=tuple(signals))
 
     def refused(fact: str, remedy: str, key: str, section: str = "auth") -> SettingsError:
         return BadValueError(fact, remedy, place=reader.place(section, key))
@@ -107,8 +131,15 @@ def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int
         raise refused("both issuer and development are set", "People sign in with one of them.", "development")
     if auth.issuer and not auth.client_id:
         raise refused("issuer is set without client_id", "Add the client_id that the provider gave you.", "issuer")
-    for issuer in [auth, *auth.issuers]:
-        section = "auth" if issuer is auth else "auth.issuers"
+    for source in auth.signals:
+        if not (source.push_token_sha256 or (source.poll_url and source.poll_token_file)):
+            told = "Give push_token_sha256, or poll_url and poll_token_file."
+            raise refused(f"{source.issuer!r} can neither push nor be polled", told, "issuer", "auth.signals")
+        if source.poll_url and not _secure(source.poll_url):
+            raise refused(f"poll_url is {source.poll_url!r}", "Write https://....", "poll_url", "auth.signals")
+    for issuer in [auth, *auth.issuers, *auth.signals]:
+        section = "auth.signals" if isinstance(issuer, SignalSettings) else "auth.issuers"
+        section = "auth" if issuer is auth else section
         if issuer.issuer and not _secure(issuer.issuer):
             raise refused(
                 f"issuer is {issuer.issuer!r}", "Write https://...; http is for this machine.", "issuer", section

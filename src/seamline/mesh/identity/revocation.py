@@ -86,6 +86,7 @@ class Revocations:
         self.modules: dict[str, Revocation] = {}
         """The modules that are quarantined, perhaps only until now."""
         self._entries: dict[tuple[str, str], Revocation] = {}
+        self._unkept: dict[tuple[str, str], asyncio.Event] = {}
         self._next_sweep = 0
         self._under_way: set[Underway] = set()
 
@@ -120,6 +121,27 @@ class Revocations:
         self.apply(new)
         if self.spread is not None:
             self.spread(new)
+
+    async def revoke_and_wait(self, entries: Iterable[Revocation], timeout_s: float = 5.0) -> None:
+        """As :meth:`revoke`; returns when they are kept for good. Raises TimeoutError."""
+        new = list(entries)
+        if self.spread is None:
+            self.revoke(new)
+            return
+        waiting = [self._unkept.setdefault((each.kind, each.id), asyncio.Event()) for each in new]
+        self.revoke(new)
+        async with asyncio.timeout(timeout_s):
+            for each in waiting:
+                await each.wait()
+
+    def kept(self, entries: Iterable[Revocation]) -> None:
+        """The supervisor has written these down, and says so."""
+        told = list(entries)
+        self.apply(told)
+        for each in told:
+            waiting = self._unkept.pop((each.kind, each.id), None)
+            if waiting is not None:
+                waiting.set()
 
     def knows(self, kind: Kind, name: str) -> bool:
         """Whether there is an entry about just that."""
