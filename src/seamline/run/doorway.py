@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.settings import Settings
-from seamline.mesh.audit import Audit
 from seamline.mesh.identity.revocation import SIGNED_OUT, Revocation, Revocations
 from seamline.module.principal import Subject, User
 from seamline.run.placement import GATEWAY
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from seamline.gateway.limits.sharing import Store
 
 
-def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revocations: Revocations) -> Door | None:
+def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, revocations: Revocations) -> Door | None:
     """The door of ``[auth]``; None when the application has none."""
     if not settings.auth.enabled:
         return None
@@ -41,7 +43,7 @@ def make_door(settings: Settings, data: Path, clock: Clock, audit: Audit, revoca
         identity=data / "identity",
         records=gateway_records(settings, data, clock),
         clock=clock,
-        audit=audit.record,
+        audit=partial(audit.write, "authentication"),
         refuses=refuses,
         on_ended=ended,
         revocations=revocations,
@@ -80,3 +82,9 @@ def make_limiter(settings: Settings, data: Path, clock: Clock, supervisor: Store
         quotas = Quotas(limits.quotas, Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
     sharing = Sharing(store, clock) if store is not None else None
     return Limiter(limits, clock, sharing=sharing, quotas=quotas)
+
+
+def own_hosts(settings: Settings) -> list[str]:
+    """The name that browsers know the gateway by, where it is said."""
+    name = urlsplit(settings.auth.public_url).netloc
+    return [name] if name else []
