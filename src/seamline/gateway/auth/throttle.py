@@ -5,30 +5,41 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from seamline.gateway.limits.addresses import host_of
 from seamline.kernel.clock import Clock
 
 _KEYS_MAX = 20_000
 _FORGET_S = 900.0
-_WAIT_S_MAX = 300.0
+_KNOWN_S = 30 * 86_400.0
 
 
 class Throttle:
-    """Counts failures by name; after ``free`` of them each next attempt waits twice as long.
+    """Counts failures by name; after ``free`` of them each next attempt waits twice as long, up to ``most_s``.
 
-    An account is counted together with the address first, so that nobody locks others out from afar; the account
-    alone, and the address alone, have more attempts free. What is counted is bounded; the oldest is forgotten.
+    An account is counted together with the address first, so that nobody locks others out from afar. The account alone
+    stops a guesser with many addresses, and an address alone one with many accounts; both have more attempts free.
+    Whoever attacks an account from everywhere makes strangers wait for it, but not its owner: an address from which it
+    was opened within 30 days is not held to the account's own count, and for everybody else that wait is short. An
+    address is a /64 where it is IPv6. What is counted is bounded; the oldest is forgotten.
     """
 
     FREE: Mapping[str, int] = {"pair": 5, "account": 50, "address": 30}
+    MOST_S: Mapping[str, float] = {"pair": 300.0, "account": 15.0, "address": 300.0}
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """When an account was last opened from an address."""
 
     def wait_s(self, account: str, address: str) -> float:
         """Seconds until the next attempt is looked at; 0 is now."""
         now = self._clock.monotonic()
-        return max(self._wait(name, now) for name in _names(account, address))
+        pair, by_account, by_address = _names(account, address)
+        waits = [self._wait(pair, now), self._wait(by_address, now)]
+        if now - self._known.get(pair, -_KNOWN_S) >= _KNOWN_S:
+            waits.append(self._wait(by_account, now))
+        return max(waits)
 
     def failed(self, account: str, address: str) -> None:
         now = self._clock.monotonic()
@@ -45,6 +56,10 @@ class Throttle:
         """
         pair, *others = _names(account, address)
         self._failures.pop(pair, None)
+        self._known[pair] = self._clock.monotonic()
+        self._known.move_to_end(pair)
+        if len(self._known) > _KEYS_MAX:
+            self._known.popitem(last=False)
         if counted:
             for name in others:
                 count, last = self._failures.get(name, (1, 0.0))
@@ -55,8 +70,9 @@ class Throttle:
         over = count - self.FREE[name[0]]
         if over < 0 or now - last > _FORGET_S:
             return 0.0
-        return max(0.0, last + min(2.0 ** min(over, 16), _WAIT_S_MAX) - now)
+        return max(0.0, last + min(2.0 ** min(over, 16), self.MOST_S[name[0]]) - now)
 
 
-def _names(account: str, address: str) -> tuple[tuple[str, str], ...]:
-    return ("pair", f"{account}\0{address}"), ("account", account), ("address", address)
+def _names(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+    host = host_of(address)
+    return ("pair", f"{account}\0{host}"), ("account", account), ("address", host)
