@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import authentication, boutique, events, inprocess, policy, principal, remote, sagas
+from benchmarks.rows import authentication, boutique, events, inprocess, policy, principal, remote, revocation, sagas
 
 FAMILIES = (
     *inprocess.FAMILIES,
@@ -10,6 +10,7 @@ FAMILIES = (
     *authentication.FAMILIES,
     *principal.FAMILIES,
     *policy.FAMILIES,
+    *revocation.FAMILIES,
     *events.FAMILIES,
     *sagas.FAMILIES,
     *boutique.FAMILIES,
