@@ -51,6 +51,7 @@ class StandIn:
         return any(self._orders.get(module) == order for module in self._berth.modules)
 
     async def start(self) -> None:
+        self.audit.write("call", "deny", principal="stand-in", action="start")
         if self._told("raise"):
             raise BrokenError("the module is broken", "Mend it.", place="module.py:3")
         if self._told("error"):

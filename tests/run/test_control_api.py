@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from supervised import Running, Starter
+from tests.pages import read_page
 
 from seamline.kernel.audit.search import Query, entries
 from seamline.kernel.audit.verify import verify
@@ -123,9 +125,7 @@ def test_a_role_may_do_its_own_and_no_more(client: Client, running: Running):
         for bearer in (viewer, operator):
             assert client.send("POST", f"/v1/{name}", {"role": "admin"}, authorization=bearer).status == 403, name
     assert running.status()["ready"]
-    (denied,) = [
-        line for line in audited(running, kind="admin", decision="deny") if line["action"] == "switch"
-    ]
+    (denied,) = [line for line in audited(running, kind="admin", decision="deny") if line["action"] == "switch"]
     assert denied["role"] == "viewer"
     assert denied["peer"].startswith("127.0.0.1:")
 
@@ -290,3 +290,13 @@ def test_it_can_be_left_out(start: Starter):
     assert running.status()["control_url"] == ""
     with pytest.raises(SeamlineError, match="not served"):
         running.ask("token")
+
+
+def test_the_client_of_the_page_asks(running: Running):
+    """The example in docs/admin-api.md, against a supervisor."""
+    found = re.search(r"^```python\n(.*?)^```", read_page("admin-api.md"), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(found[1], names)  # the page's own
+    told = running.ask("token", role="viewer")
+    assert names["topology"](told["url"], told["token"]) == "monolith"

@@ -61,6 +61,8 @@ VERBS: dict[str, Entry] = {
     "keys": Entry(KEEP, "API keys of programs: make, list, rotate, revoke", "keys"),
     "identity": Entry(KEEP, "Quarantine a module; revoke sessions, users, programs, devices", "identity"),
     "secrets": Entry(KEEP, "Set, rotate and list secrets, and see who read them", "secrets"),
+    "audit": Entry(KEEP, "Prove that the audit is whole, search and export it", "audit"),
+    "admin": Entry(KEEP, "A way into the control API", "admin"),
     "migrate": Entry(KEEP, "Bring the modules' databases to their newest schema", "migrate"),
     "explain": Entry(HELP, "What an error code means and what to do", "explain"),
     "doctor": Entry(HELP, "What this machine has, and what it lacks", "doctor"),

@@ -215,7 +215,7 @@ def audit(
     path = connect.read_settings(app_folder, data).data_folder / AUDIT_FILE
     written = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = [json.loads(line) for line in written]
-    shown = [each for each in found if not name or each["resource"] == f'Secret::"{name}"'][-lines:]
+    shown = [each for each in found if not name or each.get("resource") == f'Secret::"{name}"'][-lines:]
     if as_json:
         output.emit(shown)
         return

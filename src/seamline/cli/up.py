@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -71,12 +72,14 @@ def up(
         if as_json:
             output.emit(status)
         else:
-            banner(settings, status, data, stop="seamline down")
+            token = connect.ask(settings, "token")["token"] if status.get("control_url") else ""
+            banner(settings, status, data, stop="seamline down", token="" if into_a_file() else token)
         return
     from seamline.run.supervisor import run
 
     def on_ready(status: dict[str, Any]) -> None:
-        banner(settings, status, data, stop="Ctrl-C")
+        token = status.pop("control_token", "")
+        banner(settings, status, data, stop="Ctrl-C", token="" if into_a_file() else token)
 
     outcome = run(
         settings,
@@ -102,7 +105,7 @@ def with_address(settings: Settings, port: int | None, listen: str | None) -> Se
     return replace(settings, gateway=replace(settings.gateway, listen=listen))
 
 
-def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, stop: str) -> None:
+def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, stop: str, token: str = "") -> None:
     """What runs, where to look, how to change and to end it."""
     seamline, here = command_name(), where_options(settings, data)
     processes = sum(len(workload["replicas"]) for workload in status["workloads"])
@@ -114,6 +117,7 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
         ("change it", f"{seamline} topology switch {other}{here}"),
         ("look at it", f"{seamline} status{here}"),
         ("", f"{seamline} top{here}"),
+        *([("control it", f"{status['control_url']}  token {token}")] if token else []),
         *([("prove it", f"{seamline} load --switches 10{here}")] if public else []),
         ("stop it", stop if stop == "Ctrl-C" else f"{seamline} down{here}"),
     )
@@ -126,6 +130,14 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
     for what, how in rows:
         print(f"  {what:<12} {manual.lit(how)}")
     print(flush=True)
+
+
+def into_a_file() -> bool:
+    """Whether what is printed is kept: no token belongs there."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def command_name() -> str:

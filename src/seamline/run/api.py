@@ -230,9 +230,9 @@ class ControlApi:
         exchange.end()
 
     def _respond(
-        self, exchange: Exchange, status: int, content: Mapping[str, Any], more: list[Header] | None = None
+        self, exchange: Exchange, status: int, content: Mapping[str, Any], more: tuple[Header, ...] = ()
     ) -> None:
-        headers = [(b"content-type", _JSON), *_SECURE, *(more or [])]
+        headers = [(b"content-type", _JSON), *_SECURE, *more]
         if status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="seamline control API"'))
         exchange.respond(status, headers, json.dumps(content, default=str).encode())

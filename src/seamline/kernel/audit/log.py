@@ -22,7 +22,6 @@ from seamline.kernel.clock import Clock, SystemClock
 
 Kind = Literal[
     "call",
-    "http",
     "authentication",
     "identity",
     "revocation",
