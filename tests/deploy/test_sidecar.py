@@ -100,27 +100,55 @@ async def test_policy_is_asked_about_the_arguments(topology_app: TopologyApp):
     assert (await echo(topology_app, "loud").say("loud")).startswith("loud (")
 
 
+async def raw(app: TopologyApp, head: str, body: bytes = b"", *headers: tuple[bytes, bytes]) -> tuple[int, Any]:
+    """What a module of ours is answered that speaks HTTP by itself: ``POST /path``."""
+    host, port = await where(app)
+    await echo(app).say("to have a certificate")
+    identity = cast("WorkloadIdentity", cast("Any", app._site)._callers)  # pyright: ignore[reportPrivateUsage]
+    pool = HttpPool(host, port, identity.client_context("names", "http/1.1"), identity.server_name("echo"), 1)
+    method, _, target = head.partition(" ")
+    try:
+        given = [(b"content-type", b"application/json"), *headers]
+        response = await pool.request(method, target, given, body, timeout_s=10)
+        text = await response.read_all(100_000)
+        return response.status, json.loads(text) if text.startswith((b"{", b'"', b"[")) else text
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        ("POST /other.Echo/say", b'{"text": "quiet"}', 200),
+        ("POST /other.Echo/say", b'{"text": "loud", "text": "quiet"}', 400),
+        ("POST /other.Echo/say", b'{"Text": "loud", "text": "quiet"}', 400),
+        ("POST /other.Echo/say?message=%7B%22text%22:%22loud%22%7D", b'{"text": "quiet"}', 400),
+        ("PUT /other.Echo/say", b'{"text": "quiet"}', 400),
+        ("GET /other.Echo/say?message=%7B%22text%22:%22loud%22%7D&encoding=json", b"", 401),
+        ("GET /other.Echo/slow?message=%7B%22seconds%22:0%7D&encoding=json", b"", 400),
+        ("POST /other.Echo/ask/../say", b'{"text": "loud"}', 401),
+        ("POST /other.Echo%2Fsay", b'{"text": "loud"}', 400),
+        ("POST //other.Echo/say", b'{"text": "loud"}', 404),
+        ("POST /other.Echo/unheard", b"{}", 404),
+        ("POST /other.Names/whole", b'{"name": "x"}', 404),
+        ("POST /", b"", 404),
+    ],
+)
+async def test_what_can_be_read_in_two_ways_does_not_pass(
+    topology_app: TopologyApp, head: str, body: bytes, status: int
+):
+    """Policy and service see the same arguments of the same method, or the service sees nothing."""
+    assert (await raw(topology_app, head, body))[0] == status
+
+
 async def test_who_calls_is_said_by_the_sidecar_and_by_nobody_else(topology_app: TopologyApp):
     """Headers that a caller makes up do not arrive; those of the check do."""
-    host, port = await where(topology_app)
-    await echo(topology_app).say("to have a certificate")
-    identity = cast("WorkloadIdentity", cast("Any", topology_app._site)._callers)  # pyright: ignore[reportPrivateUsage]
-
-    async def raw() -> dict[str, str]:
-        context, name = identity.client_context("names", "http/1.1"), identity.server_name("echo")
-        pool = HttpPool(host, port, context, name, 1)
-        forged = [
-            (b"content-type", b"application/json"), (b"seamline-caller", b"gateway"), (b"seamline-user", b"root"),
-            (b"seamline-roles", b'["loud"]'), (b"x-envoy-upstream-rq-timeout-ms", b"1"),
-            (b"x-forwarded-client-cert", b"URI=spiffe://other.local/other/gateway"),
-        ]  # fmt: skip
-        try:
-            response = await pool.request("POST", "/other.Echo/heard", forged, b"{}", timeout_s=10)
-            return json.loads(await response.read_all(100_000))
-        finally:
-            await pool.close()
-
-    heard = await raw()
+    forged = [
+        (b"seamline-caller", b"gateway"), (b"seamline-user", b"root"), (b"seamline-roles", b'["loud"]'),
+        (b"x-envoy-upstream-rq-timeout-ms", b"1"),
+        (b"x-forwarded-client-cert", b"URI=spiffe://other.local/other/gateway"),
+    ]  # fmt: skip
+    _, heard = await raw(topology_app, "POST /other.Echo/heard", b"{}", *forged)
     assert heard["seamline-caller"] == "names"
     assert heard["seamline-user"] == heard["seamline-roles"] == heard["seamline-subject"] == ""
     assert "spiffe://other.local/other/names" in heard["x-forwarded-client-cert"]

@@ -73,8 +73,10 @@ async function answer(request) {
   const url = new URL(request.url, "http://currency");
   const method = METHODS[url.pathname];
   if (!method) return [404, { code: "unimplemented", message: `there is no ${url.pathname}` }];
-  let text = url.searchParams.get("message") ?? "";
+  // One place for the arguments, the one that policy was asked about.
+  let text = "";
   for await (const part of request) text += part;
+  if (request.method === "GET") text = url.searchParams.get("message");
   try {
     return [200, method(JSON.parse(text || "{}"))];
   } catch (error) {

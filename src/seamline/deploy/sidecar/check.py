@@ -7,11 +7,12 @@ arguments, the same proof of the user, the same errors and audit lines.
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.parse
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +28,7 @@ from seamline.mesh.limits import PRIORITIES
 from seamline.mesh.policy.rules import Elsewhere
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY, MethodSpec
-from seamline.module.errors import CallError, Unauthenticated, Unimplemented
+from seamline.module.errors import CallError, InvalidArgument, Unauthenticated, Unimplemented
 from seamline.run.sockets import listen_unix
 
 if TYPE_CHECKING:
@@ -98,8 +99,10 @@ class Check:
                 raise self._mesh.denied(caller, entry.module, entry.spec.permission, context.subject)
         else:
             data = await self._message(request, entry.spec)
-            arguments = self._face.judged(entry, context, data)
             decision = self._mesh.decision(caller, entry.module, entry.spec)
+            if decision is not True:
+                _refuse_doubled(data)
+            arguments = self._face.judged(entry, context, data)
             if isinstance(decision, Elsewhere):
                 await self._mesh.consult(decision, context.subject, arguments)
         return self._told(context, caller, self._kept(request, context.subject))
@@ -120,9 +123,16 @@ class Check:
         return self._told(context, self._module, edge.proof(context) or "")
 
     async def _message(self, request: HttpRequest, spec: MethodSpec) -> bytes:
-        """The arguments as JSON, from the body, its first envelope, or the query."""
-        if request.method == "GET":
+        """The arguments as JSON, from the body, its first envelope, or the query: the one place where the service may
+        look for them. Raises InvalidArgument."""
+        if request.method == "GET" and spec.kind == UNARY:
             return message_in_query(spec, request.query)
+        streams = (request.header(b"content-type") or b"").startswith(b"application/connect+json")
+        if request.method != "POST" or request.query or streams != (spec.kind != UNARY):
+            raise InvalidArgument(
+                f"{spec.full_name} was called with {request.method}, a query or another content type",
+                "POST application/json, or application/connect+json where something streams.",
+            )
         body = request.body
         data = body if body is not None else await request.read_all(self._bytes_max)
         return data if spec.kind == UNARY else data[5:]
@@ -186,3 +196,19 @@ class Check:
         if context.trace is not None:
             told.append((b"traceparent", context.trace.to_traceparent().encode()))
         return told
+
+
+def _refuse_doubled(data: bytes) -> None:
+    """Members that differ by nothing, or by case alone, may be read otherwise by the service than by policy.
+
+    Raises InvalidArgument.
+    """
+
+    def members(pairs: list[tuple[str, Any]]) -> None:
+        if len({name.lower() for name, _ in pairs}) != len(pairs):
+            raise InvalidArgument("the arguments name a member twice", "Name each once.")
+
+    try:
+        json.loads(data or b"{}", object_pairs_hook=members)
+    except ValueError as error:
+        raise InvalidArgument(f"the arguments are not JSON: {error}", "Send an object of the parameters.") from None

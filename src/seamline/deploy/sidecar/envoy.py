@@ -112,6 +112,11 @@ def write_svid(plan: Plan, key: bytes, chain: bytes) -> None:
     replace_json(plan.folder / "svid.json", {"resources": [secret]})
 
 
+def write_nothing(plan: Plan, name: str) -> None:
+    """A file to watch until there is something in it."""
+    replace_json(plan.folder / f"{name}.json", {"resources": []})
+
+
 def write_roots(plan: Plan, bundle: bytes) -> None:
     secret = {"@type": f"{_TLS}.Secret", "name": "roots", "validation_context": {"trusted_ca": _inline(bundle)}}
     replace_json(plan.folder / "roots.json", {"resources": [secret]})

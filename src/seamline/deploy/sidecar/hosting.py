@@ -19,6 +19,7 @@ from seamline.deploy.sidecar.envoy import (
     Plan,
     write_bootstrap,
     write_endpoints,
+    write_nothing,
     write_roots,
     write_svid,
 )
@@ -175,10 +176,13 @@ class SidecarHosting:
     # What changes.
 
     def _write_identity(self) -> None:
-        if self._plan is None or self._module not in self._identity.modules:
+        if self._plan is None:
             return
-        key, mark, chain = self._identity.pem(self._module).partition(b"-----BEGIN CERTIFICATE-----")
-        write_svid(self._plan, key, mark + chain)
+        if self._module in self._identity.modules:
+            key, mark, chain = self._identity.pem(self._module).partition(b"-----BEGIN CERTIFICATE-----")
+            write_svid(self._plan, key, mark + chain)
+        else:  # quarantined at the start: Envoy serves nobody until there is one
+            write_nothing(self._plan, "svid")
         write_roots(self._plan, self._identity.bundle_pem)
 
     def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None:
