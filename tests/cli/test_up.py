@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seamline.cli import connect
 from seamline.cli.app import run
-from seamline.cli.up import banner, where_options, with_address
+from seamline.cli.up import banner, into_a_file, where_options, with_address
 
 
 @pytest.fixture
@@ -94,3 +96,21 @@ def test_nobody_is_sent_where_nothing_answers(
     assert "2 processes" in said
     assert ("http://127.0.0.1:8080" in said, "load" in said) == (public, public)
     assert "seamline topology switch services" in said
+
+
+def test_a_token_is_printed_for_people_and_never_into_a_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in a log file is read by others, later."""
+    status: dict[str, Any] = {"topology": "monolith", "url": "", "control_url": "http://127.0.0.1:9", "workloads": []}
+    banner(connect.read_settings(folder), status, None, stop="Ctrl-C", token="sla_x")
+    assert "http://127.0.0.1:9  token sla_x" in capsys.readouterr().out
+    with (tmp_path / "up.log").open("w") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        assert into_a_file()
+        monkeypatch.undo()
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert not into_a_file()
+        monkeypatch.undo()
