@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from seamline.kernel.settings.errors import BadValueError, SettingsError, WrongTypeError
 from seamline.kernel.settings.tables import TableReader, choices
 
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 """Signatures whose keys may be public. ``none`` and the HMACs are not among them, and cannot be asked for."""
 
@@ -107,7 +109,8 @@ class AuthSettings:
     @property
     def enabled(self) -> bool:
         """Whether the gateway looks at who is asking at all."""
-        return bool(self.interactive or self.api_keys or self.issuers or self.client_ca)
+        tells = self.signals or self.transmit_signals
+        return bool(self.interactive or self.api_keys or self.issuers or self.client_ca or tells)
 
     @property
     def interactive(self) -> bool:
@@ -135,6 +138,9 @@ def read_auth(reader: TableReader, table: dict[str, Any], listen: tuple[str, int
         if not (source.push_token_sha256 or (source.poll_url and source.poll_token_file)):
             told = "Give push_token_sha256, or poll_url and poll_token_file."
             raise refused(f"{source.issuer!r} can neither push nor be polled", told, "issuer", "auth.signals")
+        if source.push_token_sha256 and not _SHA256.fullmatch(source.push_token_sha256):
+            told = "Write 64 hexadecimal digits: printf %s TOKEN | sha256sum."
+            raise refused("push_token_sha256 is no SHA-256", told, "push_token_sha256", "auth.signals")
         if source.poll_url and not _secure(source.poll_url):
             raise refused(f"poll_url is {source.poll_url!r}", "Write https://....", "poll_url", "auth.signals")
     for issuer in [auth, *auth.issuers, *auth.signals]:
