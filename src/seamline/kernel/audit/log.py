@@ -159,10 +159,11 @@ class AuditLog:
         try:
             if self._descriptor < 0:
                 self._open()
-            line, _ = chain.write(self._number + 1, self._head, cut)
+            line, head = chain.write(self._number + 1, self._head, cut)
             if self._size and self._size + len(line) + _RESERVE_BYTES > self._bytes_max:
                 self._rotate()
-            self._append(cut)
+                line, head = chain.write(self._number + 1, self._head, cut)
+            self._put(line, head)
         except OSError:
             self._close_file()  # the next line finds out what became of this one
             self.lost += 1
@@ -171,13 +172,15 @@ class AuditLog:
         return True
 
     def _append(self, content: dict[str, Any], before: bytes = b"") -> None:
-        line, own = chain.write(self._number + 1, self._head, content)
-        line = before + line
+        line, head = chain.write(self._number + 1, self._head, content)
+        self._put(before + line, head)
+
+    def _put(self, line: bytes, head: str) -> None:
         if os.write(self._descriptor, line) < len(line):
             raise OSError("the disk is full")
         self._size += len(line)
         self._number += 1
-        self._head = own
+        self._head = head
 
     # Files.
 
