@@ -247,7 +247,7 @@ async def test_a_store_that_is_down_leaves_each_to_itself_and_says_so_once(caplo
     assert passes(lambda: made.before("/", "GET", "1.1.1.1"))
     await shared.tell()
     assert not shared.down
-    assert store.arrivals.ahead_s("a\x001.1.1.1", clock.monotonic()) > 0
+    assert store.arrivals.ahead_s("a 1.1.1.1", clock.monotonic()) > 0
 
 
 async def test_no_request_waits_for_the_store():
@@ -437,11 +437,29 @@ async def adds_up(one: Store, two: Store) -> None:
     assert 4.5 < ahead["new"] <= 5
 
 
+async def takes_any_name(store: Store) -> None:
+    """Whatever an identity provider calls somebody, their limit is shared and the store is not taken for down."""
+    clock = ManualClock()
+    for user in (User("a\0b"), User("\ud800"), User("x" * 5000), User("é \n;--'\""), User("")):
+        shared = [Sharing(store, clock), Sharing(store, clock)]
+        rule = RateSettings(name="user", by="user", requests=1, period_s=100)
+        one, two = (limiter(clock, rule, sharing=each) for each in shared)
+        assert passes(lambda one=one, user=user: one.after("/", "GET", "1.1.1.1", user, "token"))
+        await shared[0].tell()
+        assert passes(lambda two=two, user=user: two.after("/", "GET", "1.1.1.1", user, "token")), "not heard of yet"
+        await shared[1].tell()
+        assert not any(each.down for each in shared)
+        clock.advance(110)
+        assert passes(lambda one=one, user=user: one.after("/", "GET", "1.1.1.1", user, "token"))
+        assert not passes(lambda two=two, user=user: two.after("/", "GET", "1.1.1.1", user, "token")), "it is in debt"
+
+
 @pytest.mark.needs_server
 async def test_redis_adds_up(redis_url: str):
     """In one step each, by the clock of Redis; a Redis that is away is an error that is understood."""
     one, two = RedisStore(redis_url), RedisStore(redis_url)
     await adds_up(one, two)
+    await takes_any_name(one)
     await one.close()
     await two.close()
     gone = RedisStore("redis://127.0.0.1:1/0")
@@ -461,5 +479,6 @@ async def test_postgresql_adds_up(postgres_server: PostgresqlServer):
     async with asyncio.timeout(60):
         await asyncio.gather(*(each.spend(costs) for each in (one, two) for costs in (forth, back) for _ in range(10)))
     assert (await one.spend({"n7": 0.0}))["n7"] > 30
+    await takes_any_name(one)
     await one.close()
     await two.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from seamline.kernel.settings import LimitsSettings, QuotaSettings, RateSettings
 from seamline.kernel.wire.http1 import Header, HttpRefusal
 from seamline.module.principal import User
 
+_NAME_CHARACTERS_MAX = 400
 _BEFORE = frozenset({"address", "network", "route"})
 
 
@@ -27,7 +29,7 @@ class Rate:
         self.name = settings.name
         self.meter = Meter(settings.requests, settings.period_s, settings.burst, keys_max)
         self.policy = f'"{settings.name}";q={settings.requests};w={math.ceil(settings.period_s)}'.encode()
-        self.prefix = f"{settings.name}\0"
+        self.prefix = f"{settings.name} "
         self._path, self._below = settings.path, settings.path.rstrip("/") + "/"
         self._methods = frozenset(settings.methods)
 
@@ -148,12 +150,19 @@ def counted(settings: RateSettings | QuotaSettings, address: str, user: User | N
     if by == "route":
         return ""
     if by == "user":
-        return f"user {user.issuer} {user.id}" if user is not None else host_of(address)
+        return _storable(f"user {user.issuer} {user.id}") if user is not None else host_of(address)
     if user is None:
         return None
     if by == "key":
-        return user.client if used == "key" else None
-    return user.tenant or None
+        return _storable(user.client) if used == "key" else None
+    return _storable(user.tenant) or None
+
+
+def _storable(name: str) -> str:
+    """What somebody is called elsewhere, as every store takes it; what is strange or long by its digest."""
+    if len(name) <= _NAME_CHARACTERS_MAX and name.isprintable():
+        return name
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _too_many(wait_s: float, headers: list[Header]) -> HttpRefusal:

@@ -97,7 +97,7 @@ class Sharing:
     def _heed(self, ahead_s: Mapping[str, float]) -> None:
         now = self._clock.monotonic()
         for key, ahead in ahead_s.items():
-            prefix, separator, name = key.partition("\0")
+            prefix, separator, name = key.partition(" ")
             meter = self._meters.get(prefix + separator)
             if meter is not None:  # what came meanwhile has not been told yet
                 meter.arrivals.put(name, now + ahead + self._costs_s.get(key, 0.0), now)
