@@ -144,6 +144,18 @@ def test_the_oldest_file_cannot_be_removed_unseen(tmp_path: Path):
     assert "were removed before it" in said(path)
 
 
+def test_a_quick_look_finds_what_was_done_to_the_newest_file(tmp_path: Path):
+    """And accuses nobody of what stands in older ones."""
+    path = tmp_path / "audit" / "orders.jsonl"
+    log = unbounded(path, bytes_max=5000, files_max=3)
+    fill(log, 100)
+    sign(tmp_path, log)
+    log.close()
+    assert not any(report.findings for report in verify(path.parent, files_max=1))
+    alter(path, lambda lines: lines[:-1])
+    assert [each.name for each in verify(path.parent, files_max=1) if each.damaged] == ["orders"]
+
+
 def test_a_checkpoint_cannot_be_altered_or_removed(path: Path):
     """They are a chained log themselves, and signed."""
     signed = path.with_name("checkpoints.jsonl")

@@ -21,6 +21,7 @@ from seamline.kernel.audit.log import Written
 _FILE = re.compile(r"(?P<log>[^.].*)\.jsonl(?:\.(?P<number>[0-9]+))?")
 _FINDINGS_MAX = 1000
 _LOOKS_MAX = 5
+_ALL = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,10 @@ class Signed(NamedTuple):
         return {log: Written(log, *max(heads.items())) for log, heads in self.heads.items()}
 
 
-def checkpoints(folder: Path, fingerprint: str = "") -> Signed:
+def checkpoints(folder: Path, fingerprint: str = "", *, files_max: int = _ALL) -> Signed:
     """Read and check the folder's checkpoints. ``fingerprint`` is the key's, where it was kept elsewhere.
+
+    The newest of every log stands in the last two files.
 
     Raises AuditError.
     """
@@ -97,7 +100,7 @@ def checkpoints(folder: Path, fingerprint: str = "") -> Signed:
             f"the key in {str(folder)!r} is {key.fingerprint(public) if public else 'missing'!r}, not {fingerprint!r}",
             "The checkpoints were signed by somebody else, or the key was replaced.",
         )
-    walk = _Walk(CHECKPOINTS, logs(folder).get(CHECKPOINTS, []), {})
+    walk = _Walk(CHECKPOINTS, logs(folder).get(CHECKPOINTS, []), {}, files_max)
     heads: dict[str, dict[int, str]] = {}
     for place, line in walk.lines():
         if line.content.get("action") != "checkpoint":
@@ -113,7 +116,12 @@ def checkpoints(folder: Path, fingerprint: str = "") -> Signed:
 
 
 def verify(
-    folder: Path, *, fingerprint: str = "", kept: Iterable[Written] = (), held: Iterable[Written] = ()
+    folder: Path,
+    *,
+    fingerprint: str = "",
+    kept: Iterable[Written] = (),
+    held: Iterable[Written] = (),
+    files_max: int = _ALL,
 ) -> list[LogReport]:
     """One report for every log.
 
@@ -121,14 +129,16 @@ def verify(
         fingerprint: of the audit's key, where it was kept elsewhere.
         kept: heads that were kept elsewhere (``seamline audit heads``).
         held: the newest checkpoints that the running supervisor holds in memory.
+        files_max: look at so many of the newest files of each log, for an answer that comes soon.
     """
+    wanted = (folder, fingerprint, (*kept, *held), files_max)
     for _ in range(_LOOKS_MAX - 1):
         before = _files_of(folder)
-        reports = _verify(folder, fingerprint, tuple(kept), tuple(held))
+        reports = _verify(*wanted)
         # A log that was rotated while it was read looks as if somebody had moved lines.
         if _files_of(folder) == before or not any(each.damaged for each in reports):
             return reports
-    return _verify(folder, fingerprint, tuple(kept), tuple(held))
+    return _verify(*wanted)
 
 
 def _files_of(folder: Path) -> list[tuple[Path, int]]:
@@ -138,18 +148,17 @@ def _files_of(folder: Path) -> list[tuple[Path, int]]:
         return []
 
 
-def _verify(folder: Path, fingerprint: str, kept: Iterable[Written], held: Iterable[Written]) -> list[LogReport]:
-    signed = checkpoints(folder, fingerprint)
+def _verify(folder: Path, fingerprint: str, known: Iterable[Written], files_max: int) -> list[LogReport]:
+    signed = checkpoints(folder, fingerprint, files_max=max(files_max, 2))
     files = logs(folder)
     expected: dict[str, dict[int, str]] = {log: dict(heads) for log, heads in signed.heads.items()}
-    for each in (*kept, *held):
-        known = expected.setdefault(each.log, {})
-        if known.setdefault(each.number, each.head) != each.head:
+    for each in known:
+        if expected.setdefault(each.log, {}).setdefault(each.number, each.head) != each.head:
             fact = f"a head that was kept elsewhere says otherwise about line {each.number} of {each.log!r}"
             signed.report.findings.append(Finding(f"{CHECKPOINTS}.jsonl", 0, fact))
     reports: list[LogReport] = []
     for name in sorted({*files, *expected} - {CHECKPOINTS}):
-        walk = _Walk(name, files.get(name, []), expected.get(name, {}))
+        walk = _Walk(name, files.get(name, []), expected.get(name, {}), files_max)
         for _ in walk.lines():
             pass
         walk.report.signed = max(signed.heads.get(name, {0: ""}))
@@ -167,9 +176,10 @@ def _checkpoint(content: Mapping[str, Any]) -> tuple[Written, str, str]:
 class _Walk:
     """From the oldest line of a log to the newest."""
 
-    def __init__(self, name: str, files: list[Path], expected: Mapping[int, str]) -> None:
+    def __init__(self, name: str, files: list[Path], expected: Mapping[int, str], files_max: int) -> None:
         self.report = LogReport(name)
-        self._files = files
+        self._files = files[-files_max:]
+        self._whole = len(files) <= files_max
         self._expected = expected
         self._number = 0  # of the last line in order
         self._head = ""
@@ -244,7 +254,7 @@ class _Walk:
             self._note_unread(file, count, torn=last and not _is_json(raw))
         if self._begin is not None:
             file, count, number = self._begin
-            if number - 1 > self._dropped_to:
+            if self._whole and number - 1 > self._dropped_to:
                 self.note(file, count, _removed(self._dropped_to + 1, number - 1))
             report.head = Written(report.name, self._number, self._head)
         newest = max(self._expected, default=0)
