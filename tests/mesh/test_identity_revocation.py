@@ -170,3 +170,32 @@ async def _error_of(work: Coroutine[Any, Any, None]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+async def test_it_is_said_to_be_kept_when_the_supervisor_has_it():
+    """In force at once; whoever must not lose it waits until it comes back from where it is written down."""
+    revocations = known()
+    sent: list[list[Revocation]] = []
+    revocations.spread = sent.append
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(revocations.revoke_and_wait([Revocation("session", "s1")]))
+        while not sent:
+            await asyncio.sleep(0)
+        assert revocations.refuses(Subject(ann()))
+        assert not waiting.done()
+        revocations.kept(sent[0])
+    revocations.spread = lambda _: None
+    with pytest.raises(TimeoutError):
+        await revocations.revoke_and_wait([Revocation("session", "s2")], timeout_s=0.0)
+
+
+def test_a_sign_out_does_not_disturb_who_looks_after_modules():
+    """Every edge is looked at again when a module is set apart, and not when somebody signs out."""
+    revocations = known()
+    looked: list[int] = []
+    revocations.on_quarantine.append(lambda: looked.append(1))
+    revocations.apply([Revocation("session", "s1")])
+    assert looked == []
+    revocations.apply([Revocation("module", "orders")])
+    revocations.apply([Revocation("session", "s2")])
+    assert looked == [1]

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,9 +16,11 @@ from supervised import Running, Starter, until
 from seamline.gateway.auth.api_keys import ApiKeys
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings import Settings
+from seamline.mesh.identity import WorkloadIdentity, new_key_and_csr
 from seamline.run.doorway import gateway_records
 
 FRONT = """
+from pathlib import Path
 from seamline import Module, use
 from shop.desk import Desk
 module = Module("front")
@@ -34,7 +36,11 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"begun", "more_body": scope["path"] != "/"})
     if scope["path"] != "/":
-        await desk.wait()
+        try:
+            await desk.wait()
+        except Exception as error:
+            (Path(__file__).parents[2] / "error").write_text(str(error))
+            raise
 module.mount(app, at="/")
 """
 DESK = """
@@ -77,29 +83,38 @@ log = "json"
 """
 
 
-@pytest.fixture(params=["monolith", "services"])
-def shop(request: pytest.FixtureRequest, start: Starter) -> Running:
-    folder = start.folder
+def write(folder: Path) -> None:
+    """The application."""
     for name, text in {
         "seamline.toml": TOML, "shop/__init__.py": "", "shop/front/__init__.py": "", "shop/front/module.py": FRONT,
         "shop/desk/__init__.py": DESK, "shop/desk/module.py": DESK_MODULE, "policy/shop.cedar": POLICY,
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+
+
+@pytest.fixture(params=["monolith", "services"])
+def shop(request: pytest.FixtureRequest, start: Starter) -> Running:
+    write(start.folder)
     return start(topology=request.param, host_factory="").until_ready()
 
 
 @pytest.fixture
-def connect(shop: Running) -> Iterator[Callable[[], Client]]:
+def connect_to() -> Iterator[Callable[[Running], Client]]:
     """Opens connections that are closed with the test."""
     with ExitStack() as stack:
 
-        def make() -> Client:
-            client = Client(shop)
+        def make(running: Running) -> Client:
+            client = Client(running)
             stack.callback(client.socket.close)
             return client
 
         yield make
+
+
+@pytest.fixture
+def connect(shop: Running, connect_to: Callable[[Running], Client]) -> Callable[[], Client]:
+    return lambda: connect_to(shop)
 
 
 class Client:
@@ -205,3 +220,48 @@ def test_a_kept_connection_is_good_for_others_only(shop: Running, connect: Calla
     client.text = other.text
     client.send("/")
     assert b" 200 " in client.until(b"begun")
+
+
+@pytest.fixture
+def apart(start: Starter) -> Running:
+    """One process for each module, and certificates for the test."""
+    write(start.folder)
+    return start(topology="services", host_factory="", testing=True).until_ready()
+
+
+def test_a_quarantined_certificate_is_worth_nothing(apart: Running, connect_to: Callable[[Running], Client]):
+    """It is in force and of the right authority, and refused: in new handshakes, and for whoever calls the module."""
+    key, request = new_key_and_csr()
+    issued = apart.ask("issue", csr=request.decode(), module="front")
+    identity = WorkloadIdentity("shop.local", "shop")
+    identity.set_bundle(issued["bundle"].encode())
+    identity.install("front", key, issued["chain"].encode())
+    host, _, port = apart.replicas()["desk"]["mesh"].rpartition(":")
+
+    def shake_hands() -> bytes:
+        context = identity.client_context("front")
+        with (
+            socket.create_connection((host, int(port)), 20) as raw,
+            context.wrap_socket(raw, server_hostname=identity.server_name("desk")) as connection,
+        ):
+            connection.settimeout(1.0)
+            with suppress(TimeoutError):
+                return connection.recv(4096)
+            return b"it waits for what we say"
+
+    assert b"quarantined" not in shake_hands()
+    apart.ask("revoke", entries=[{"kind": "module", "id": "front", "reason": "strange calls"}])
+    assert b"quarantined: strange calls" in shake_hands()
+    apart.ask("revoke", entries=[{"kind": "module", "id": "front", "lifted": True}])
+    assert b"quarantined" not in shake_hands()
+    client = connect_to(apart)
+    client.send("/endless")
+    assert b"begun" in client.until(b"begun")
+    until((apart.folder / "waiting").exists, "the handler")
+    apart.ask("revoke", entries=[{"kind": "module", "id": "desk", "reason": "broken into"}])
+    assert not client.until(b"never").endswith(b"0\r\n\r\n")
+    assert "was closed" in (apart.folder / "error").read_text()
+    client = connect_to(apart)
+    client.send("/endless")
+    client.until(b"never")
+    assert "broken into" in (apart.folder / "error").read_text()

@@ -118,14 +118,13 @@ class Mesh:
         self._placed = asyncio.Event()
         """Set, and replaced, when it is said anew where modules run."""
         self.revocations = Revocations(clock)
-        self.revocations.on_quarantine.append(self.refresh)
         self.delegation = Delegation(identity or signers, GATEWAY, clock, self._may_read_events)
         self.public: Counter[tuple[str, str]] = Counter()
         """Public requests that policy let in, by who passed them on and to which module."""
         self.waiting = Waiting(self.delegation, self.revocations)
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
-        self.revocations.on_quarantine.append(self.port.set_apart)
+        self.revocations.on_quarantine.append(self._set_apart)
         if identity is not None:
             identity.refuses = self.revocations.refuses_module
 
@@ -382,6 +381,13 @@ class Mesh:
             return False
         return self.policy.decision(caller, callee, contract, method)
 
+    def _set_apart(self) -> None:
+        """End what goes on with modules that are quarantined now, from either side."""
+        self.refresh()
+        self.port.set_apart()
+        for key in [k for k in self._channels if self._quarantined(k[0], k[1])]:
+            self.owner.spawn(self._channels.pop(key).close(0.0), name=f"cut off {key[1]}")
+
     def _quarantined(self, *modules: str) -> str:
         """What stands against a call between the modules; empty when nothing does."""
         reasons = ((name, self.revocations.refuses_module(name)) for name in modules)
@@ -472,7 +478,6 @@ class Mesh:
             refusal.started = False
             raise refusal from None
         except DelegationError as error:
-            self.audit_refusal(caller, f"{error.code}: {error.fact}")
             raise Unauthenticated(error.fact, error.remedy) from None
         self.revocations.check(subject)
         return subject
