@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
+import ssl
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from supervised import Running, Starter
+from tests.gateway.test_parts import write_certificate
 from tests.pages import read_page
 
 from seamline.kernel.audit.search import Query, entries
@@ -300,3 +303,44 @@ def test_the_client_of_the_page_asks(running: Running):
     exec(found[1], names)  # the page's own
     told = running.ask("token", role="viewer")
     assert names["topology"](told["url"], told["token"]) == "monolith"
+
+
+def test_beyond_the_loopback_it_speaks_tls_only_and_answers_to_its_names(start: Starter, tmp_path: Path):
+    """Plain HTTP gets nothing; a name that is not in ``hosts`` is refused."""
+    certificate, key = write_certificate(tmp_path, "localhost")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start.write(
+        more=f'[admin]\nlisten = "0.0.0.0:{port}"\nremote = true\nhosts = ["localhost:{port}"]\n'
+        f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+    )
+    running = start().until_ready()
+    told = running.ask("token")
+    assert told["url"] == f"https://localhost:{port}"
+    context = ssl.create_default_context(cafile=str(certificate))
+
+    def status(host: str) -> int:
+        connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+        connection.request(
+            "POST", "/v1/session", json.dumps({"token": told["token"]}),
+            {"content-type": "application/json", "host": host},
+        )  # fmt: skip
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    assert status(f"127.0.0.1:{port}") == 421
+    assert status(f"localhost:{port}") == 200
+    with pytest.raises((OSError, http.client.HTTPException)):
+        Client(f"http://localhost:{port}").send("POST", "/v1/status")
+
+
+def test_a_port_that_is_taken_ends_the_start_with_the_key_to_change(start: Starter):
+    """The remedy names the section of this address, not the gateway's."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        start.write(more=f'[admin]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        running = start()
+        assert running.wait() == 6
+    (failed,) = [line["failed"] for line in running.lines() if "failed" in line]
+    assert "under [admin]" in failed["remedy"]

@@ -35,6 +35,7 @@ from seamline.run.errors import (
     ControlError,
     NotAllowedError,
     NotSignedInError,
+    PortTakenError,
     RunError,
     UnknownTargetError,
 )
@@ -87,7 +88,11 @@ class ControlApi:
 
     def listen(self) -> socket.socket:
         """Bind, and learn the address. Raises PortTakenError."""
-        listener = listen_public(*self._settings.address)
+        try:
+            listener = listen_public(*self._settings.address)
+        except PortTakenError as error:
+            remedy = "Stop it, or name another address with listen = ... under [admin]."
+            raise PortTakenError(error.fact, remedy, place=error.place) from None
         host, port = listener.getsockname()[:2]
         self._origins = [Origins("", self._scheme, (host, port))]
         self._origins += [
