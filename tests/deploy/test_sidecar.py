@@ -6,13 +6,9 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-import os
 import shutil
-import signal
-import socket
 import ssl
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -278,21 +274,6 @@ async def test_certificates_are_replaced_while_calls_run(hasty: TopologyApp):
             calls += 4
             seen.add(await serial(hasty))
     assert calls > 8
-
-
-@pytest.fixture
-async def node_by_hand() -> AsyncIterator[tuple[int, int]]:
-    """A service that somebody else has started, on a port; and its process id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "SEAMLINE_APP": "other", "SEAMLINE_LISTEN": str(port)}  # noqa: TID251  # for the child
-    process = subprocess.Popen(  # noqa: ASYNC220  # at once
-        ["node", str(HERE / "service.mjs")], env=environment
-    )
-    yield port, process.pid
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 @pytest.mark.seamline(app="tests/deploy/other_app", topologies=["monolith"], fresh=True)
