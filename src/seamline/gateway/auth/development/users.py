@@ -69,7 +69,10 @@ class UsersFile:
 
     def changes(self) -> list[str]:
         """Who has gone, may no more, or has other roles, another tenant or password, since this was asked before."""
-        before, now = self._before, self.all()
+        try:
+            before, now = self._before, self.all()
+        except UsersFileError:
+            return []  # half written, or away for a moment; who signs in hears of it
         self._before = now
         if before is now:
             return []
