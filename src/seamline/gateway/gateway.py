@@ -23,7 +23,7 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal.metrics import EdgeStats
-from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
+from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpRefusal, HttpServer
 
 if TYPE_CHECKING:
     from seamline.gateway.auth.door import Door, Record
@@ -97,6 +97,7 @@ class Gateway:
             runners=self._runners,
             on_connect=_introduce,
             peer_of=self._peer_of,
+            on_refused=self._malformed,
             scheme="http" if self._certificate is None else "https",
             clock=self._clock,
             cancel_on_disconnect=False,
@@ -233,6 +234,12 @@ class Gateway:
         finally:
             self._visits.discard(visit)
             self._count(visit, now() - started)
+
+    def _malformed(self, state: dict[str, Any], refusal: HttpRefusal) -> None:
+        """Write down what is no request, or never became one."""
+        if self._audit is not None:
+            peer = state["client_host"].decode()
+            self._audit("refuse", principal="", action="http", resource="", reason=refusal.message, peer=peer)
 
     def _count(self, visit: Visit, seconds: float) -> None:
         status, module = visit.status, visit.module

@@ -15,7 +15,7 @@ _HOP_BY_HOP = frozenset({
 })  # fmt: skip
 _OURS = frozenset({
     b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
-    b"x-forwarded-prefix", b"x-real-ip", b"x-request-id",
+    b"x-forwarded-prefix", b"x-real-ip", b"x-request-id", b"seamline-subject",
 })  # fmt: skip
 _NOT_FOR_APPS = _HOP_BY_HOP | _OURS
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")

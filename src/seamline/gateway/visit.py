@@ -110,7 +110,7 @@ class Visit:
             return
         limit = route.body_bytes_max or site.settings.body_bytes_max
         if (request.content_length or 0) > limit or request.received > limit:
-            self.page(413, f"The body is larger than {limit} bytes.")
+            self._turn_away(HttpRefusal(413, "payload_too_large", f"The body is larger than {limit} bytes."))
             return
         request.body_bytes_max = limit
         self._task = asyncio.current_task(site.loop)

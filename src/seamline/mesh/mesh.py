@@ -474,10 +474,12 @@ class Mesh:
         try:
             subject = self.delegation.accept(proof, caller, module)
         except UnknownKeyError as error:
+            self.audit_refusal(caller, f"{error.code}: {error.fact}")
             refusal = Unavailable(error.fact, error.remedy)
             refusal.started = False
             raise refusal from None
         except DelegationError as error:
+            self.audit_refusal(caller, f"{error.code}: {error.fact}")
             raise Unauthenticated(error.fact, error.remedy) from None
         self.revocations.check(subject)
         return subject

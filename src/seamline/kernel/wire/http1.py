@@ -53,7 +53,8 @@ class HttpServer:
 
     ``on_connect(transport, state)`` may fill the connection's state, or raise to refuse the client.
     ``peer_of(transport)`` names whom a connection counts for, or None for nobody. With ``cancel_on_disconnect`` a
-    handler is cancelled when its client goes away.
+    handler is cancelled when its client goes away. ``on_refused(state, refusal)`` hears of what is no request that a
+    handler could see.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class HttpServer:
         runners: Runners,
         on_connect: Callable[[asyncio.Transport, dict[str, Any]], None] | None = None,
         peer_of: Callable[[asyncio.Transport], str | None] | None = None,
+        on_refused: Callable[[dict[str, Any], HttpRefusal], None] | None = None,
         scheme: str = "http",
         clock: Clock | None = None,
         cancel_on_disconnect: bool = True,
@@ -71,6 +73,7 @@ class HttpServer:
         self.handler = handler
         self.limits = limits or HttpLimits()
         self.on_connect = on_connect
+        self.on_refused = on_refused
         self._peer_of = peer_of
         self._peers: Counter[str] = Counter()
         self.scheme = scheme

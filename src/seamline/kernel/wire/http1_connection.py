@@ -375,6 +375,8 @@ class HttpConnection(asyncio.Protocol):
     def _refuse(self, refusal: HttpRefusal) -> None:
         """End the dialogue: the request being read, or the next answer, is ``refusal``."""
         self._last = self._discarding = True
+        if self._server.on_refused is not None:
+            self._server.on_refused(self.state, refusal)
         reading = self._reading
         self._reading = None
         if reading is not None and reading.on_read is not None:
