@@ -12,7 +12,7 @@
 What the lines are about does not belong here: whoever decides something writes a line of it.
 """
 
-from seamline.kernel.audit.errors import AuditDamagedError, AuditError
+from seamline.kernel.audit.errors import AuditError
 from seamline.kernel.audit.log import AuditLog, Kind, Written
 
-__all__ = ["AuditDamagedError", "AuditError", "AuditLog", "Kind", "Written"]
+__all__ = ["AuditError", "AuditLog", "Kind", "Written"]

@@ -1,7 +1,6 @@
 """What can be wrong with an audit.
 
-AuditError          SL4700  an audit cannot be read, or was asked something that it does not have
-  AuditDamagedError SL4701  a line was changed, removed, put in or cut off
+AuditError  SL4700  its key does not open, or is not the one that was named
 """
 
 from __future__ import annotations
@@ -12,16 +11,6 @@ from seamline.kernel.errors import SeamlineError
 
 
 class AuditError(SeamlineError):
-    """The audit cannot be read, its key is not the one named, or a time or file given for it makes no sense."""
+    """The audit's key does not open, is damaged, or is not the one whose fingerprint was given."""
 
     code: ClassVar[str] = "SL4700"
-
-
-class AuditDamagedError(AuditError):
-    """The audit's chain of hashes, or a signed checkpoint, does not fit its lines: somebody has altered them.
-
-    ``seamline audit verify`` names each file and line. Keep the data directory as it is, and compare it with a backup
-    and with heads kept elsewhere (``seamline audit heads``).
-    """
-
-    code: ClassVar[str] = "SL4701"
