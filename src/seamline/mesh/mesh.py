@@ -446,9 +446,10 @@ class Mesh:
     ) -> None:
         if self.audit is not None:
             user = subject.user if subject is not None else None
+            who: dict[str, Any] = {"user": user.id, "issuer": user.issuer} if user is not None else {}
             self.audit.write(
                 "call", "deny", principal=caller, action=call_name(*permission), resource=callee, reason=fact,
-                **({"user": user.id, "issuer": user.issuer} if user is not None else {}),
+                **who,
             )  # fmt: skip
 
     def audit_refusal(self, principal: str, reason: str) -> None:
