@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from seamline.cli import policy as policy_verbs
+from seamline.kernel.audit import AuditLog
+from seamline.kernel.audit.log import FIELD_CHARACTERS_MAX
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.settings import GatewaySettings, IdentitySettings, MeshSettings
 from seamline.kernel.wire.http1_message import HttpLimits
 from seamline.mesh import errors, server
-from seamline.kernel.audit import AuditLog
-from seamline.kernel.audit.log import FIELD_CHARACTERS_MAX
 from seamline.mesh.identity import CertificateAuthority, SpiffeId, authority, next_rotation
 from seamline.mesh.identity.rotation import BACKDATE, CLOCK_SKEW
 from seamline.mesh.mesh import Mesh
@@ -198,10 +198,19 @@ def test_the_mesh_listens_on_the_loopback_only():
 
 
 def test_the_verbs_of_the_page_exist():
-    """test, explain and list of ``seamline policy``."""
+    """Of ``seamline policy``."""
     commands = policy_verbs.app.registered_commands
     names = {each.name or getattr(each.callback, "__name__", "") for each in commands}
-    assert set(re.findall(r"`seamline policy (\w+)", PAGE)) == names
+    said = set(re.findall(r"`seamline policy (\w+)", PAGE))
+    assert {"test", "explain", "list"} <= said <= names
+
+
+def test_what_the_page_leads_to_is_there():
+    """The suite of attacks, and the other pages."""
+    for place in re.findall(r"`((?:examples|tests)/[\w/.]+\.py)`", PAGE):
+        assert (ROOT / place).is_file(), place
+    for link in re.findall(r"\]\(([\w-]+\.md)", PAGE):
+        assert (ROOT / "docs" / link).is_file(), link
 
 
 def test_every_error_of_identity_and_policy_is_on_the_page():
