@@ -75,7 +75,10 @@ SECTIONS: Mapping[str, type] = {
     "[mesh]: connections": MeshSettings,
     "[mesh]: rules of calls": MeshRules,
 }
-TABLES_OF_RULES = {"[mesh]: connections": ("default", "contracts", "methods"), "[auth]": ("issuers", "certificates", "signals")}
+TABLES_OF_RULES = {
+    "[mesh]: connections": ("default", "contracts", "methods"),
+    "[auth]": ("issuers", "certificates", "signals"),
+}
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.*?) \| (?P<unit>[^|]*?) ?\| ?(?P<meaning>[^|]*)\|$", re.MULTILINE)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_percent": "percent", "_ratio": "share"}
 EXAMPLE = re.compile(r"^```toml\n(?P<toml>.*?)^```\n(?:```text\n(?P<error>.*?)\n```)?", re.MULTILINE | re.DOTALL)

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 from examples.boutique.tests.balance import Books, findings
 
-from seamline.events.log.rows import to_row
+from seamline.events.log.rows import Kept, to_row
 from seamline.events.record import Record
 
 
 def told(position: int, type_: str, key: str) -> dict[str, Any]:
     """A row of a log."""
     record = Record(id=f"event-{position}", source="m", type=type_, data=b"{}", time_ms=position, key=key)
-    row = to_row(record, 16)
-    return {"position": position, **row._asdict()}
+    return Kept(position, *to_row(record, 16))._asdict()
 
 
 def content(amount: str, quantity: int) -> str:

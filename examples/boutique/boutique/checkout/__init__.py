@@ -74,7 +74,7 @@ class OrderLine:
 
 
 class OrderStatus(StrEnum):
-    """``UNDER_WAY`` becomes ``IN_REVIEW`` above a sum, then ``PLACED`` or ``UNDONE``; staff may refund what was placed."""
+    """``UNDER_WAY`` becomes ``IN_REVIEW`` above a sum, then ``PLACED`` or ``UNDONE``; staff refund what is placed."""
 
     UNDER_WAY = "under way"
     IN_REVIEW = "in review"
