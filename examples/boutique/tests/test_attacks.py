@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from examples.boutique.tests.attacks import inside, mesh, public, tokens
 from examples.boutique.tests.attacks.target import Attack, Target
+
+from seamline.kernel.audit.verify import verify
 
 ATTACKS = [
     each for room in (mesh, tokens, public, inside) for each in Attack.ALL if each.run.__module__ == room.__name__
@@ -26,3 +29,18 @@ async def test_it_is_refused_and_written_down(target: Target, attack: Attack):
     await attack.run(target)
     await target.audited(attack.audit)
     await target.unhurt()
+
+
+async def test_the_audit_of_all_this_is_whole(target: Target):
+    """Every line stands as it was written, signed up to a moment ago; one that an attacker takes out is missed."""
+    folder = target.data / "audit"
+    reports = verify(folder)
+    assert reports
+    assert not [str(found) for report in reports for found in report.findings]
+    copy = target.folder / "audit-in-other-hands"
+    shutil.copytree(folder, copy)
+    log = max(copy.glob("*.jsonl"), key=lambda file: file.stat().st_size)
+    lines = log.read_bytes().splitlines(keepends=True)
+    del lines[len(lines) // 2]
+    log.write_bytes(b"".join(lines))
+    assert any(report.damaged for report in verify(copy))

@@ -8,12 +8,15 @@ import asyncio
 import base64
 import contextlib
 import json
+import ssl
 
 import msgspec
 import pytest
 from boutique.frontend.forms import EXAMPLE
+from examples.boutique.tests.attacks.mesh import Line, stranger
 from examples.boutique.tests.attacks.target import Target, attack
 
+from seamline.kernel.wire import frames
 from seamline.kernel.wire.http1_client import HttpPool
 from seamline.run.control import CONTROL_SOCKET, AskSecrets, Hello, Message, Revoke
 from seamline.run.sockets import unix_address
@@ -180,3 +183,31 @@ async def a_webhook_into_the_inside(t: Target) -> None:
 async def dead_letters(t: Target) -> list[object]:
     told = await t.admin.ask("events", room="events", operation="dead list", arguments={})
     return [row for answer in told["answers"] for row in answer["result"] or ()]
+
+
+# A quarantine.
+
+
+@attack("strange calls")
+async def a_quarantined_module(t: Target) -> None:
+    """Its certificate is good for another hour, and worth nothing from the moment it is set apart."""
+    key, chain, bundle = await t.identity("recommendations")
+    context = stranger(bundle, key + chain)
+    assert await answer_of(t, context) == frames.RESULT
+    entry = {"kind": "module", "id": "recommendations", "reason": "strange calls"}
+    await t.admin.ask("revoke", entries=[entry], by="test")
+    try:
+        with contextlib.suppress(OSError, EOFError):
+            assert await answer_of(t, context) == frames.FAULT
+    finally:
+        await t.admin.ask("revoke", entries=[{**entry, "lifted": True}], by="test")
+
+
+async def answer_of(t: Target, context: ssl.SSLContext) -> int:
+    """The kind of frame that answers a call which the module may make."""
+    line = await Line.open(t, context, "catalog")
+    try:
+        kind, _ = await line.call("Catalog.list_products", b"{}")
+    finally:
+        line.close()
+    return kind
