@@ -201,6 +201,29 @@ def test_public_addresses_are_known(address: str):
     assert is_public(address)
 
 
+async def test_a_refused_address_is_a_line_of_audit_and_a_deaf_receiver_is_none():
+    """Who would have been made to call what, and where it led."""
+    lines: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def audit(*decision: str, **more: str) -> None:
+        lines.append((decision, more))
+
+    for addresses in ([], ["169.254.169.254"]):
+
+        async def lookup(_: str, __: int, found: list[str] = addresses) -> list[str]:
+            return found
+
+        hook = settings("https://partner.example/", private=False)
+        sender = WebhookSender(hook, "test", read_secrets(SECRET), SystemClock(), lookup=lookup, audit=audit)
+        await failing(sender)
+    ((decision, told),) = lines
+    assert decision == ("refuse",)
+    assert told == {
+        "principal": "shop", "action": "webhook", "resource": "partner",
+        "reason": "SL7503: 'partner.example' leads to 169.254.169.254, which is not a public address",
+    }  # fmt: skip
+
+
 async def test_a_name_is_looked_up_again_and_cannot_turn_inside():
     """The name led to a public address first; half a minute later it leads inside, and is refused."""
     clock, addresses = ManualClock(), ["93.184.216.34"]

@@ -72,6 +72,7 @@ class EventsRuntime:
         owner: this process, as :func:`~seamline.kernel.owner.process_owner` names it.
         reachable: returns when every module that the named one calls can be reached. Consumers begin then.
         proofs: keeps with each event on whose behalf it was published.
+        audit: writes a line about a call that leaves the application and is refused.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EventsRuntime:
         *,
         reachable: Callable[[str], Awaitable[None]] | None = None,
         proofs: Proofs | None = None,
+        audit: Callable[..., object] | None = None,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -100,6 +102,7 @@ class EventsRuntime:
         self._owner = owner
         self._reachable = reachable
         self._proofs = proofs
+        self._audit = audit
         self._seats: dict[str, Seat] = {}
         self._events: dict[str, Events] = {}
         self._services: dict[str, LogService] = {}
@@ -150,7 +153,7 @@ class EventsRuntime:
         # TLS and an HTTP client, which few need.
         from seamline.events.webhooks.egress import open_senders, webhook_handlers
 
-        for sender in open_senders(self.settings.webhooks, self.app, seat.module.name, self._clock):
+        for sender in open_senders(self.settings.webhooks, self.app, seat.module.name, self._clock, audit=self._audit):
             self._senders.append(sender)
             for handler in webhook_handlers(sender, self._owners):
                 self._listen(seat, handler)

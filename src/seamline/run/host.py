@@ -249,6 +249,7 @@ class Host:
                 self._owner,
                 reachable=self.mesh.reachable,
                 proofs=self.mesh.waiting,
+                audit=partial(self.audit.write, "call"),
             )
         return self._events
 

@@ -160,7 +160,7 @@ async def the_control_api_by_another_name(t: Target) -> None:
 # Webhooks.
 
 
-@attack("")
+@attack("is not a public address")
 async def a_webhook_into_the_inside(t: Target) -> None:
     """A webhook whose name leads to this machine: nobody connects, and the event waits among the dead letters."""
     shopper = t.browser()

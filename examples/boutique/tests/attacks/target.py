@@ -167,7 +167,7 @@ class Target:
         (self.folder / "seamline.toml").write_text(text + more, encoding="utf-8")
 
     def _drain(self, out: IO[bytes]) -> None:
-        with (self.folder / "log").open("ab") as file:
+        with (self.folder / "log").open("ab", buffering=0) as file:
             for line in out:
                 file.write(line)
 

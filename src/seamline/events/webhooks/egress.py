@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from seamline.events.codec import encode_event
 from seamline.events.context import EventContext
 from seamline.events.record import Record
 from seamline.events.webhooks.addresses import Lookup, any_addresses, look_up, public_address
-from seamline.events.webhooks.errors import WebhookError, WebhookRefusedError
+from seamline.events.webhooks.errors import WebhookAddressError, WebhookError, WebhookRefusedError
 from seamline.events.webhooks.signatures import Secret, read_secrets, sign
 from seamline.events.webhooks.tries import Tried, Tries
 from seamline.kernel.clock import Clock, now_ms
@@ -35,18 +35,27 @@ _JITTER = 0.2
 _LOOKUP_AGE_MAX_S = 30.0
 _ANSWER_BYTES_MAX = 65_536
 
+Audit = Callable[..., object]
+"""Writes a line of audit about a call: decision, principal, action, resource, reason."""
+
 
 class WebhookSender:
-    """Sends records to one receiver."""
+    """Sends records to one receiver.
+
+    Args:
+        audit: writes a line when the receiver's address is not one that may be sent to.
+    """
 
     def __init__(
-        self, webhook: WebhookSettings, app: str, secrets: tuple[Secret, ...], clock: Clock, *, lookup: Lookup = look_up
-    ) -> None:
+        self, webhook: WebhookSettings, app: str, secrets: tuple[Secret, ...], clock: Clock, *,
+        lookup: Lookup = look_up, audit: Audit | None = None,
+    ) -> None:  # fmt: skip
         self.webhook = webhook
         self._app = app
         self._secrets = secrets
         self._clock = clock
         self._lookup = lookup
+        self._audit = audit
         url = urlsplit(webhook.url)
         self._host = url.hostname or ""
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
@@ -127,10 +136,7 @@ class WebhookSender:
         now = self._clock.monotonic()
         if self._pool is not None and now - self._looked_up < _LOOKUP_AGE_MAX_S:
             return self._pool
-        if self.webhook.private:
-            address = (await any_addresses(self._host, self._port, self._lookup))[0]
-        else:
-            address = await public_address(self._host, self._port, self._lookup)
+        address = await self._address_now()
         if self._pool is None or address != self._address:
             await self.close()
             self._pool = HttpPool(
@@ -139,6 +145,19 @@ class WebhookSender:
             )  # fmt: skip
         self._address, self._looked_up = address, now
         return self._pool
+
+    async def _address_now(self) -> str:
+        if self.webhook.private:
+            return (await any_addresses(self._host, self._port, self._lookup))[0]
+        try:
+            return await public_address(self._host, self._port, self._lookup)
+        except WebhookAddressError as error:
+            if self._audit is not None:
+                self._audit(
+                    "refuse", principal=self.webhook.module, action="webhook", resource=self.webhook.name,
+                    reason=f"{error.code}: {error.fact}",
+                )  # fmt: skip
+            raise
 
     def _failed(self, what: str, attempt: int, asked_s: float = 0.0) -> WebhookError:
         error = WebhookError(f"the receiver of webhook {self.webhook.name!r} {what}", "It is tried again.")
@@ -162,11 +181,11 @@ class WebhookSender:
 
 def open_senders(
     webhooks: tuple[WebhookSettings, ...], app: str, module: str, clock: Clock, *,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None, audit: Audit | None = None,
 ) -> list[WebhookSender]:  # fmt: skip
     """The senders of one module's webhooks. Raises BadValueError or WebhookSecretError if a secret cannot be used."""
     return [
-        WebhookSender(webhook, app, read_secrets(read_secret(webhook.secret, environment)), clock)
+        WebhookSender(webhook, app, read_secrets(read_secret(webhook.secret, environment)), clock, audit=audit)
         for webhook in webhooks
         if webhook.module == module
     ]
