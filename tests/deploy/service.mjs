@@ -50,12 +50,13 @@ const server = http.createServer(async (request, response) => {
   if (streamed) {
     const { to } = JSON.parse(text.slice(5));
     response.writeHead(200, { "content-type": "application/connect+json" });
-    for (let at = 1; at <= to; at++) {
+    for (let at = 1; at <= Math.max(to, 1); at++) {
       const body = Buffer.from(String(at));
       const head = Buffer.alloc(5);
       head.writeUInt32BE(body.length, 1);
       response.write(Buffer.concat([head, body]));
     }
+    if (to === 0) return; // goes on for ever
     response.end(Buffer.from([2, 0, 0, 0, 2, 0x7b, 0x7d]));
     return;
   }

@@ -177,6 +177,43 @@ async def test_a_revoked_session_is_refused(topology_app: TopologyApp):
         await echo(topology_app).say("x")
 
 
+async def test_a_stream_of_answers_ends_with_its_session(topology_app: TopologyApp):
+    """In the words of the refusal, though the service goes on and the caller has heard of nothing."""
+    answers = echo(topology_app).count(0)
+    assert await anext(answers) == 1
+    topology_app.revoke("session", "s1")
+    with pytest.raises(Unauthenticated, match="revoked by a test"):
+        await anext(answers)
+
+
+async def test_a_stream_of_another_goes_on(topology_app: TopologyApp):
+    """Only those of whoever is revoked end."""
+    answers = echo(topology_app, signed_in=False).count(3)
+    assert await anext(answers) == 1
+    topology_app.revoke("session", "s1")
+    assert [each async for each in answers] == [2, 3]
+
+
+async def test_a_stream_of_answers_that_breaks_off_says_so(topology_app: TopologyApp):
+    """The service dies in the midst of it."""
+    answers = echo(topology_app).count(0)
+    assert await anext(answers) == 1
+    (await beside(topology_app, "node")).kill()
+    with pytest.raises(Unavailable, match="broke the connection off"):
+        await anext(answers)
+    await until_it_answers(echo(topology_app))
+
+
+@pytest.mark.seamline(app="tests/deploy/other_app", topologies=["services"], fresh=True)
+async def test_a_stream_of_answers_ends_when_its_caller_is_quarantined(topology_app: TopologyApp):
+    """Also one that is made for nobody."""
+    answers = echo(topology_app, signed_in=False).count(0)
+    assert await anext(answers) == 1
+    topology_app.revoke("module", "names")
+    with pytest.raises(Unavailable):
+        await anext(answers)
+
+
 async def test_a_service_that_dies_is_unavailable_and_comes_back(topology_app: TopologyApp):
     """A call that may have run is not made again; the next process answers the next call."""
     before = await beside(topology_app, "node")

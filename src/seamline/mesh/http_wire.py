@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
 
+STREAMS_LARGER = 16
+"""How many times larger than a message a stream upwards may be."""
 _JSON = ((b"content-type", b"application/json"),)
 _STREAM = ((b"content-type", b"application/connect+json"),)
 
@@ -51,8 +53,8 @@ class HttpFace:
         size = mesh.settings.frame_bytes_max
         self._message_bytes_max = size
         self._server = HttpServer(
-            self._handle, HttpLimits(body_bytes_max=size * 16), runners=self._runners, on_connect=self._connected,
-            scheme="https",
+            self._handle, HttpLimits(body_bytes_max=size * STREAMS_LARGER), runners=self._runners,
+            on_connect=self._connected, scheme="https",
         )  # fmt: skip
 
     def protocol(self) -> asyncio.Protocol:

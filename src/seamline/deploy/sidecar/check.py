@@ -74,6 +74,10 @@ class Check:
         await self._runners.stop()
         await self._face.stop()
 
+    def subject_of(self, proof: str) -> Subject | None:
+        """On whose behalf a call is made that has passed with that proof."""
+        return self._subjects.get(proof)
+
     async def _handle(self, exchange: Exchange) -> None:
         request = exchange.request
         side, path = request.path[: len(INWARD)], request.path[len(INWARD) :]

@@ -28,6 +28,8 @@ CHECK_S = 2
 """How long the check may take; without an answer nothing passes."""
 _CONNECTIONS_MAX = 4096
 _REQUESTS_MAX = 4096
+_SERVICE, _STREAMS = "the service", "streams to the service"
+"""Clusters; no module has such a name."""
 _HEADERS_KB_MAX = 96
 _SERVICE_IDLE_S = 4
 """Shorter than what servers in other languages keep an idle connection (node: 5 s)."""
@@ -37,6 +39,9 @@ CALLER, USER, ROLES, SUBJECT = "seamline-caller", "seamline-user", "seamline-rol
 TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 INWARD, OUTWARD = "/in", "/out"
 """What stands before the path of a call when the check is asked about it."""
+
+GONE = ErrorBody("unavailable", "the service behind the sidecar does not answer", "SL3005", retry=True)
+BROKEN = ErrorBody("unavailable", "the service behind the sidecar broke the connection off", "SL3005")
 
 _ASKED_WITH = (
     "x-forwarded-client-cert", "content-type", "connect-timeout-ms", "traceparent", "idempotency-key", SUBJECT,
@@ -74,6 +79,11 @@ class Plan:
     @property
     def check(self) -> Path:
         return self.folder / "check.sock"
+
+    @property
+    def streams(self) -> Path:
+        """Where streams to the service go through, to be ended when they may go on no longer."""
+        return self.folder / "streams.sock"
 
     @property
     def admin(self) -> Path:
@@ -146,7 +156,7 @@ def bootstrap(plan: Plan) -> dict[str, Any]:
         "overload_manager": {"resource_monitors": [connections]},
         "static_resources": {
             "listeners": [_inward(plan), _outward(plan)],
-            "clusters": [_check(plan), _service(plan), *(_callee(plan, name) for name in plan.callees)],
+            "clusters": [_check(plan), _service(plan), _streams(plan), *(_callee(plan, name) for name in plan.callees)],
         },
     }
 
@@ -172,7 +182,7 @@ def _inward(plan: Plan) -> dict[str, Any]:
         "route_config": _routes(
             [
                 {**_DIRECT_HEALTH, "match": {"path": "/healthz"}, "typed_per_filter_config": _unasked()},
-                *(_route(plan, each, "service", {}) for each in plan.inward),
+                *(_route(plan, each, _SERVICE if each.spec.kind == UNARY else _STREAMS, {}) for each in plan.inward),
                 {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
             ]
         ),
@@ -313,10 +323,8 @@ def _retries(called: Called) -> dict[str, Any]:
 
 def _local_replies() -> list[dict[str, Any]]:
     """What Envoy says of itself, in the words of the JSON wire."""
-    gone = ErrorBody("unavailable", "the service behind the sidecar does not answer", "SL3005", retry=True)
-    broken = ErrorBody("unavailable", "the service behind the sidecar broke the connection off", "SL3005")
     late = ErrorBody("deadline_exceeded", "the service behind the sidecar did not answer in time", "SL3004")
-    flags = {("UF", "UH", "UO"): gone, ("UC", "LR", "UR"): broken, ("UT",): late}
+    flags = {("UF", "UH", "UO"): GONE, ("UC", "LR", "UR"): BROKEN, ("UT",): late}
     return [
         {
             "filter": {"response_flag_filter": {"flags": list(names)}},
@@ -341,9 +349,19 @@ def _check(plan: Plan) -> dict[str, Any]:
 def _service(plan: Plan) -> dict[str, Any]:
     address = _address("127.0.0.1", plan.service) if isinstance(plan.service, int) else _pipe(plan.service)
     return {
-        "name": "service",
+        "name": _SERVICE,
         "connect_timeout": "1s",
-        "load_assignment": _static("service", address),
+        "load_assignment": _static(_SERVICE, address),
+        "typed_extension_protocol_options": _idle(_SERVICE_IDLE_S),
+        **_limits(),
+    }
+
+
+def _streams(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": _STREAMS,
+        "connect_timeout": "1s",
+        "load_assignment": _static(_STREAMS, _pipe(plan.streams)),
         "typed_extension_protocol_options": _idle(_SERVICE_IDLE_S),
         **_limits(),
     }

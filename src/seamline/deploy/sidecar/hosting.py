@@ -24,6 +24,7 @@ from seamline.deploy.sidecar.envoy import (
     write_svid,
 )
 from seamline.deploy.sidecar.errors import NoContractError, ServiceSilentError, SidecarError
+from seamline.deploy.sidecar.relay import Relay
 from seamline.kernel.audit import AuditLog
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import SidecarSettings, workers_environment
@@ -86,19 +87,25 @@ class SidecarHosting:
         self._called = (tuple(inward), tuple(outward.values()))
         self._check = Check(mesh, self._module, {name: (each.callee, each.spec) for name, each in outward.items()})
         self._folder = _folder_of(berth.data, berth.workload)
+        self._service = self._sidecar.port or self._folder / "service.sock"
+        self._relay = Relay(
+            mesh.revocations, self._module, self._check.subject_of, self._service, settings.mesh.frame_bytes_max
+        )
         self._plan: Plan | None = None
         self._endpoints: Mapping[str, Sequence[Address]] = {}
         self._children: list[Child] = []
         self._owner = TaskOwner("sidecar")
 
     async def start(self) -> None:
-        await self._check.listen(self._folder / "check.sock", asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        await self._check.listen(self._folder / "check.sock", loop)
+        await self._relay.listen(self._folder / "streams.sock", loop)
 
     async def serve_mesh(self, listener: socket.socket) -> None:
         """Give the port to Envoy; returns when it serves."""
         port = int(listener.getsockname()[1])
         inward, outward = self._called
-        service = self._sidecar.port or self._folder / "service.sock"
+        service = self._service
         self._plan = plan = Plan(
             self._folder, self._settings.app.name, self._module, self._settings.trust_domain, port, service,
             self._settings.mesh.frame_bytes_max, inward, outward,
@@ -235,6 +242,7 @@ class SidecarHosting:
             await child.stop()
         await self._owner.stop()
         await self._check.stop()
+        await self._relay.stop()
         await self._mesh.stop()
         self.audit.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -11,6 +11,7 @@ import logging
 import ssl as tls
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
@@ -400,7 +401,10 @@ class _ClientConnection(asyncio.Protocol):
 
 
 class HttpPool:
-    """Kept-alive connections to one host, at most ``connections_max``; waits when all are busy."""
+    """Kept-alive connections to one host, at most ``connections_max``; waits when all are busy.
+
+    With ``path`` they go to a Unix socket there.
+    """
 
     def __init__(
         self,
@@ -412,8 +416,10 @@ class HttpPool:
         *,
         connect_timeout_s: float = 5.0,
         host_header: str | None = None,
+        path: Path | None = None,
     ) -> None:
         self._host = host
+        self._path = path
         self._port = port
         self._ssl = ssl
         self._server_hostname = (server_hostname or host) if ssl is not None else None
@@ -521,13 +527,7 @@ class HttpPool:
         self._opening += 1
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _ClientConnection(self),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                    server_hostname=self._server_hostname,
-                )
+                connection = await self._connect()
         except TimeoutError as error:
             raise HttpClientError(f"no connection to {self._host}:{self._port} in time", sent=False) from error
         except OSError as error:
@@ -537,6 +537,17 @@ class HttpPool:
             self._wake_one()
         self._all.add(connection)
         return connection
+
+    async def _connect(self) -> _ClientConnection:
+        loop = asyncio.get_running_loop()
+        made = _ClientConnection(self)
+        if self._path is not None:
+            await loop.create_unix_connection(lambda: made, str(self._path))
+        else:
+            await loop.create_connection(
+                lambda: made, self._host, self._port, ssl=self._ssl, server_hostname=self._server_hostname
+            )
+        return made
 
     def give_back(self, connection: _ClientConnection) -> None:
         if self._closed:
