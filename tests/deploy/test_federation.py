@@ -30,33 +30,11 @@ permit (principal == Module::"b.example/other/names", action == Action::"Echo.sa
 """
 
 
-class Pair:
-    """Ours, which lets ``names`` of theirs in, and theirs, which gives out its bundle."""
+class Neighbours:
+    """Ours, which is up, and the authority of theirs."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.theirs = Up(
-            folder, "monolith", f'[identity]\nbundle_listen = "127.0.0.1:{port}"\nbundle_refresh_s = 1\n', app="theirs"
-        )
-        toml = self.theirs.folder / "seamline.toml"
-        toml.write_text(toml.read_text().replace('name = "other"', f'name = "other"\ntrust_domain = "{THEIRS}"', 1))
-        self.authority = CertificateAuthority.load_or_create(self.theirs.data / "identity", THEIRS, "other")
-        first = folder / "b.json"
-        first.write_bytes(write_bundle(self.authority.bundle_pem, 1))
-        self.ours = Up(
-            folder, "python",
-            f"""
-[identity.federation."{THEIRS}"]
-url = "https://127.0.0.1:{port}/"
-profile = "https_spiffe"
-endpoint_id = "spiffe://{THEIRS}/other/bundle-endpoint"
-bundle = "{first}"
-modules = ["other/names"]
-""",
-            app="ours", policy=POLICY,
-        )  # fmt: skip
+    ours: Up
+    authority: CertificateAuthority
 
     def kept(self) -> int:
         """How many roots ours knows of theirs, as its endpoint has told."""
@@ -91,6 +69,42 @@ modules = ["other/names"]
 
         return asyncio.run(call())
 
+    def lets_in(self, module: str) -> bool:
+        """Whether a module of theirs is answered by our echo."""
+        try:
+            return self.say(self.client(module), module) == (200, "hello")
+        except (OSError, ssl.SSLError):
+            return False
+
+
+class Pair(Neighbours):
+    """Ours, which lets ``names`` of theirs in, and theirs, which gives out its bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.theirs = Up(
+            folder, "monolith", f'[identity]\nbundle_listen = "127.0.0.1:{port}"\nbundle_refresh_s = 1\n', app="theirs"
+        )
+        toml = self.theirs.folder / "seamline.toml"
+        toml.write_text(toml.read_text().replace('name = "other"', f'name = "other"\ntrust_domain = "{THEIRS}"', 1))
+        self.authority = CertificateAuthority.load_or_create(self.theirs.data / "identity", THEIRS, "other")
+        first = folder / "b.json"
+        first.write_bytes(write_bundle(self.authority.bundle_pem, 1))
+        self.ours = Up(
+            folder, "python",
+            f"""
+[identity.federation."{THEIRS}"]
+url = "https://127.0.0.1:{port}/"
+profile = "https_spiffe"
+endpoint_id = "spiffe://{THEIRS}/other/bundle-endpoint"
+bundle = "{first}"
+modules = ["other/names"]
+""",
+            app="ours", policy=POLICY,
+        )  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
@@ -117,14 +131,7 @@ def test_their_new_root_is_followed(pair: Pair):
     pair.theirs.ask("rotate")
     pair.authority = CertificateAuthority.load_or_create(pair.theirs.data / "identity", THEIRS, "other")
     until(lambda: pair.kept() == 2)
-
-    def accepted() -> bool:
-        try:
-            return pair.say(pair.client("names"), "names") == (200, "hello")
-        except (OSError, ssl.SSLError):
-            return False
-
-    assert until(accepted)
+    assert until(lambda: pair.lets_in("names"))
 
 
 def forged(pair: Pair) -> WorkloadIdentity:
