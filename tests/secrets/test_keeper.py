@@ -55,6 +55,26 @@ async def test_reading_does_not_permit_writing(tmp_path: Path):
     assert (await rig.keeper.reveal("me", "key")).reveal() == "first"
 
 
+async def test_a_first_value_is_made_once(tmp_path: Path):
+    """Two processes that find none at once go on with the same one; a value that is set is left alone."""
+    rig = Rig(tmp_path)
+    one, other = rig.secrets("pay", "key", rotate=True), rig.secrets("pay", "key", rotate=True)
+    found = await asyncio.gather(one.get_or_make("key", lambda: "first"), other.get_or_make("key", lambda: "second"))
+    assert found[0].reveal() == found[1].reveal() in ("first", "second")
+    assert found[0].version == found[1].version == "1"
+    await rig.keeper.set("me", "key", b"mine")
+    assert (await one.get_or_make("key", lambda: "third")).reveal() == "mine"
+
+
+async def test_who_only_reads_makes_no_first_value(tmp_path: Path):
+    """A first value needs the permit to rotate; without it there is none afterwards."""
+    rig = Rig(tmp_path)
+    with pytest.raises(PermissionDenied):
+        await rig.secrets("pay", "key").get_or_make("key", lambda: "first")
+    with pytest.raises(UnknownSecretError):
+        await rig.keeper.reveal("me", "key")
+
+
 @pytest.mark.parametrize("name", ["", "A", "../key", "a//b", "a/", "-a", "a b", "a\n", "a..b", "x" * 128, "Secret::x"])
 async def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str):
     """Before it reaches the policy or a backend's path."""

@@ -57,7 +57,8 @@ class Backend(Protocol):
     def write(self, name: str, value: bytes, *, after: str | None, until_ms: int, now_ms: int, by: str) -> str:
         """The new version's name. The one before it is valid until ``until_ms``.
 
-        ``after``: the version that must be the newest now, or None for any; raises RotationError if another is.
+        ``after``: the version that must be the newest now, empty if there must be none, or None for any. Raises
+        RotationError if another is.
         """
         ...
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.errors import SeamlineError
+from seamline.secrets.errors import RotationError, UnknownSecretError
 from seamline.secrets.interface import Source
 from seamline.secrets.keeper import from_json
 from seamline.secrets.lease import Lease
@@ -64,6 +65,19 @@ class Secrets:
             if turn == self._turn:  # else something changed while the answer was on its way
                 self._known[name] = _Known(found, self._clock.monotonic() + self._cache_s)
             return found
+
+    async def get_or_make(self, name: str, make: Callable[[], str]) -> Secret:
+        """The secret; where there is none yet, ``make`` gives its first value, which needs the permit to rotate.
+
+        Of several processes that find none at once, the first one's value counts. For what an application can draw by
+        itself; what somebody else hands out belongs into ``seamline secrets set``.
+        """
+        try:
+            return await self.get(name)
+        except UnknownSecretError:
+            with suppress(RotationError):  # somebody was faster
+                await self._put(name, make().encode(), after="", overlap_s=0)
+            return await self.get(name)
 
     async def valid(self, name: str) -> tuple[Secret, ...]:
         """Every version that is valid now, the newest first: what was signed with the one before it still proves."""
@@ -120,16 +134,19 @@ class Secrets:
 
     async def replace(self, after: Secret, value: bytes, overlap_s: float) -> str:
         """The next value of a rotation; fails if somebody else was faster."""
-        arguments = {"name": after.name, "value": base64.b64encode(value).decode()}
-        version: str = await self._ask("put", **arguments, after=after.version, overlap_s=overlap_s)
-        self.changed(after.name)
-        return version
+        return await self._put(after.name, value, after=after.version, overlap_s=overlap_s)
 
     async def plan(self, name: str, every_s: float) -> None:
         await self._ask("plan", name=name, every_s=every_s)
 
     def now_ms(self) -> int:
         return now_ms(self._clock)
+
+    async def _put(self, name: str, value: bytes, *, after: str, overlap_s: float) -> str:
+        encoded = base64.b64encode(value).decode()
+        version: str = await self._ask("put", name=name, value=encoded, after=after, overlap_s=overlap_s)
+        self.changed(name)
+        return version
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
         return await self._source.ask(self._module, operation, arguments)

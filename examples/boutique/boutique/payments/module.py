@@ -20,9 +20,10 @@ from boutique.payments import (
     PaymentRefunded,
     Payments,
 )
-from boutique.payments.cards import authorise, tokenise
+from boutique.payments.cards import tokenise
+from boutique.payments.gateway import CardGateway
 from boutique.payments.tables import charges, metadata
-from seamline import Clock, Database, Events, Module
+from seamline import Clock, Database, Events, Module, Secrets
 
 module = Module("payments", provides=Payments, tables=metadata)
 
@@ -32,7 +33,8 @@ _CHARGES = UUID("5b6d6b1e-6f0e-4c52-9a36-0f0a0d9e6a11")
 
 @module.service
 class PaymentService(Payments):
-    def __init__(self, db: Database, events: Events, clock: Clock) -> None:
+    def __init__(self, db: Database, events: Events, clock: Clock, secrets: Secrets) -> None:
+        self._gateway = CardGateway(secrets)
         self._db = db
         self._events = events
         self._clock = clock
@@ -45,7 +47,7 @@ class PaymentService(Payments):
         if earlier is not None:
             return earlier
         now = self._clock.now()
-        authorise(card, now)
+        await self._gateway.authorise(card, now)
         charge = Charge(
             id=str(uuid5(_CHARGES, order_id)),
             order_id=order_id,

@@ -60,6 +60,11 @@ async def the_secret_of_another(t: Target) -> None:
     assert "sk_live_canary" not in told
 
 
+@attack("may not read the secret 'card-gateway-key'")
+async def the_key_to_the_card_gateway(t: Target) -> None:
+    assert str((await mallory(t, "secret/card-gateway-key"))["got"]).startswith("PermissionDenied")
+
+
 @attack("may not read the secret 'nothing-such'")
 async def a_secret_that_does_not_exist(t: Target) -> None:
     """The refusal does not tell which names exist."""

@@ -215,7 +215,7 @@ class VaultBackend:
             lambda client: client.secrets.kv.v2.create_or_update_secret(
                 path=self._path(name),
                 secret={"value": value.decode()},
-                cas=int(after) if after is not None else None,
+                cas=int(after or 0) if after is not None else None,
                 mount_point=self._settings.mount,
             ),
         )
