@@ -333,6 +333,14 @@ def test_the_engine_keeps_its_promises_on_sqlite():
     run_state_machine_as_test(Machine, settings=EXAMPLES)  # type: ignore[no-untyped-call]
 
 
+def test_a_step_that_ends_while_another_is_written_is_not_missed_later():
+    """A call and a step of the module's own at once, then a sleep out of memory: the story goes on and ends."""
+    machine = Machine()
+    machine.begin()
+    machine.start(which=0, key="", plan=["both", "sleep"])
+    machine.teardown()
+
+
 @pytest.mark.torture
 def test_the_engine_keeps_its_promises_on_sqlite_for_long():
     """150 stories, every time others."""
