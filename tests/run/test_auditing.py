@@ -6,8 +6,9 @@ import asyncio
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pytest
 from supervised import Running, Starter, until
 from tests.kernel.audit_rig import damage
 
@@ -15,10 +16,14 @@ from seamline.kernel.audit import AuditLog
 from seamline.kernel.audit.verify import verify
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.lifetime import TaskOwner
-from seamline.kernel.settings import Settings
+from seamline.kernel.settings import MeshSettings, Settings
+from seamline.mesh.errors import PolicyTypeError
+from seamline.mesh.mesh import Mesh
+from seamline.mesh.policy import Policy, Vocabulary, arguments_of
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.principal import Subject, User
+from seamline.module.values import Attribute
 from seamline.run.auditing import Auditing
 from seamline.run.control import Audited
 from seamline.run.sensitive import Sensitive
@@ -96,29 +101,102 @@ async def test_a_worker_speaks_of_its_own_log_and_not_of_another_past(tmp_path: 
 
 
 class Payments(Contract):
-    async def refund(self, cents: int) -> int: ...
+    async def refund(self, cents: Annotated[int, Attribute]) -> int: ...
     async def look(self) -> int: ...
+
+
+class Till(Payments):
+    async def refund(self, cents: Annotated[int, Attribute]) -> int:
+        return cents
+
+    async def look(self) -> int:
+        return 0
+
+
+PERMIT = """permit (principal == Module::"desk", action in Action::"Payments", resource);"""
+ANN = Subject(User(id="ann", issuer="https://id.example", roles=frozenset({"support"})), "helper")
+
+
+def till(folder: Path, policy: str, *sensitive: str) -> tuple[Mesh, Payments]:
+    """The desk's way to payments in one process, under a policy that can be written anew."""
+    (folder / "policy").mkdir()
+    (folder / "policy" / "shop.cedar").write_text(policy)
+    spec = compile_contract(Payments)
+    loaded = Policy.load(
+        folder / "policy",
+        modules={"desk": {}, "payments": {}},
+        contracts={"Payments": ("payments", list(spec.methods))},
+        arguments=arguments_of(spec),
+        vocabulary=Vocabulary(roles=("support",)),
+    )
+    log = AuditLog(folder / "audit" / "payments.jsonl")
+    mesh = Mesh("shop", loaded, MeshSettings(), audit=log)
+    mesh.around = Sensitive(sensitive, log, mesh).around
+    mesh.provide("payments", Payments, Till())
+    return mesh, mesh.stub(Payments, "desk")
+
+
+async def refunded(payments: Payments, *amounts: int, subject: Subject | None = ANN) -> None:
+    token = CURRENT.set(CallContext("desk", "gateway", subject=subject))
+    try:
+        assert [await payments.refund(cents) for cents in amounts] == list(amounts)
+        await payments.look()
+    finally:
+        CURRENT.reset(token)
 
 
 async def test_a_permitted_call_of_a_sensitive_method_is_a_line_with_its_user(tmp_path: Path):
     """However often it is called; of other methods, nothing."""
-    log = AuditLog(tmp_path / "audit" / "payments.jsonl")
-    sensitive = Sensitive(("Payments.refund",), log)
-
-    async def handler(cents: int = 0) -> int:
-        return cents
-
-    methods = compile_contract(Payments).methods
-    look, refund = (sensitive.wrap(methods[name], handler, {}) for name in ("look", "refund"))
-    assert look is handler
-    subject = Subject(User(id="ann", issuer="https://id.example"), "helper")
-    token = CURRENT.set(CallContext("payments", "desk", subject=subject))
-    try:
-        assert [await refund(number) for number in range(30)] == list(range(30))
-    finally:
-        CURRENT.reset(token)
-    log.close()
-    written = lines(log.path)
+    _, payments = till(tmp_path, PERMIT, "Payments.refund")
+    await refunded(payments, *range(30))
+    written = lines(tmp_path / "audit" / "payments.jsonl")
     assert len(written) == 30
     told = {"principal": "desk", "action": "Payments.refund", "decision": "allow", "user": "ann", "agent": "helper"}
     assert told.items() <= written[0].items()
+
+
+async def test_what_a_marked_policy_permits_is_a_line(tmp_path: Path):
+    """Of an `@audit`, with nothing about the method in the settings; from the next reading of the policy on."""
+    mesh, payments = till(tmp_path, PERMIT)
+    path = tmp_path / "audit" / "payments.jsonl"
+    await refunded(payments, 1)
+    assert not path.exists()
+    marked = """@audit permit (principal == Module::"desk", action == Action::"Payments.refund", resource);"""
+    (tmp_path / "policy" / "shop.cedar").write_text(PERMIT + marked)
+    mesh.policy.reload()
+    mesh.refresh()
+    await refunded(payments, 2, 3)
+    assert [line["action"] for line in lines(path)] == ["Payments.refund"] * 2
+    assert {line["principal"] for line in lines(path)} == {"desk"}
+
+
+async def test_what_a_marked_policy_permits_on_a_condition_is_a_line_where_it_holds(tmp_path: Path):
+    """By arguments and by user, though another policy permits the call anyway."""
+    marked = """@audit permit (principal, action == Action::"Payments.refund", resource)
+    when { context.user in Role::"support" && context.args.cents > 5000 };"""
+    _, payments = till(tmp_path, PERMIT + marked)
+    await refunded(payments, 5000, 5001, 9000)
+    await refunded(payments, 9001, subject=None)
+    assert len(lines(tmp_path / "audit" / "payments.jsonl")) == 2
+
+
+def test_a_public_request_that_a_marked_policy_permits_is_a_line(tmp_path: Path):
+    """With its method and path; others are not."""
+    marked = """permit (principal == Module::"gateway", action == Action::"http", resource == Module::"desk");
+    @audit permit (principal == Module::"gateway", action == Action::"http", resource == Module::"desk")
+    when { context.path like "/desk/refunds*" };"""
+    mesh, _ = till(tmp_path, PERMIT + marked)
+    assert mesh.audit is not None
+    sensitive = Sensitive((), mesh.audit, mesh)
+    for path in ("/desk/", "/desk/refunds/7"):
+        sensitive.request("gateway", "desk", ANN, None, {"method": "POST", "path": path})
+    (line,) = lines(tmp_path / "audit" / "payments.jsonl")
+    told = {"action": "http", "resource": "desk", "path": "/desk/refunds/7", "method": "POST", "user": "ann"}
+    assert told.items() <= line.items()
+
+
+def test_a_mark_at_a_forbid_is_a_mistake(tmp_path: Path):
+    """It would mark nothing: each denial is a line anyway."""
+    with pytest.raises(PolicyTypeError, match="marks nothing") as caught:
+        till(tmp_path, PERMIT + "\n@audit forbid (principal, action, resource) when { 1 == 2 };")
+    assert caught.value.place == "policy/shop.cedar:2"

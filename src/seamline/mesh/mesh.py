@@ -105,6 +105,8 @@ class Mesh:
         self.tracer = tracer or Tracer()
         self.copies = copies
         self.services = ServiceTable()
+        self.around: Callable[[Entry], Callable[..., Any]] | None = None
+        """Puts something around what was provided, and is asked again with each :meth:`refresh`."""
         self.tunnels: dict[str, Tunnel] = {}
         self.owner = TaskOwner("mesh")
         self.mirror_failures = 0
@@ -178,6 +180,9 @@ class Mesh:
 
     def refresh(self) -> None:
         """Let every edge look up again what it depends on: policy, placement, rules."""
+        if self.around is not None:
+            for entry in self.services.entries.values():
+                entry.handler = self.around(entry)
         for edges in self._edges.values():
             for edge in edges:
                 edge.refresh()

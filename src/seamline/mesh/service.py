@@ -18,7 +18,8 @@ class Entry:
     """One method of a contract that this process serves."""
 
     __slots__ = (
-        "_limited", "decode", "encode", "faults", "handler", "limit", "module", "name", "priority", "rules", "spec",
+        "_limited", "decode", "encode", "faults", "handler", "limit", "module", "name", "priority", "provided", "rules",
+        "spec",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +33,7 @@ class Entry:
         self.module = module
         self.spec = spec
         self.name = spec.full_name
+        self.provided = handler
         self.handler = handler
         self.faults = faults
         self.decode = spec.decode_request

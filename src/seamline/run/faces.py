@@ -48,11 +48,21 @@ class PublicRoute(NamedTuple):
 
 
 class Faces:
-    """The faces of the modules in this process, and ways to those elsewhere."""
+    """The faces of the modules in this process, and ways to those elsewhere.
 
-    def __init__(self, mesh: Mesh, stub: Callable[[type[Contract], str], Any]) -> None:
+    Args:
+        permitted: told of each request that policy has let in: caller, module, subject, trace, method and path.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        stub: Callable[[type[Contract], str], Any],
+        permitted: Callable[..., None] = lambda *_: None,
+    ) -> None:
         self._mesh = mesh
         self._stub = stub
+        self._permitted = permitted
         self._apps: dict[str, AsgiApp] = {}
         self._lifespans: dict[str, list[Lifespan]] = {}
         self._remote: dict[str, AsgiApp] = {}
@@ -92,6 +102,7 @@ class Faces:
             await self._judge(caller, name, scope, subject)
             app = _app_for(by_length, scope)
             trace = _trace_of(scope) or tracer.root()
+            self._permitted(caller, name, subject, trace, _of_request(scope))
             call = CURRENT.set(CallContext(name, caller, HTTP, trace=trace, subject=subject))
             mounted = MOUNTED.set(stubs)
             try:
@@ -106,7 +117,7 @@ class Faces:
     async def _judge(self, caller: str, module: str, scope: MutableMapping[str, Any], subject: Subject | None) -> None:
         """Ask policy about a request. Raises PermissionDenied or Unauthenticated."""
         decision = self._mesh.may(caller, module, "", HTTP)
-        more = {"method": scope.get("method", "GET"), "path": scope.get("path", "/")}
+        more = _of_request(scope)
         if decision is not True and (decision is False or not decision(subject, None, more)):
             raise self._mesh.denied(caller, module, ("", HTTP), subject, None, more)
         if isinstance(decision, Elsewhere):
@@ -185,6 +196,11 @@ def _trace_of(scope: MutableMapping[str, Any]) -> TraceContext | None:
         if name == b"traceparent":
             return TraceContext.from_traceparent(value.decode("latin-1"))
     return None
+
+
+def _of_request(scope: MutableMapping[str, Any]) -> dict[str, Any]:
+    """What policy reads of a request."""
+    return {"method": scope.get("method", "GET"), "path": scope.get("path", "/")}
 
 
 def _as_asgi(mount: Mount) -> AsgiApp:

@@ -31,7 +31,7 @@ from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
 from seamline.run.doorway import make_door, make_limiter, own_hosts
 from seamline.run.faces import Faces, PublicRoute
-from seamline.run.sensitive import Sensitive, both
+from seamline.run.sensitive import Sensitive
 
 if TYPE_CHECKING:
     from seamline.events.runtime import EventsRuntime
@@ -124,10 +124,11 @@ class Host:
         self._limits = limits
         self._secrets_audit: AuditLog | None = None
         self._secret_rules: SecretRules | None = None
-        self._sensitive = Sensitive(settings.audit.sensitive, self.audit) if settings.audit.sensitive else None
+        self._sensitive = Sensitive(settings.audit.sensitive, self.audit, self.mesh)
+        self.mesh.around = self._sensitive.around
         self._views: list[ViewsService] = []
         self._wirings: dict[str, Wiring] = {}
-        self._faces = Faces(self.mesh, self.stub)
+        self._faces = Faces(self.mesh, self.stub, self._sensitive.request)
         self._gateway: Gateway | None = None
         self._routes: list[PublicRoute] = []
         log.set_trace_source(_trace_id)
@@ -280,8 +281,7 @@ class Host:
             if service is None:
                 (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
                 service = await wiring.build(cls)
-            around = [wrap.wrap for wrap in (once, self._sensitive) if wrap is not None]
-            self.mesh.provide(module.name, contract, service, wrap=both(*around) if around else None)
+            self.mesh.provide(module.name, contract, service, wrap=once.wrap if once is not None else None)
         if self._events is not None and module.name in self._events.logs:
             from seamline.events.reading import log_contract
 

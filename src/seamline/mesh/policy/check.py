@@ -27,7 +27,7 @@ def check(world: World, policies: Sequence[SourcePolicy]) -> list[PolicyError]:
     errors: list[PolicyError] = []
     sound: list[SourcePolicy] = []
     for policy in policies:
-        found = [*_unknown_names(world, policy), *_never_applies(world, policy)]
+        found = [*_unknown_names(world, policy), *_never_applies(world, policy), *_marks_nothing(policy)]
         errors.extend(found)
         if not found:  # the validator would say the same again, less well
             sound.append(policy)
@@ -92,6 +92,15 @@ def _never_applies(world: World, policy: SourcePolicy) -> Iterator[PolicyTypeErr
             f"the policy can never apply: the action does not belong to {module!r}",
             f"Write {right}.",
             place=policy.line_of(f'"{module}"'),
+        )
+
+
+def _marks_nothing(policy: SourcePolicy) -> Iterator[PolicyTypeError]:
+    if policy.audit and policy.effect == "forbid":
+        yield PolicyTypeError(
+            "`@audit` at a forbid marks nothing: what is denied is a line of audit anyway",
+            "Write it at the permit whose calls are sensitive.",
+            place=policy.line_of("@audit"),
         )
 
 

@@ -52,6 +52,8 @@ class _Table(dict[Key, "bool | Condition"]):
         self.world = world
         self.policies = tuple(policies)
         self.denials: dict[Key, tuple[str, str]] = {}
+        self.audited: _Table | None = None
+        """What the policies marked ``@audit`` permit; None where nobody marks any."""
         self._by_action: dict[tuple[str, str], tuple[SourcePolicy, ...]] = {}
 
     def __missing__(self, key: Key) -> bool | Condition:
@@ -204,6 +206,30 @@ class Policy:
             return Answer(False, str(error))
         return await self.point.ask(asked)
 
+    def audits(
+        self,
+        caller: str,
+        callee: str,
+        contract: str,
+        method: str,
+        subject: Subject | None = None,
+        arguments: Given = None,
+        more: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Whether a policy marked ``@audit`` is among those that permit this very call, which is permitted."""
+        audited = self._table.audited
+        if audited is None:
+            return False
+        marked = audited[caller, callee, contract, method]
+        return marked if isinstance(marked, bool) else marked(subject, arguments, more)
+
+    def may_audit(self, callee: str, contract: str, method: str) -> bool:
+        """Whether :meth:`audits` might be true of somebody's call."""
+        audited = self._table.audited
+        return audited is not None and any(
+            audited[caller, callee, contract, method] is not False for caller in self.world.callers
+        )
+
     def may(self, caller: str, callee: str, contract: str, method: str) -> bool:
         """Whether somebody's call, with some arguments, might be allowed."""
         decision = self._table[caller, callee, contract, method]
@@ -316,4 +342,8 @@ def _build(
         findings[0].findings = tuple(findings)
         raise findings[0]
     built_in, _ = parse({_BUILT_IN_FILE: _BUILT_IN})
-    return _Table(world, [*built_in, *policies], candidate, differs, elsewhere=elsewhere)
+    table = _Table(world, [*built_in, *policies], candidate, differs, elsewhere=elsewhere)
+    marked = [policy for policy in policies if policy.audit]
+    if marked and not elsewhere:
+        table.audited = _Table(world, marked, None, None, elsewhere=False)
+    return table

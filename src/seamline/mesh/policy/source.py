@@ -38,6 +38,11 @@ class SourcePolicy:
         """What people call it: its ``@id`` with the place, or the place."""
         return f"{self.annotation} ({self.place})" if self.annotation else self.place
 
+    @property
+    def audit(self) -> bool:
+        """Whether what it permits is written to the audit."""
+        return "audit" in self.body.get("annotations", {})
+
     def line_of(self, needle: str) -> str:
         """``file:line`` where ``needle`` stands in this policy; the policy's first line if it does not."""
         return _place_of(self.place, self.text, needle)
