@@ -204,3 +204,9 @@ def test_an_error_page_shows_nothing_as_markup():
     _, body = error_page(404, "<script>", "<i>", b"text/html")
     assert b"<script>" not in body
     assert b"<i>" not in body
+
+
+def test_who_is_signed_in_finds_the_way_out():
+    """A page that refuses somebody says how to go on as somebody else, and only then."""
+    assert b"sign-out" in error_page(403, "No.", "1", b"text/html", leave=True)[1]
+    assert b"sign-out" not in error_page(403, "No.", "1", b"text/html")[1]

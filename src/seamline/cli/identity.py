@@ -170,7 +170,9 @@ def _revoke(settings: Settings, entries: list[dict[str, Any]], done: str, *, as_
     if as_json:
         output.emit({"entries": entries, **found})
     else:
-        heard = "from its next start on" if not found["workers"] else f"{found['workers']} processes have heard"
+        number = found["workers"]
+        heard = f"{number} process has heard" if number == 1 else f"{number} processes have heard"
+        heard = heard if number else "from the next start on"
         typer.echo(f"{done}: {heard}.")
 
 

@@ -151,7 +151,7 @@ def rotate(
     settings = connect.read_settings(app_folder, data)
     if master:
         done = ask(settings, "rotate-master")
-        tell(done, f"{done['rewrapped']} values are sealed with a new master key.", as_json=as_json)
+        tell(done, f"Values sealed with a new master key: {done['rewrapped']}.", as_json=as_json)
         return
     done = connect.ask(settings, "secrets", operation="rotate", who=who(), arguments={"name": name})["result"]
     tell(done, f"The secret {name} is at version {done['version']}.", as_json=as_json)
@@ -218,6 +218,9 @@ def audit(
     shown = [each for each in found if not name or each.get("resource") == f'Secret::"{name}"'][-lines:]
     if as_json:
         output.emit(shown)
+        return
+    if not shown:
+        typer.echo("Nobody has asked for it yet." if name else "Nobody has asked for a secret yet.")
         return
     columns = {
         "time": "time", "decision": "decision", "principal": "who", "action": "what", "resource": "which",

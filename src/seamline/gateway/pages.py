@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import http
 import json
+from typing import Final
 
 from seamline.kernel.wire.http1 import Header
 
@@ -38,18 +39,28 @@ _PAGE = """<!doctype html>
 </style>
 <h1><b>{status}</b> {phrase}</h1>
 <p>{message}</p>
-<p><code>request {request_id}</code></p>
+{leave}<p><code>request {request_id}</code></p>
 </html>
 """
 
 
-def error_page(status: int, message: str, request_id: str, accept: bytes) -> tuple[list[Header], bytes]:
-    """Headers and body of an error answer for a client that sent this ``accept`` header."""
+SIGN_OUT: Final = "/.seamline/sign-out"
+_LEAVE = f'<p><a href="{SIGN_OUT}">Go on as somebody else</a></p>\n'
+
+
+def error_page(
+    status: int, message: str, request_id: str, accept: bytes, leave: bool = False
+) -> tuple[list[Header], bytes]:
+    """Headers and body of an error answer for a client that sent this ``accept`` header.
+
+    ``leave``: show the way to sign out, where somebody else might be allowed what was refused.
+    """
     if b"text/html" in accept:
         page = _PAGE.format(
             status=status,
             phrase=http.HTTPStatus(status).phrase,
             message=html.escape(message),
+            leave=_LEAVE if leave else "",
             request_id=html.escape(request_id),
         )
         kind, body = b"text/html; charset=utf-8", page.encode()

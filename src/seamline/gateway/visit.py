@@ -192,11 +192,11 @@ class Visit:
             self._timed_out = True
             self._task.cancel()
 
-    def page(self, status: int, message: str, more: Iterable[Header] = ()) -> None:
-        """Answer with an error page."""
+    def page(self, status: int, message: str, more: Iterable[Header] = (), *, leave: bool = False) -> None:
+        """Answer with an error page; ``leave`` offers to sign out."""
         self._status = status
         accept = self.exchange.request.header(b"accept") or b""
-        headers, body = error_page(status, message, self.identity.decode(), accept)
+        headers, body = error_page(status, message, self.identity.decode(), accept, leave)
         self.exchange.respond(status, self.shape(status, [*headers, *more]), body)
 
     def shape(self, status: int, headers: list[Header]) -> list[Header]:
@@ -291,16 +291,18 @@ class Visit:
             self._fail(error.status, error.message)
             return
         status, message = _told(error)
+        leave = False
         if isinstance(error, Unauthenticated) and self.site.door is not None:
             self._ask_who(self.site.door)
             return
         if isinstance(error, PermissionDenied) and self._caller is not None and self._caller.user is not None:
-            message = "You are signed in, and may not do this."
+            message = f"You are signed in as {self._caller.user.name or self._caller.user.id}, and may not do this."
+            leave = self._caller.used == "session"
         if isinstance(error, CallError):
             _log.warning("%s %s: module %r: %s", request.method, self.path, self.module, error)
         else:
             _log.error("%s %s: module %r failed", request.method, self.path, self.module, exc_info=error)
-        self._fail(status, message)
+        self._fail(status, message, leave=leave)
 
     async def _own_page(self, door: Door) -> None:
         try:
@@ -340,14 +342,14 @@ class Visit:
             headers = [(b"location", place.encode("ascii")), (b"cache-control", b"no-store")]
             self.exchange.respond(303, self.shape(303, headers))
 
-    def _fail(self, status: int, message: str, headers: Iterable[Header] = ()) -> None:
+    def _fail(self, status: int, message: str, headers: Iterable[Header] = (), *, leave: bool = False) -> None:
         """Answer with an error page if no answer has begun; a begun one is broken off by the server."""
         if self.exchange.started:
             return
         if self.exchange.disconnected:
             self._status = 499
             return
-        self.page(status, message, headers)
+        self.page(status, message, headers, leave=leave)
 
 
 def _told(error: Exception) -> tuple[int, str]:

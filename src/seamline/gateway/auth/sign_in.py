@@ -34,13 +34,13 @@ from seamline.gateway.auth.sessions import (
 )
 from seamline.gateway.auth.tokens import TokenRefused
 from seamline.gateway.auth.users import user_of
+from seamline.gateway.pages import SIGN_OUT
 from seamline.kernel.settings import AuthSettings
 from seamline.kernel.wire.http1 import Header
 from seamline.module.principal import User
 
 SIGN_IN = "/.seamline/sign-in"
 CALLBACK = "/.seamline/callback"
-SIGN_OUT = "/.seamline/sign-out"
 SESSION = "/.seamline/session"
 _log = logging.getLogger("seamline.gateway")
 

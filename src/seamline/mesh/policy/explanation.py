@@ -112,6 +112,8 @@ def _of_condition(rule: Condition, call: str, request: Request, *, closely: bool
     reasons = _reasons(against)
     if rule.wants_user(facts):
         remedy = "Sign in; whether it is allowed then depends on who you are."
+    elif closely and any(isinstance(each.applies(facts), EvaluationError) for each in rule.forbids):
+        remedy = "What cannot be judged is forbidden. Give what it reads: `--arg PATH=VALUE`, `--attribute NAME=VALUE`."
     elif reasons:
         remedy = _forbidden(reasons)
     else:

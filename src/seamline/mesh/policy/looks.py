@@ -17,6 +17,8 @@ from seamline.mesh.policy.values import EvaluationError, shown
 _BRACKETED = re.compile(r"\(((?:context|principal|resource|action)(?:\.\w+)*)\)(?=[.\s)]|$)")
 _CONNECTIVES = ("&&", "||")
 
+_UNKNOWN = "unknown"
+
 
 def looks(policy: SourcePolicy, ground: Ground, facts: Facts) -> Iterator[tuple[str, str]]:
     """Each comparison as Cedar writes it, and ``true``, ``false`` or why it fails, with the values that were read."""
@@ -45,7 +47,7 @@ def _evaluated(node: dict[str, Any], ground: Ground, facts: Facts) -> str:
     try:
         return shown(compile_expression(node, ground)(facts))
     except EvaluationError as error:
-        return f"fails ({error})"
+        return f"{_UNKNOWN} ({error})"
     except Uncompiled:
         return "left to Cedar"
 
@@ -60,7 +62,7 @@ def _read(node: Any, ground: Ground, facts: Facts) -> Iterator[tuple[str, str]]:
         path = _path(fields)
         if path is not None:
             value = _evaluated(fields, ground, facts)
-            if not value.startswith("fails"):
+            if not value.startswith(_UNKNOWN):
                 yield path, value
             return
         for each in fields.values():
