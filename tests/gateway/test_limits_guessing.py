@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seamline.gateway.auth.throttle import Throttle
+from seamline.gateway.limits.gcra import Arrivals
+from seamline.gateway.limits.sharing import Sharing
 from seamline.kernel.clock import ManualClock
 
 
@@ -80,3 +84,52 @@ def test_memory_is_bounded():
         throttle.succeeded(f"other {number}", "6.6.6.6")
     assert len(throttle._failures) <= 20_000
     assert len(throttle._known) <= 20_000
+
+
+class Sum:
+    """What adds up for all gateways, by the clock that the test moves."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._arrivals = Arrivals()
+        self.names: set[str] = set()
+
+    async def spend(self, costs_s: Mapping[str, float]) -> Mapping[str, float]:
+        self.names |= costs_s.keys()
+        return self._arrivals.spend(costs_s, self._clock.monotonic())
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_four_gateways_are_no_four_chances():
+    """A guesser who goes round the gateways gets about what one gateway gives, not four times that."""
+    clock = ManualClock()
+    total = Sum(clock)
+    shared = [Sharing(total, clock) for _ in range(4)]
+    gateways = [Throttle(clock, each) for each in shared]
+    looked_at = 0
+    for _ in range(3600):
+        for throttle, each in zip(gateways, shared, strict=True):
+            if throttle.wait_s("ada", "6.6.6.6") <= 0:
+                throttle.failed("ada", "6.6.6.6")
+                await each.tell()
+                looked_at += 1
+        clock.advance(1)
+    alone = guesses(Throttle(clock), clock, 3600, [("ada", "6.6.6.6")])
+    assert looked_at <= alone + 8, "what the gateways did not know of each other yet"
+    assert not any("ada" in name or "6.6.6.6" in name for name in total.names), "the store learns nobody's name"
+
+
+async def test_a_gateway_alone_is_as_strict_shared_or_not():
+    """Adding up with nobody changes nothing for who mistypes."""
+    clock = ManualClock()
+    sharing = Sharing(Sum(clock), clock)
+    throttle, plain = Throttle(clock, sharing), Throttle(clock)
+    for _ in range(14):
+        while plain.wait_s("ada", "1.2.3.4") > 0:
+            assert throttle.wait_s("ada", "1.2.3.4") == plain.wait_s("ada", "1.2.3.4")
+            clock.advance(1)
+        throttle.failed("ada", "1.2.3.4")
+        plain.failed("ada", "1.2.3.4")
+        await sharing.tell()

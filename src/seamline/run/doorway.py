@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from seamline.gateway.auth.door import Door
     from seamline.gateway.auth.records import Records
     from seamline.gateway.limits.limiter import Limiter
-    from seamline.gateway.limits.sharing import Store
+    from seamline.gateway.limits.sharing import Sharing, Store
 
 
-def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, revocations: Revocations) -> Door | None:
-    """The door of ``[auth]``; None when the application has none."""
+def make_door(
+    settings: Settings,
+    data: Path,
+    clock: Clock,
+    audit: AuditLog,
+    revocations: Revocations,
+    supervisor: Store | None = None,
+) -> Door | None:
+    """The door of ``[auth]``; None when the application has none. ``supervisor`` is as in :func:`make_limiter`."""
     if not settings.auth.enabled:
         return None
     from seamline.gateway.auth.door import Door
@@ -47,6 +54,7 @@ def make_door(settings: Settings, data: Path, clock: Clock, audit: AuditLog, rev
         refuses=refuses,
         on_ended=ended,
         revocations=revocations,
+        sharing=_make_sharing(settings, clock, supervisor),
     )
 
 
@@ -65,23 +73,32 @@ def make_limiter(settings: Settings, data: Path, clock: Clock, supervisor: Store
         return None
     from seamline.gateway.limits.limiter import Limiter
     from seamline.gateway.limits.quotas import Quotas
-    from seamline.gateway.limits.sharing import Sharing
     from seamline.kernel.store import Database, sqlite_url
 
-    store = supervisor if limits.shared == "supervisor" else None
-    if limits.shared.startswith("redis"):
-        from seamline.gateway.limits.stores import RedisStore
-
-        store = RedisStore(limits.shared)
-    elif limits.shared.startswith("postgresql"):
-        from seamline.gateway.limits.stores import PostgresqlStore
-
-        store = PostgresqlStore(Database(limits.shared, GATEWAY))
     quotas = None
     if limits.quotas:
         quotas = Quotas(limits.quotas, Database(settings.data.url or sqlite_url(data, GATEWAY), GATEWAY), clock)
-    sharing = Sharing(store, clock) if store is not None else None
-    return Limiter(limits, clock, sharing=sharing, quotas=quotas)
+    return Limiter(limits, clock, sharing=_make_sharing(settings, clock, supervisor), quotas=quotas)
+
+
+def _make_sharing(settings: Settings, clock: Clock, supervisor: Store | None) -> Sharing | None:
+    """What adds up with the other gateways; None where this one counts alone."""
+    shared = settings.limits.shared
+    store = supervisor if shared == "supervisor" else None
+    if shared.startswith("redis"):
+        from seamline.gateway.limits.stores import RedisStore
+
+        store = RedisStore(shared)
+    elif shared.startswith("postgresql"):
+        from seamline.gateway.limits.stores import PostgresqlStore
+        from seamline.kernel.store import Database
+
+        store = PostgresqlStore(Database(shared, GATEWAY))
+    if store is None:
+        return None
+    from seamline.gateway.limits.sharing import Sharing
+
+    return Sharing(store, clock)
 
 
 def own_hosts(settings: Settings) -> list[str]:

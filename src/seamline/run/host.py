@@ -360,7 +360,7 @@ class Host:
         if settings.tls_certificate:  # as everything in seamline.toml, relative to its folder
             certificate, key = str(folder / settings.tls_certificate), str(folder / settings.tls_key)
             settings = dataclasses.replace(settings, tls_certificate=certificate, tls_key=key)
-        door = make_door(self.settings, self.data, self.clock, self.audit, self.mesh.revocations)
+        door = make_door(self.settings, self.data, self.clock, self.audit, self.mesh.revocations, self._limits)
         client_ca = str(folder / self.settings.auth.client_ca) if self.settings.auth.client_ca else ""
         self._gateway = Gateway(
             settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca,

@@ -33,6 +33,7 @@ from seamline.gateway.auth.sessions import Opened, Session
 from seamline.gateway.auth.sign_in import CALLBACK, SIGN_IN, SignIn
 from seamline.gateway.auth.throttle import Throttle
 from seamline.gateway.auth.tokens import Issuer, KeySet
+from seamline.gateway.limits.sharing import Sharing
 from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import AuthSettings
@@ -103,6 +104,7 @@ class Door:
         on_ended: Callable[[User], None] | None = None,
         revocations: Revocations | None = None,
         fetch: Fetch = fetch,
+        sharing: Sharing | None = None,
     ) -> None:
         self.settings = settings
         self._app = app
@@ -118,7 +120,8 @@ class Door:
         self.sealer = Sealer(
             identity / "session-keys.json", clock, keep_s=settings.session_max_s, secret=settings.session_secret
         )
-        self._throttle = Throttle(clock)
+        self._sharing = sharing
+        self._throttle = Throttle(clock, sharing)
         self._keys = KnownKeys(self.records, self._throttle) if settings.api_keys else None
         self._certificates = CertificateClients(settings.certificates) if settings.client_ca else None
         self._bearer: BearerTokens | None = None
@@ -136,6 +139,8 @@ class Door:
         """Get ready for requests to ``address``. Raises AuthenticationError, StoreError."""
         settings = self.settings
         await self.records.open()
+        if self._sharing is not None:
+            self._sharing.start()
         await asyncio.to_thread(self.sealer.prepare)
         self._origins = origins = Origins(settings.public_url, scheme, address)
         trusted: dict[str, Trusted] = {}
@@ -224,6 +229,8 @@ class Door:
         if self._transmitter is not None and self._revocations is not None:
             self._revocations.on_change.remove(self._transmitter.changed)
         await self._owner.stop()
+        if self._sharing is not None:
+            await self._sharing.close()
         await self.records.close()
 
     # Who is asking.

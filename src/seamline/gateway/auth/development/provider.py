@@ -209,12 +209,13 @@ class DevelopmentProvider:
             answer.headers.append((b"retry-after", b"%d" % seconds))
             return answer
         # Counted before it is looked at: many at once are as many attempts.
-        self._throttle.failed(name, question.address)
+        self._throttle.begin(name, question.address)
         user = self._users.all().get(name)
         async with self._at_once:
             password = question.form.get("password", "")
             good = await asyncio.to_thread(matches, password, user.password if user is not None else "")
         if user is None or not good or user.disabled:
+            self._throttle.tell(name, question.address)
             self._on_wrong_password(name, question.address)
             return self._form(401, ticket, name=name, problem="The name or the password is not right.")
         self._throttle.succeeded(name, question.address, counted=True)
