@@ -224,8 +224,9 @@ def show(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
             continue
         words = (str(entry.get(name, "")) for name in ("principal", "action", "resource"))
         told = f"{entry.get('kind', '')}: {' '.join(words)}"
+        user = f" for user {entry['user']}" if entry.get("user") and not entry.get("reason") else ""
         because = entry.get("reason") or (f"{entry['suppressed']} more" if "suppressed" in entry else "")
-        line = f"{entry.get('time', '')}  {entry.get('decision', ''):<7}  {' '.join(told.split())}"
+        line = f"{entry.get('time', '')}  {entry.get('decision', ''):<7}  {' '.join(told.split())}{user}"
         # What a stranger has sent must not speak to the terminal.
         shown = f"{line}{f'  ({because})' if because else ''}"
         sys.stdout.write(
