@@ -218,7 +218,6 @@ allow if { "support" in input.context.user.roles; input.context.args.amount.cent
 """
 
 
-@pytest.mark.needs_server
 async def test_a_real_opa_decides(tmp_path: Path):
     program = shutil.which("opa")
     if program is None:

@@ -124,7 +124,7 @@ async def test_a_large_order_is_looked_at(topology_app: TopologyApp, viewport: V
         await page.get_by_role("button", name="Sign in").click()
         await page.wait_for_url("**/desk/")
         await expect_fitting(page, viewport)
-        waiting = page.get_by_role("article")
+        waiting = page.get_by_role("article", name="Order ")
         assert "20 \N{MULTIPLICATION SIGN} Wool Throw" in await waiting.inner_text()
         await waiting.get_by_role("button", name="Approve").click()
         await page.goto(order)

@@ -76,6 +76,9 @@ class _Payments(_Interrupted, Payments):
         made = Charge(f"charge of {order_id}", order_id, amount, CardBrand.MASTERCARD, "4444")
         return self.charges.setdefault(order_id, made)
 
+    async def charge_of(self, order_id: str) -> Charge:
+        return self.charges[order_id]
+
     async def refund(self, charge_id: str) -> None:
         raise NotImplementedError
 
