@@ -35,6 +35,8 @@ class Head:
     currencies: tuple[str, ...]
     pieces: int
     place: str
+    account: str = ""
+    """The peer signs nobody in."""
 
 
 class Pages:
