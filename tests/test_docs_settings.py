@@ -29,6 +29,7 @@ from seamline.kernel.settings import (
     MeshRules,
     MeshSettings,
     ModuleData,
+    ObserveSettings,
     QuotaSettings,
     RateSettings,
     RouteSettings,
@@ -39,6 +40,7 @@ from seamline.kernel.settings import (
     SettingsError,
     SidecarSettings,
     SignalSettings,
+    SloSettings,
     TelemetrySettings,
     WebhookSettings,
 )
@@ -67,6 +69,8 @@ SECTIONS: Mapping[str, type] = {
     "[[events.webhooks]]": WebhookSettings,
     "[sagas]": SagasSettings,
     "[telemetry]": TelemetrySettings,
+    "[observe]": ObserveSettings,
+    "[observe.slos.<name>]": SloSettings,
     "[identity]": IdentitySettings,
     "[identity.federation.<domain>]": FederationSettings,
     "[secrets]": SecretsSettings,
@@ -78,6 +82,7 @@ SECTIONS: Mapping[str, type] = {
 TABLES_OF_RULES = {
     "[mesh]: connections": ("default", "contracts", "methods"),
     "[auth]": ("issuers", "certificates", "signals"),
+    "[observe]": ("slos",),
 }
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.*?) \| (?P<unit>[^|]*?) ?\| ?(?P<meaning>[^|]*)\|$", re.MULTILINE)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_percent": "percent", "_ratio": "share"}

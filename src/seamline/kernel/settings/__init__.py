@@ -21,6 +21,7 @@ from seamline.kernel.settings.errors import (
 )
 from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, QuotaSettings, RateSettings
+from seamline.kernel.settings.observe import ObserveSettings, SloSettings, TelemetrySettings
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings
 from seamline.kernel.settings.sections import (
@@ -35,7 +36,6 @@ from seamline.kernel.settings.sections import (
     RouteSettings,
     RunSettings,
     SagasSettings,
-    TelemetrySettings,
     WebhookSettings,
 )
 from seamline.kernel.settings.sidecars import SidecarSettings
@@ -59,6 +59,7 @@ __all__ = [
     "MeshRules",
     "MeshSettings",
     "ModuleData",
+    "ObserveSettings",
     "PolicySettings",
     "QuotaSettings",
     "RateSettings",
@@ -72,6 +73,7 @@ __all__ = [
     "SettingsSyntaxError",
     "SidecarSettings",
     "SignalSettings",
+    "SloSettings",
     "TelemetrySettings",
     "UnknownKeyError",
     "WebhookSettings",

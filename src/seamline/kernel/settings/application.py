@@ -28,6 +28,7 @@ from seamline.kernel.settings.errors import (
 )
 from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, read_limits
+from seamline.kernel.settings.observe import ObserveSettings, TelemetrySettings, read_observe, read_telemetry
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings, for_workers
 from seamline.kernel.settings.sections import (
@@ -42,7 +43,6 @@ from seamline.kernel.settings.sections import (
     RouteSettings,
     RunSettings,
     SagasSettings,
-    TelemetrySettings,
     WebhookSettings,
 )
 from seamline.kernel.settings.sidecars import SidecarSettings
@@ -62,6 +62,7 @@ _SECTIONS = (
     "events",
     "sagas",
     "telemetry",
+    "observe",
     "identity",
     "secrets",
     "sidecars",
@@ -79,6 +80,7 @@ _PLAIN_SECTIONS = {
     "events": EventsSettings,
     "sagas": SagasSettings,
     "telemetry": TelemetrySettings,
+    "observe": ObserveSettings,
     "identity": IdentitySettings,
     "secrets": SecretsSettings,
     "run": RunSettings,
@@ -109,6 +111,7 @@ class Settings:
     events: EventsSettings
     sagas: SagasSettings
     telemetry: TelemetrySettings
+    observe: ObserveSettings
     identity: IdentitySettings
     secrets: SecretsSettings
     sidecars: Mapping[str, SidecarSettings]
@@ -225,7 +228,8 @@ class _ApplicationReader(TableReader):
             data=self._data(self.table(tables, "data"), names),
             events=self._events(self.table(tables, "events"), names),
             sagas=self.section(SagasSettings, "sagas", self.table(tables, "sagas")),
-            telemetry=self.section(TelemetrySettings, "telemetry", self.table(tables, "telemetry")),
+            telemetry=read_telemetry(self, self.table(tables, "telemetry")),
+            observe=read_observe(self, self.table(tables, "observe")),
             identity=self._identity(self.table(tables, "identity"), app),
             secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
             sidecars=self._sidecars(self.table(tables, "sidecars"), names),
@@ -237,12 +241,6 @@ class _ApplicationReader(TableReader):
                 f"there is no topology {app.topology!r}",
                 choices(app.topology, settings.topologies),
                 place=self.place("app", "topology"),
-            )
-        if not 0 <= settings.telemetry.sample <= 1:
-            raise BadValueError(
-                f"sample is {settings.telemetry.sample!r}, and a share lies between 0 and 1",
-                "0.01 keeps one trace in a hundred.",
-                place=self.place("telemetry", "sample"),
             )
         return settings
 

@@ -159,15 +159,6 @@ class SagasSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TelemetrySettings:
-    """``[telemetry]``: ``sample`` is the share of traces kept, 0 to 1."""
-
-    sample: float = 0.01
-    log: Literal["pretty", "json"] = "pretty"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
     """``[identity]``: certificates are renewed at half of their lifetime.
 
