@@ -241,6 +241,20 @@ async def test_migrations_run_with_a_login(place: Place):
     await logins.close()
 
 
+async def test_a_login_that_is_being_made_at_the_end_is_dropped_too(place: Place):
+    """Closed at any moment of its making, whether who asked waits or gave up: none is left."""
+    for turn in range(20):
+        logins = Logins(lambda _: place.url, 600)
+        asked = [asyncio.ensure_future(logins.make("orders")) for _ in range(3)]  # noqa: TID251  # given up below
+        await asyncio.sleep(turn * 0.004)
+        asked[0].cancel()
+        await logins.close()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert await place.users() == [], turn
+        with pytest.raises(SecretsError, match="stops"):
+            await logins.make("orders")
+
+
 async def test_passwords_stand_in_no_log_of_the_server(place: Place):
     """The server gets a verifier, which it logs with the statement if it is told to; the password never reaches it."""
     await place.ask("SELECT set_config('log_statement', 'all', false)")

@@ -62,9 +62,23 @@ class Logins:
         self._prepared: set[str] = set()
         self._made: dict[str, set[str]] = {}
         self._lock = asyncio.Lock()
+        self._making: set[asyncio.Future[None]] = set()
+        """Done when a login has been made, or not."""
+        self._closed = False
 
     async def make(self, module: str) -> MadeLogin:
         """A login for ``module``. Drops those that have ended. Raises StoreError where the server refuses."""
+        if self._closed:
+            raise SecretsError("no login is made any more: the application stops", "Start it again.")
+        done = asyncio.get_running_loop().create_future()
+        self._making.add(done)
+        try:
+            return await self._make(module)
+        finally:
+            self._making.discard(done)
+            done.set_result(None)
+
+    async def _make(self, module: str) -> MadeLogin:
         from sqlalchemy import make_url, text
 
         from seamline.kernel.store.postgresql import PostgresqlServer, check_driver
@@ -93,6 +107,8 @@ class Logins:
             )
         user = f"{_stem(role)}{_MARK}{int(time.time()):x}{os.urandom(3).hex()}"
         password = base64.urlsafe_b64encode(os.urandom(24)).decode()
+        # Known before it exists: who is interrupted in between leaves nothing behind.
+        self._made.setdefault(module, set()).add(user)
         async with self._admin(module) as connection:
             await self._drop_ended(connection, role)
             ends, ends_ms = (
@@ -105,7 +121,6 @@ class Logins:
             ).one()
             for statement in await _creation(connection, user, role, scram_verifier(password), ends):
                 await connection.exec_driver_sql(statement)
-        self._made.setdefault(module, set()).add(user)
         return MadeLogin(
             url.host or "localhost", url.port, url.database or "", user, password, ends_ms, self._lifetime_s
         )
@@ -120,7 +135,10 @@ class Logins:
                 await self._drop_ended(connection, PostgresqlServer(url, module, wait_s=1).role)
 
     async def close(self) -> None:
-        """Drop all that were made here: nobody is left who uses them."""
+        """Drop all that were made here, and those that were about to be: nobody is left who uses them."""
+        self._closed = True
+        if self._making:
+            await asyncio.wait(self._making, timeout=10)
         for module, users in self._made.items():
             try:
                 async with asyncio.timeout(10), self._admin(module) as connection:
