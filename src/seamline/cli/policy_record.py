@@ -12,42 +12,31 @@ from seamline.cli.options import App, Data, Json
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import Settings
-    from seamline.mesh.policy import Policy
 
 Call = tuple[str, str, str]
 Write = Annotated[bool, typer.Option("--write", help="Write the narrowed files to next/ in the policy folder.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what was seen at earlier times.")]
 _SEEN = "policy-seen.json"
-_STATES = ("denied", "on conditions", "allowed")
 
 
 def diff(app_folder: App = None, as_json: Json = False) -> None:
     """What the policy in next/ of the policy folder would change. The exit status is 1 if it changes anything."""
+    from seamline.mesh.policy.operations import changes
+
     policy = modules.load_application(app_folder).policy()
     candidate = policy.candidate()
     if candidate is None:
         typer.echo("There is no policy to come: write *.cedar files into next/ in the policy folder.")
         return
-    now, then = _states(policy), _states(candidate)
-    changes = [(call, now.get(call, 0), then.get(call, 0)) for call in sorted(now.keys() | then.keys())]
-    changes = [each for each in changes if each[1] != each[2] or each[1] == 1]
+    changed = changes(policy, candidate)
     if as_json:
-        output.emit([_change(*each) for each in changes])
-    for (caller, callee, call), old, new in [] if as_json else changes:
-        typer.echo(f"{caller} -> {call} of {callee}: {_STATES[old]} -> {_STATES[new]}")
-    if not changes and not as_json:
+        output.emit(changed)
+    for each in [] if as_json else changed:
+        typer.echo(f"{each['caller']} -> {each['call']} of {each['callee']}: {each['now']} -> {each['then']}")
+    if not changed and not as_json:
         typer.echo("It allows and denies the same.")
-    if any(old != new for _, old, new in changes):
+    if any(each["now"] != each["then"] for each in changed):
         raise typer.Exit(output.STATUS_FOUND_WANTING)
-
-
-def _change(call: Call, old: int, new: int) -> dict[str, str]:
-    return {**dict(zip(("caller", "callee", "call"), call, strict=True)), "now": _STATES[old], "then": _STATES[new]}
-
-
-def _states(policy: Policy) -> dict[Call, int]:
-    conditional = set(policy.conditional())
-    return {call: 1 if call in conditional else 2 for call in policy.permitted()}
 
 
 def record(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seamline.events.runtime import EventsRuntime, Seat
 
 TAIL_MAX = 1000
+LOOK_MAX = 50_000
 
 
 class Operations:
@@ -86,26 +87,42 @@ class Operations:
         return strict
 
     async def _tail(
-        self, module: str, after: int | None = None, limit: int = 10, types: list[str] | None = None
+        self,
+        module: str,
+        after: int | None = None,
+        limit: int = 10,
+        types: list[str] | None = None,
+        key: str | None = None,
+        before: int | None = None,
     ) -> dict[str, Any]:
+        """What comes after an offset, or the last before one; of all, of ``types``, or of one ``key``.
+
+        A key is looked for in a stretch of the log, not in all of it: ``since`` says how far back it was looked.
+        """
         (log,) = self._logs(module).values()
         wanted = frozenset(types) if types else None
         limit = min(limit, TAIL_MAX)
         if after is not None:
             page = await log.read(after, types=wanted, limit=limit)
-            return {"records": [_shown(stored) for stored in page], "through": page.through}
+            records = [_shown(stored) for stored in page if key in (None, stored.record.key)]
+            return {"records": records, "through": page.through}
         ends = await log.ends()
-        first, records = ends.last, list[Any]()
+        last = ends.last if before is None else min(ends.last, before - 1)
+        first, records = last, list[Any]()
         while len(records) < limit and first >= ends.first:  # backwards, a stretch at a time
+            if key is not None and last - first >= LOOK_MAX:
+                break
             first, until = first - TAIL_MAX, first
-            records = [_shown(stored) for stored in await _between(log, max(first, 0), until, wanted)] + records
+            found = await _between(log, max(first, 0), until, wanted)
+            records = [_shown(stored) for stored in found if key in (None, stored.record.key)] + records
         declared = self._runtime.events_declared(module)
         if not records and (strange := sorted((wanted or frozenset[str]()).difference(declared))):
             raise UnknownGroupError(
                 f"module {module!r} declares no event {strange[0]!r}, and its log has none",
                 f"Known: {', '.join(declared)}.",
             )
-        return {"records": records[-limit:], "through": ends.last}
+        since = records[-limit]["offset"] if len(records) >= limit else max(first + 1, ends.first)
+        return {"records": records[-limit:], "through": ends.last, "since": since, "first": ends.first}
 
     async def _verify(self, module: str | None = None) -> list[dict[str, Any]]:
         return [

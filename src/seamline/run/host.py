@@ -22,6 +22,7 @@ from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
+from seamline.mesh.policy.operations import PolicyOperations
 from seamline.module.context import CURRENT, current
 from seamline.module.contract import Contract
 from seamline.module.module import Module
@@ -411,7 +412,9 @@ class Host:
                 runtime.wake(name)
 
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
-        """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here."""
+        """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here, or on policies."""
+        if room == "policies":
+            return PolicyOperations(self.mesh.policy).run(operation, arguments)
         runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
         return None if runtime is None else await runtime.admin(operation, arguments)
 

@@ -95,6 +95,7 @@ class AdminServer:
             "sidecar": self._sidecar,
             "events": self._ask_room,
             "sagas": self._ask_room,
+            "policies": self._ask_room,
         }
         self._for_tests: dict[str, Operation] = {
             "external": self._external,

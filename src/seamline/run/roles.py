@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, NamedTuple
 Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
 
-_LOOKS: Final = frozenset({"status", "endpoints", "top", "logs", "observed", "jwks", "identity", "audit-heads"})
+_LOOKS: Final = frozenset(
+    {"status", "endpoints", "top", "logs", "observed", "jwks", "identity", "audit-heads", "policies"}
+)
 _CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas"})
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "events": frozenset({"topics", "lag", "tail", "verify", "dead list", "dead show"}),

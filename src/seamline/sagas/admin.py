@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
@@ -23,6 +24,9 @@ LIMIT_MAX = 1000
 LOOK_S_MAX = 5.0
 LOOK_PAUSE_S = 0.02
 STATUSES = ("running", "undoing", "stuck", "succeeded", "failed", "cancelled", "active")
+_SEARCHED = ("id", "key", "input", "result", "stuck", "work")
+_NEWEST = "id IN (SELECT id FROM seamline_sagas ORDER BY id DESC LIMIT 50000)"
+"""A text is looked for in so many of them: it stands in no index."""
 
 
 class Admin:
@@ -58,7 +62,8 @@ class Admin:
         return [engine for name, engine in self._engines.items() if module in (None, name)]
 
     async def _list(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        """The newest first. ``type``, ``status``, ``key`` (its beginning), ``since`` (ISO 8601), ``limit``."""
+        """The newest first. ``type``, ``status``, ``key`` (its beginning), ``text`` (anywhere in the newest of them),
+        ``parent``, ``since`` (ISO 8601), ``before`` (an id, to go on behind it), ``limit``."""
         limit = min(int(arguments.get("limit") or 50), LIMIT_MAX)
         where, values = conditions(arguments)
         sql = f"SELECT {COLUMNS} FROM seamline_sagas{where} ORDER BY id DESC LIMIT ?"  # noqa: S608  # values are bound
@@ -161,6 +166,17 @@ def conditions(arguments: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
         key = str(arguments["key"])
         parts.append("key >= ? AND key < ?")
         values += [key, f"{key}\U0010ffff"]
+    if arguments.get("text"):
+        found = re.sub("([%_!])", r"!\1", str(arguments["text"]).lower())
+        parts += ["(" + " OR ".join(f"lower({each}) LIKE ? ESCAPE '!'" for each in _SEARCHED) + ")", _NEWEST]
+        values += [f"%{found}%"] * len(_SEARCHED)
+    if arguments.get("parent"):
+        parent = str(arguments["parent"])  # with its place behind it
+        parts.append("parent >= ? AND parent < ?")
+        values += [parent, f"{parent}\U0010ffff"]
+    if arguments.get("before"):
+        parts.append("id < ?")
+        values.append(str(arguments["before"]))
     if arguments.get("since"):
         parts.append("created_ms >= ?")
         values.append(_milliseconds(str(arguments["since"])))

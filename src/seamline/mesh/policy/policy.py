@@ -142,6 +142,15 @@ class Policy:
         texts = self._source().candidate
         return Policy(lambda: Texts(texts), self.world) if texts else None
 
+    @property
+    def policies(self) -> Sequence[SourcePolicy]:
+        """All in force, in the order of the files, the built-in one first."""
+        return self._table.policies
+
+    def texts(self) -> Mapping[str, str]:
+        """The files as they are now: name to text. Raises PolicyError."""
+        return self._source().current
+
     def _read(self) -> _Table:
         texts = self._source()
         candidate = _build(self.world, texts.candidate) if texts.candidate else None
