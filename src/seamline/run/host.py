@@ -18,12 +18,12 @@ from seamline.kernel.audit import AuditLog
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import Settings
-from seamline.kernel.signal import log
+from seamline.kernel.signal import here
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy.operations import PolicyOperations
-from seamline.module.context import CURRENT, current
+from seamline.module.context import current
 from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
@@ -132,8 +132,7 @@ class Host:
         self._faces = Faces(self.mesh, self.stub, self._sensitive.request)
         self._gateway: Gateway | None = None
         self._routes: list[PublicRoute] = []
-        log.set_trace_source(_trace_id)
-        log.set_module_source(_module_at_work)
+        here.set_source(current)
 
     # Start.
 
@@ -486,15 +485,5 @@ class Host:
         await self.stop()
 
 
-def _trace_id() -> str | None:
-    context = CURRENT.get(None)
-    return f"{context.trace.trace_id:032x}" if context is not None and context.trace is not None else None
-
-
 def _nobody_else(_: str) -> None:
     """The process stands alone."""
-
-
-def _module_at_work() -> str:
-    context = CURRENT.get(None)
-    return context.module if context is not None else ""

@@ -2,46 +2,29 @@
 
 The standard ``logging`` is the way in, so that libraries are heard too. A line has ``time`` (RFC 3339, UTC),
 ``level``, ``module`` (the Seamline module at work), ``logger``, ``message``, and where there is one ``trace_id``,
-``exception`` and the record's ``extra`` fields.
+``span_id``, ``exception`` and the record's ``extra`` fields.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from seamline.kernel.signal import here
+
 _TALKATIVE = ("alembic", "asyncio", "aiosqlite", "httpcore", "httpx", "sqlalchemy", "watchfiles")
 MESSAGE_CHARACTERS_MAX = 16 * 1024
+LINE_CHARACTERS_MAX = 256 * 1024
+_SURROGATE = re.compile(r"\\\\|\\ud[89ab]..\\ud[c-f]..|\\ud[89a-f]..")
+"""Halves of characters without the other half: JSON has them, UTF-8 has not."""
+
 _OWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
-
-
-def _no_trace() -> str | None:
-    return None
-
-
-_trace_sources: list[Callable[[], str | None]] = [_no_trace]
-
-
-def set_trace_source(source: Callable[[], str | None]) -> None:
-    """Ask ``source`` for the trace id of the call at work whenever a line is written."""
-    _trace_sources[0] = source
-
-
-def _no_module() -> str:
-    return ""
-
-
-_module_sources: list[Callable[[], str]] = [_no_module]
-
-
-def set_module_source(source: Callable[[], str]) -> None:
-    """Ask ``source`` for the module at work, ``""`` between modules, whenever a line is written."""
-    _module_sources[0] = source
 
 
 def get(name: str) -> logging.Logger:
@@ -56,23 +39,24 @@ class JsonLines(logging.Formatter):
         self._fields = dict(fields or {})
 
     def format(self, record: logging.LogRecord) -> str:
+        call = here.call()
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": record.levelname.lower(),
-            "module": _module_sources[0](),
+            "module": call.module if call is not None else "",
             "logger": record.name,
             "message": _cut(_message(record)),
             **self._fields,
         }
-        trace_id = _trace_sources[0]()
-        if trace_id:
-            line["trace_id"] = trace_id
+        if call is not None and call.trace is not None:
+            line["trace_id"] = f"{call.trace.trace_id:032x}"
+            line["span_id"] = f"{call.trace.span_id:016x}"
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = _cut("".join(traceback.format_exception(*record.exc_info)))
         for name, value in record.__dict__.items():
             if name not in _OWN and name not in line:
                 line[name] = value
-        return json.dumps(line, default=_shown)
+        return _as_json(line)
 
 
 def configure(
@@ -98,7 +82,22 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:  # a wrong format string must not lose the record
-        return f"{record.msg!s} {record.args!r} ({type(error).__name__}: {error})"
+        return f"{_shown(record.msg)} {_shown(record.args)} ({type(error).__name__}: {_shown(error)})"
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(line, default=_shown, allow_nan=False)
+    except Exception:  # keys that are no names, a thing that holds itself, a number that is none
+        text = ""
+    if not text or len(text) > LINE_CHARACTERS_MAX:
+        most = max(LINE_CHARACTERS_MAX // len(line) // 8, 32)
+        text = json.dumps({str(name): _shown(value)[:most] for name, value in line.items()})
+    return _SURROGATE.sub(_paired, text) if "\\ud" in text else text
+
+
+def _paired(found: re.Match[str]) -> str:
+    return "\\ufffd" if len(found[0]) == 6 else found[0]
 
 
 def _cut(text: str) -> str:
