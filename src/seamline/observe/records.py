@@ -6,11 +6,14 @@ a span, none where there is none. Attribute names follow OpenTelemetry's semanti
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-Attribute = bool | int | float | str | bytes | list["Attribute"] | dict[str, "Attribute"] | None
+if TYPE_CHECKING:
+    Attribute = bool | int | float | str | bytes | list["Attribute"] | dict[str, "Attribute"] | None
+else:
+    Attribute = Any  # msgspec reads no union of text and bytes; MessagePack tells them apart by itself
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Side = Literal["client", "server", "http", "event", "saga", "sql", "model"]
 """Where a count was taken: at the caller, at the callee, at the public door, at a consumer, and so on."""

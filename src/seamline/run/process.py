@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
 _LINE_BYTES_MAX = 64 * 1024
+_PR_SET_PDEATHSIG = 1
 
 
 class Process:
@@ -83,6 +86,13 @@ def ended_how(status: int) -> str:
         return f"signal {signal.Signals(-status).name}"
     except ValueError:
         return f"signal {-status}"
+
+
+def die_with_parent(parent: int) -> bool:
+    """Ask the kernel to kill this process when ``parent`` dies; False if it is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
