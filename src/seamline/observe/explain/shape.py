@@ -1,0 +1,86 @@
+"""How calls belong together: who suddenly calls less or more than its own work asks for, and who comes more often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+from typing import Final
+
+from seamline.observe.explain.finding import Finding, milliseconds
+from seamline.observe.explain.picture import Picture, Slice
+from seamline.observe.windows import Flow
+
+_SIGMAS: Final = 5.0
+_FEWER: Final = 0.55
+_MORE: Final = 1.6
+_FAST: Final = 0.4
+_FLOOD: Final = 1.5
+_CALLS_MIN: Final = 8
+
+
+def call_profile(picture: Picture) -> Iterator[Finding]:
+    """A callee that is suddenly not called, or twice as often, for the same work of its caller."""
+    for caller in picture.modules:
+        work_before, work_after = _work(picture.before, caller), _work(picture.after, caller)
+        if min(work_before, work_after) < _CALLS_MIN:
+            continue
+        for callee in sorted(picture.calls_to.get(caller, ())):
+            before, after = _calls(picture.before, caller, callee), _calls(picture.after, caller, callee)
+            expected = before / work_before * work_after
+            if max(expected, after) < _CALLS_MIN or abs(after - expected) < _SIGMAS * sqrt(max(expected, 1.0)):
+                continue
+            if _FEWER < after / max(expected, 1e-9) < _MORE:
+                continue
+            often = "more often" if after > expected else "less often"
+            yield Finding(
+                caller, "code", 0.4,
+                f"For the same work {caller} calls {callee} {often}: {before / work_before:.2f} calls of it for each "
+                f"that it serves became {after / work_after:.2f}.",
+                before / work_before, after / work_after, "calls", "", f"/modules/{caller}", callee, "call profile",
+            )  # fmt: skip
+
+
+def early_return(picture: Picture) -> Iterator[Finding]:
+    """Answers that come far sooner than the work would take, without an error."""
+    for module in picture.modules:
+        for method, (before, after) in picture.methods_of(module).items():
+            enough = before.calls >= _CALLS_MIN and after.calls >= _CALLS_MIN
+            if not enough or after.errors > 0.1 * after.calls or before.errors > 0.1 * before.calls:
+                continue
+            if before.mean_ms > 0.02 and after.mean_ms < _FAST * before.mean_ms and _apart(before, after):
+                yield Finding(
+                    module, "code", 0.5,
+                    f"{method} answers without an error in {milliseconds(after.mean_ms)} where it took "
+                    f"{milliseconds(before.mean_ms)}: it seems to leave out its work.",
+                    before.mean_ms, after.mean_ms, "ms", method, f"/modules/{module}", sign="early return",
+                )  # fmt: skip
+
+
+def _apart(before: Flow, after: Flow) -> bool:
+    """Whether hardly any call is as slow as the usual one was: a mean alone may be that of a few outliers."""
+    return after.quantile_ms(0.75) < before.quantile_ms(0.3) if before.histogram and after.histogram else True
+
+
+def traffic(picture: Picture) -> Iterator[Finding]:
+    doors = sorted({module for each in picture.before + picture.after for module in each.door})
+    for module in doors:
+        rate = picture.change(lambda each, module=module: _door_per_s(each, module), 0.5)
+        if rate.sigmas >= _SIGMAS and rate.ratio >= _FLOOD:
+            yield Finding(
+                module, "traffic", min(0.35 + 0.3 * (rate.ratio - 1), 0.85),
+                f"{rate.ratio:.1f} times as many requests come to {module}.",
+                rate.before, rate.after, "requests/s", "", "/topology",
+            )  # fmt: skip
+
+
+def _door_per_s(each: Slice, module: str) -> float:
+    flow = each.door.get(module)
+    return flow.calls / each.seconds if flow is not None else 0.0
+
+
+def _work(slices: Sequence[Slice], module: str) -> int:
+    return sum(each.calls_served(module) for each in slices)
+
+
+def _calls(slices: Sequence[Slice], caller: str, callee: str) -> int:
+    return sum(flow.calls for each in slices for key, flow in each.made.get(caller, {}).items() if key[1] == callee)
