@@ -26,7 +26,8 @@ ONE = Batch(
             b"t" * 16, b"s" * 8, b"p" * 8, "Cart.add", "server", "cart", "frontend", 1, 2, "internal", "broke",
             {"text": "é", "raw": b"\x00\xff", "whole": 2**63 - 1, "part": 0.1, "yes": True, "none": None,
              "list": ["a", 1, [b""]], "table": {"deep": {"er": 1}}},
-            [SpanEvent(3, "exception", {"exception.type": "ValueError"})], [SpanLink(b"l" * 16, b"m" * 8, {"a": 1}, "x=y")],
+            [SpanEvent(3, "exception", {"exception.type": "ValueError"})],
+            [SpanLink(b"l" * 16, b"m" * 8, {"a": 1}, "x=y")],
             "shop", 2, {"service.name": "cart"}, "scope", "vendor=1",
         )
     ],

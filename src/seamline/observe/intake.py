@@ -68,13 +68,16 @@ class Intake:
             while True:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                 if length > MESSAGE_BYTES_MAX:
-                    raise ValueError(f"{length} bytes are announced")
-                batch = self._decoder.decode(await reader.readexactly(length))
-                self._take(batch)
+                    self._refuse(f"{length} bytes are announced")
+                    return
+                self._take(self._decoder.decode(await reader.readexactly(length)))
         except (asyncio.IncompleteReadError, ConnectionError):
             return
-        except ValueError as error:  # msgspec's are among them
-            self.refused += 1
-            _log.warning("telemetry that cannot be read was cut off: %s", error)
+        except msgspec.MsgspecError as error:
+            self._refuse(str(error))
         finally:
             writer.close()
+
+    def _refuse(self, why: str) -> None:
+        self.refused += 1
+        _log.warning("telemetry that cannot be read was cut off: %s", why)

@@ -39,6 +39,7 @@ from seamline.run.errors import (
     RunError,
     UnknownTargetError,
 )
+from seamline.run.forward import Forwarder
 from seamline.run.roles import Caller
 from seamline.run.sockets import listen_public
 
@@ -67,16 +68,24 @@ class ControlApi:
     Args:
         operations: performs what is asked.
         folder: the application's, which the certificate's files are relative to.
+        portal: the socket of the portal, where there is one; it gets all that is not below ``/v1/``.
     """
 
     def __init__(
-        self, settings: AdminSettings, operations: AdminServer, audit: AuditLog, clock: Clock, folder: Path
+        self,
+        settings: AdminSettings,
+        operations: AdminServer,
+        audit: AuditLog,
+        clock: Clock,
+        folder: Path,
+        portal: Path | None = None,
     ) -> None:
         self.sessions = ApiSessions(settings, clock)
         self.url = ""
         self._settings = settings
         self._operations = operations
         self._audit = audit
+        self._portal = Forwarder(portal, _SECURE) if portal is not None else None
         self._tls: ssl.SSLContext | None = None
         if settings.tls_certificate:
             self._tls = CertificateFiles(folder / settings.tls_certificate, folder / settings.tls_key).context
@@ -109,6 +118,8 @@ class ControlApi:
             await self._server.serve_forever()
         finally:
             self._server.close()
+            if self._portal is not None:
+                await self._portal.close()
             await self._http.close()
             await self._runners.stop()
 
@@ -131,14 +142,21 @@ class ControlApi:
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
         peer = _peer(exchange)
-        self._check_origin(request, peer)
+        self._check_host(request, peer)
         path = request.path.decode("latin-1")
+        if self._portal is not None and not path.startswith("/v1/") and _has_no_data(request, path):
+            await self._portal.forward(exchange, None)
+            return
+        self._check_origin(request, peer)
         if path == "/v1/session" and request.method == "POST":
             await self._begin(exchange, peer)
             return
         caller, bearer = self._caller(request, peer)
         if path == "/v1/session":
             self._session(exchange, caller, bearer)
+            return
+        if self._portal is not None and not path.startswith("/v1/"):
+            await self._portal.forward(exchange, caller)
             return
         name = path.removeprefix("/v1/")
         if name == path or not name:
@@ -147,13 +165,19 @@ class ControlApi:
             raise HttpRefusal(405, "method_not_allowed", "Operations are asked with POST.", [(b"allow", b"POST")])
         await self._perform(exchange, name, caller)
 
-    def _check_origin(self, request: HttpRequest, peer: str) -> None:
+    def _ours(self, request: HttpRequest) -> Origins | None:
         host = request.header(b"host") or b""
-        ours = next((each for each in self._origins if each.known(host)), None)
-        if ours is None:
-            self._refuse(peer, f"the host {host[:100].decode('latin-1')!r} is not ours")
+        return next((each for each in self._origins if each.known(host)), None)
+
+    def _check_host(self, request: HttpRequest, peer: str) -> None:
+        if self._ours(request) is None:
+            host = (request.header(b"host") or b"")[:100].decode("latin-1")
+            self._refuse(peer, f"the host {host!r} is not ours")
             raise HttpRefusal(421, "misdirected", "This address does not serve that host.")
-        if ours.came_from_here(request) is False:
+
+    def _check_origin(self, request: HttpRequest, peer: str) -> None:
+        ours = self._ours(request)
+        if ours is not None and ours.came_from_here(request) is False:
             origin = (request.header(b"origin") or b"another origin")[:100].decode("latin-1")
             self._refuse(peer, f"a page of {origin!r} sent it")
             raise HttpRefusal(403, "cross_origin", "Requests of other origins' pages are refused.")
@@ -316,6 +340,15 @@ async def _object(request: HttpRequest) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise HttpRefusal(400, "bad_request", "The body is a JSON object.")
     return cast("dict[str, Any]", found)
+
+
+def _has_no_data(request: HttpRequest, path: str) -> bool:
+    """Whether a request of the portal gets what is the same for everybody: the shell of a page, or a file of it.
+
+    So a link on another site may lead there; what fills the shell asks with a header that no link can send.
+    """
+    asks = request.method in {"GET", "HEAD"}
+    return asks and (path.startswith("/assets/") or request.header(b"hx-request") is None)
 
 
 def _peer(exchange: Exchange) -> str:
