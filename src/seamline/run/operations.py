@@ -149,6 +149,10 @@ class AdminServer:
             name = request.pop("op")
         except (ValueError, KeyError, AttributeError, TypeError):
             raise ControlError("a request is one line of JSON with an op", 'Such as {"op": "status"}.') from None
+        claimed = request.pop("as", None)
+        if claimed is not None:  # whoever reaches this socket may do all, so also less
+            caller = _claimed(claimed)
+            request |= {"who": caller.name, "by": caller.name}
         return await self.perform(name, {"who": caller.name, "by": caller.name, **request}, answer, caller)
 
     async def perform(self, name: str, request: dict[str, Any], answer: Answer, caller: Caller) -> dict[str, Any]:
@@ -407,3 +411,16 @@ class AdminServer:
         return [
             each for each in self._supervisor.fleet.replicas if each.reachable and wanted in {None, each.workload.name}
         ]
+
+
+def _claimed(claim: Any) -> Caller:
+    """On whose behalf the portal asks. Raises ControlError."""
+    try:
+        name, role, peer = str(claim["name"]), claim["role"], str(claim.get("peer", ""))
+    except (KeyError, TypeError, AttributeError):
+        raise ControlError(
+            "the claim of who asks is malformed", 'Such as {"name": "session 1", "role": "viewer"}.'
+        ) from None
+    if role not in ROLES:
+        raise ControlError(f"there is no role {role!r}", f"Known: {', '.join(ROLES)}.")
+    return Caller(name, role, peer)
