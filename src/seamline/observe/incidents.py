@@ -51,6 +51,8 @@ class Symptom(msgspec.Struct, frozen=True):
     at_ns: int = 0
     """When it began, as far as can be told."""
     detected_ns: int = 0
+    supporting: bool = False
+    """It belongs to an incident, and alone makes none: that there are more visitors is no fault."""
 
 
 class Evidence(msgspec.Struct, frozen=True):

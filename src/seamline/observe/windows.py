@@ -110,6 +110,8 @@ class WorkloadWindow(msgspec.Struct, gc=False):
     restarts: int = 0
     replicas: int = 0
     """How many told."""
+    modules: list[str] = msgspec.field(default_factory=list[str])
+    """Those whose calls it told of; more than one share its fate."""
 
 
 class Window(msgspec.Struct, gc=False):
@@ -316,7 +318,9 @@ class Windows:
         window.unknown = sorted(missed - heard)
         for teller in told:
             if teller[0]:
-                window.workload(teller[0]).replicas += 1
+                held = window.workload(teller[0])
+                held.replicas += 1
+                held.modules = sorted({*held.modules, *self._sources[teller].modules})
         return window
 
     def _window(self, index: int) -> Window:
@@ -383,6 +387,7 @@ def merged(windows: Iterable[Window]) -> Window:
             held.loop_lag_ms = max(held.loop_lag_ms, workload.loop_lag_ms)
             held.restarts += workload.restarts
             held.replicas = max(held.replicas, workload.replicas)
+            held.modules = sorted({*held.modules, *workload.modules})
         for key, value in window.points.items():
             whole.points[key] = max(value, whole.points.get(key, value))
         whole.marks.extend(window.marks)
