@@ -7,12 +7,15 @@ from typing import Final
 
 from seamline.observe.explain.finding import Finding, milliseconds, share
 from seamline.observe.explain.picture import Change, Picture, Slice
+from seamline.observe.windows import Flow
 
 SIGMAS_MIN: Final = 4.0
 _FLOOR_SHARE: Final = 0.03
 """Changes of a module's time below this share of it are noise, however steady it was."""
 _FLOOR_S: Final = 0.0005
 _SHARE_MIN: Final = 0.08
+_MATERIAL_SHARE: Final = 0.05
+_FEW_OUTLIERS: Final = 0.3
 
 
 class TimeFound:
@@ -23,6 +26,7 @@ class TimeFound:
         pairs = sorted({(caller, callee) for caller, callee, _ in picture.edges})
         self.gaps = {pair: self._gap(picture, *pair) for pair in pairs}
         self.sql = {module: self._sql(picture, module) for module in picture.modules}
+        self.busy_s = sum(_busy_s(picture, module) for module in _doors(picture))
         self.total_s = sum(_extra(each) for each in self.own.values()) + sum(
             _extra(each) for each in self.gaps.values()
         )
@@ -48,6 +52,16 @@ def _busy_s(picture: Picture, module: str) -> float:
     return spent / 1e9 / max(sum(each.seconds for each in picture.before), 1e-9)
 
 
+def _doors(picture: Picture) -> set[str]:
+    return {module for each in picture.before for module in each.door}
+
+
+def _most_are_slower(picture: Picture, module: str, method: str) -> bool:
+    """Whether the usual call is as slow as the slow ones were: some outliers do not make a rare method slow."""
+    before, after = picture.methods_of(module).get(method, (Flow(), Flow()))
+    return bool(before.histogram and after.histogram) and after.quantile_ms(0.5) > before.quantile_ms(0.8)
+
+
 def self_time(picture: Picture, found: TimeFound) -> Iterator[Finding]:
     for module, own in found.own.items():
         extra = _extra(own)
@@ -55,9 +69,12 @@ def self_time(picture: Picture, found: TimeFound) -> Iterator[Finding]:
         if part < _SHARE_MIN:
             continue
         method, before, after = slowest_method(picture, module)
+        weight = 0.15 + 0.65 * part
+        if extra < _MATERIAL_SHARE * found.busy_s and not _most_are_slower(picture, module, method):
+            weight *= _FEW_OUTLIERS
         grew = f"{method} went from {milliseconds(before)} to {milliseconds(after)}" if method else "it became slower"
         yield Finding(
-            module, "latency", 0.15 + 0.65 * part,
+            module, "latency", weight,
             f"{share(part)} of the additional time is {module}'s own, without the calls that it makes: {grew}.",
             before, after, "ms", method, f"/modules/{module}",
         )  # fmt: skip

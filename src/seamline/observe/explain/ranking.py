@@ -28,6 +28,9 @@ ENOUGH: Final = 0.4
 SUSPECTS_MAX: Final = 5
 _EXPLAINED: Final = 0.25
 """What is left of a finding that another one explains."""
+_SAY_MORE: Final = frozenset({"cpu", "blocked", "database", "memory", "queue", "network"})
+"""Kinds that say why a module became slow; ``latency`` only says that it did."""
+_ABOVE: Final = 0.8
 _ELSEWHERE: Final = 0.4
 """What is left of a finding far from every symptom."""
 
@@ -138,14 +141,21 @@ def _below_changed(picture: Picture, found: Finding, leaving_out: Collection[str
 
 
 def _near(picture: Picture, used: Used, found: Sequence[Finding], symptoms: Sequence[Symptom]) -> list[Finding]:
-    """The findings, worth less in modules from which no symptom is reached."""
-    noticed = {symptom.edge[1] if symptom.edge is not None else symptom.module for symptom in symptoms} - {""}
-    noticed |= {symptom.edge[0] for symptom in symptoms if symptom.edge is not None}
-    if not noticed & set(picture.modules):
+    """The findings, worth less in modules that the symptoms do not lead to."""
+    noticed = {symptom.edge[1] if symptom.edge is not None else symptom.module for symptom in symptoms}
+    noticed &= set(picture.modules)
+    if not noticed:
         return list(found)
-    around = picture.below(noticed) | picture.above(noticed)
-    around |= {other for module in set(around) for other in used.beside(module)}
-    return [each if each.module in around else each._replace(weight=each.weight * _ELSEWHERE) for each in found]
+    below, above = picture.below(noticed), picture.above(noticed)
+    beside = {other for module in below for other in used.beside(module)}
+    kept: list[Finding] = []
+    for each in found:
+        shared = each.kind in ("cpu", "blocked", "memory") and each.module in beside
+        if each.module in below or not each.module or shared:
+            kept.append(each)
+        else:
+            kept.append(each._replace(weight=each.weight * (_ABOVE if each.module in above else _ELSEWHERE)))
+    return kept
 
 
 def _drifted(symptoms: Iterable[Symptom]) -> list[Finding]:
@@ -178,7 +188,10 @@ def _suspect(module: str, group: Sequence[Finding]) -> Suspect:
     by_kind: dict[SuspectKind, list[float]] = defaultdict(list)
     for each in group:
         by_kind[each.kind].append(each.weight)
-    kind = max(by_kind, key=lambda each: (each == "release", _together(by_kind[each])))
+    strength = {kind: _together(weights) for kind, weights in by_kind.items()}
+    kind = max(
+        strength, key=lambda each: (each == "release", each in _SAY_MORE and strength[each] >= 0.25, strength[each])
+    )
     ordered = sorted(group, key=lambda each: -each.weight)
     method = next((each.method for each in ordered if each.method), "")
     score = round(_together(each.weight for each in group), 3)

@@ -134,12 +134,19 @@ def memory(picture: Picture, used: Used, spent: Mapping[str, float]) -> Iterator
         if grew < _GROWTH_MB_MIN or rate < 4 * max(usual, 0.05):
             continue
         at_fault = max(hosted, key=lambda module: spent.get(module, 0.0), default="")
-        if not at_fault or (len(hosted) > 1 and spent.get(at_fault, 0.0) <= 0):
-            continue
         alone = len(hosted) == 1
-        said = "" if alone else " Of the modules in it, this one has begun to use more of the processor."
+        if alone:
+            weight, said = 0.7, ""
+        elif spent.get(at_fault, 0.0) > 0:
+            weight, said = 0.45, " Of the modules in it, this one has begun to use more of the processor."
+        else:
+            at_fault, weight, said = (
+                "",
+                0.35,
+                " Which of the modules in it keeps the memory cannot be told from outside.",
+            )
         yield Finding(
-            at_fault, "memory", 0.7 if alone else 0.45,
+            at_fault, "memory", weight,
             f"Workload {name} grows by {rate:.1f} MB a second.{said}",
             median(before), after[-1], "MB", "", "/topology",
         )  # fmt: skip
