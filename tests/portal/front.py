@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.portal.planted import WORKLOADS
+from tests.portal.planted import STEP, WORKLOADS
 
 from seamline.gateway.asgi import AsgiExchange, make_scope
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
 from seamline.observe.live import Live
+from seamline.observe.records import Batch
 from seamline.observe.windows import Window
 from seamline.portal.app import Portal, make_app
 from seamline.run.admin import RefusedError
@@ -77,11 +78,28 @@ class FakeAdmin:
 
 
 class FakeObservatory:
-    """News that tests tell."""
+    """What the planted shop told lately, and news that tests tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, batches: Iterable[Batch] = ()) -> None:
         self.live = Live()
         self.latest: list[Window] = []
+        for batch in batches:
+            self.add(batch)
+
+    def add(self, batch: Batch) -> Window:
+        """Batches of one moment make one window."""
+        at_ns = batch.at_ns // STEP * STEP
+        if not self.latest or self.latest[-1].at_ns != at_ns:
+            self.latest.append(Window(at_ns, STEP))
+        window = self.latest[-1]
+        for traffic in batch.traffic:
+            window.add_traffic(traffic)
+        for profile in batch.profiles:
+            window.add_profile(profile)
+        for point in batch.points:
+            window.add_point(point, batch.source.workload)
+        window.marks += batch.marks
+        return window
 
 
 class Front:

@@ -58,7 +58,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Done:
-    """What is shown in the end: a sentence, and a page to ``go`` to, ``html`` ``into`` an element, or this page ``again``."""
+    """What is shown in the end: a sentence; a page to ``go`` to, ``html`` ``into`` an element, or this page ``again``."""
 
     text: str
     go: str = ""

@@ -164,7 +164,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if status == 401 or request.method != "GET":
         return JSONResponse({"error": error.to_json()}, status)
     title = "Not found" if status == 404 else "This cannot be shown"
-    return page(request, "trouble.html", title=title, status=status, error=error)
+    return page(request, "trouble.html", title=title, status_code=status, error=error)
 
 
 async def _on_missing(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Scripts, styles and icons: read once, served for ever under the digest of them all, packed where the browser takes it."""
+"""Scripts, styles and icons: read once, and served for ever under the digest of them all."""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from seamline.portal.assets import Assets
+from seamline.portal.showing import cut, quoted, without
 
 _NONE: Final = "\N{EN DASH}"
 _UNITS_NS: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "\N{MICRO SIGN}s"), (1.0, "ns"))
@@ -29,6 +30,8 @@ def environment(assets: Assets) -> Environment:
         duration=duration, ms=ms, count=count, rate=rate, percent=percent, size=size, when=when, day=day, bdi=bdi,
         data=data, pretty=pretty,
     )  # fmt: skip
+    found.globals.update(quoted=quoted, without=without)
+    found.filters["cut"] = cut
     return found
 
 
@@ -88,7 +91,7 @@ def percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return _NONE
     value = share * 100
-    if value == 0 or value == 100:
+    if value in {0, 100}:
         return f"{value:.0f} %"
     return "< 0.01 %" if 0 < value < 0.01 else f"{value:.{2 if value < 1 or value > 99 else 1}f} %"
 
@@ -128,9 +131,9 @@ def _moment(ns: int) -> datetime | None:
         return None
 
 
-def data(value: Any) -> Markup:
-    """JSON for a script, in a ``data-`` attribute: ``data-points='{{ points|data }}'``."""
-    return Markup(escape(json.dumps(value, default=str, separators=(",", ":"))))
+def data(value: Any) -> str:
+    """JSON for a script, in a ``data-`` attribute: ``data-points="{{ points|data }}"``."""
+    return json.dumps(value, default=str, separators=(",", ":"))
 
 
 def pretty(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jinja2 import Environment
 from starlette.requests import Request
@@ -44,17 +44,6 @@ class Page:
     routes: Sequence[BaseRoute]
 
 
-_SPANS_S: Final = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
-
-
-def span_of(request: Request, default: str = "15m") -> tuple[str, int, int]:
-    """How far back a page looks (``span``, as ``ui.span`` offers it): its name, and since and until in nanoseconds."""
-    name = request.query_params.get("span", default)
-    name = name if name in _SPANS_S else default
-    now_ns = portal_of(request).now_ns()
-    return name, now_ns - _SPANS_S[name] * 1_000_000_000, now_ns
-
-
 def portal_of(request: Request) -> Portal:
     return cast("Portal", request.app.state.portal)
 
@@ -65,15 +54,16 @@ def render(request: Request, template: str, **context: Any) -> str:
     name, _, block = template.partition("#")
     found = environment.get_template(name)
     whole = {**_common(request), **context}
+    whole["ui"] = environment.get_template("macros.html").make_module(whole)
     if not block:
         return found.render(whole)
     return "".join(found.blocks[block](found.new_context(whole)))
 
 
-def page(request: Request, template: str, *, title: str, status: int = 200, **context: Any) -> Response:
+def page(request: Request, template: str, *, title: str, status_code: int = 200, **context: Any) -> Response:
     """The content of a page. The shell, which has no data, was sent before by ``app``."""
     text = render(request, template, title=title, **context)
-    return HTMLResponse(text, status, headers={"cache-control": "no-store", "vary": "hx-request"})
+    return HTMLResponse(text, status_code, headers={"cache-control": "no-store", "vary": "hx-request"})
 
 
 def fragment(request: Request, template: str, **context: Any) -> Response:

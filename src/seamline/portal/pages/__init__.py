@@ -1,1 +1,1 @@
-"""The pages, one file each. A file here that has a ``page`` (``portal.shell.Page``) is served and stands in the navigation."""
+"""The pages, one file each: one that has a ``page`` (``portal.shell.Page``) is served, and in the navigation."""

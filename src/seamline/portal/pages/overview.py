@@ -1,19 +1,98 @@
-"""How the application is, in one glance."""
+"""How the application is, in one glance: health, promises, incidents, traffic, what changed last, what it costs."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from seamline.portal.shell import Page
+from seamline.observe.records import Mark
+from seamline.portal.live import fragments
+from seamline.portal.now import Edge, Picture, newest, picture, strip
+from seamline.portal.promises import promises
+from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
+from seamline.portal.status import running
+
+_PARTS: Final = ("figures", "strips", "modules", "incidents", "promises", "edges", "changes", "cost")
+_SHOWN: Final = 8
+_QUARTER_NS: Final = 900_000_000_000
+
+
+async def _context(request: Request) -> dict[str, Any]:
+    portal = portal_of(request)
+    windows = list(portal.observatory.latest) if portal.observatory is not None else []
+    now_ns = portal.now_ns()
+    status, marks, incidents, kept = await asyncio.gather(
+        running(request),
+        asyncio.to_thread(portal.reader.marks, now_ns - 7 * 24 * 4 * _QUARTER_NS, now_ns),
+        asyncio.to_thread(portal.reader.incidents, open_only=True),
+        promises(portal, now_ns),
+    )
+    found = picture(newest(windows), portal.settings.modules, status, incidents)
+    return {
+        "picture": found,
+        "status": status,
+        "marks": sorted(marks, key=lambda each: -each.at_ns)[:_SHOWN],
+        "incidents": incidents,
+        "promises": kept,
+        "charts": _charts(strip(windows), [each for each in marks if windows and each.at_ns >= windows[0].at_ns]),
+        "slowest": _slowest(found),
+        "costly": sorted(found.modules.values(), key=lambda each: -each.cpu_share)[:_SHOWN],
+        "cpu_all": sum(each.cpu_share for each in found.modules.values()) or 1.0,
+        "sparks": {name: strip(windows, module=name, steps=40)["rate"] for name in found.modules},
+    }
+
+
+def _slowest(found: Picture) -> list[Edge]:
+    edges = [each for each in found.edges if each.kind == "call" and each.all.flow.calls]
+    return sorted(edges, key=lambda each: -(each.all.p95_ms or 0.0))[:_SHOWN]
+
+
+def _charts(columns: Mapping[str, list[Any]], marks: Sequence[Mark]) -> list[tuple[str, dict[str, Any]]]:
+    shown = chart_marks(marks)
+
+    def chart(*series: tuple[str, str, str, str]) -> dict[str, Any]:
+        return {
+            "at": columns["at"],
+            "series": [{"name": n, "values": columns[c], "unit": u, "colour": k} for n, c, u, k in series],
+            "marks": shown,
+        }
+
+    return [
+        ("Requests", chart(("requests", "rate", "/s", "accent"))),
+        ("Errors", chart(("errors", "errors", "/s", "bad"))),
+        ("Latency", chart(("p95", "p95", "ms", "accent"), ("p50", "p50", "ms", "muted"))),
+    ]
+
+
+def chart_marks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    """Marks as charts want them."""
+    return [{"at": each.at_ns / 1e9, "title": each.title, "kind": each.kind} for each in marks]
 
 
 async def _overview(request: Request) -> Response:
-    return answer(request, "overview.html", title="Overview")
+    return answer(request, "overview.html", title="Overview", live="/live/overview", **await _context(request))
+
+
+async def _live(request: Request) -> Response:
+    async def draw() -> dict[str, str]:
+        context = await _context(request)
+        return {f"overview-{part}": render(request, f"overview.html#{part}", **context) for part in _PARTS}
+
+    return fragments(request, draw, "windows", "incidents", "marks")
 
 
 page = Page(
-    title="Overview", path="/", key="o", icon="overview", group="watch", order=10, routes=[Route("/", _overview)]
+    title="Overview",
+    path="/",
+    key="o",
+    icon="overview",
+    group="watch",
+    order=10,
+    routes=[Route("/", _overview), Route("/live/overview", _live)],
 )

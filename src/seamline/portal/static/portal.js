@@ -167,6 +167,7 @@ document.addEventListener("change", (event) => {
 let stops = [];
 
 async function startPage() {
+  drawn?.forget();
   settle(content);
   for (const root of content.querySelectorAll("[data-script]")) {
     const { start } = await import(`./${root.dataset.script}`);
@@ -179,7 +180,6 @@ async function startPage() {
 function stopPage() {
   for (const stop of stops) stop();
   stops = [];
-  drawn?.forget();
 }
 
 // What came new into the page: moments in the visitor's own time zone, charts.
