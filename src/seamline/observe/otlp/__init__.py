@@ -5,6 +5,7 @@ is in the messages is decided by ``mapping`` (in) and ``telling`` (out); how the
 ``protobuf``. Nothing here knows where telemetry is kept.
 """
 
+from seamline.observe.otlp.exporter import OtlpExporter
 from seamline.observe.otlp.receiver import OtlpReceiver
 
-__all__ = ["OtlpReceiver"]
+__all__ = ["OtlpExporter", "OtlpReceiver"]
