@@ -126,9 +126,14 @@ def fragments(
         before: dict[str, str] = {}
         async with aclosing(ticks(request, *topics, at_least_every_s=at_least_every_s)) as news:
             async for _ in news:
-                for id_, text in (await draw()).items():
-                    if before.get(id_) != text:
-                        before[id_] = text
-                        await write(html(id_, text))
+                await write_changed(before, await draw(), write)
 
     return EventStream(request, produce)
+
+
+async def write_changed(before: dict[str, str], parts: Mapping[str, str], write: Write) -> None:
+    """Those ``parts`` (element id to inside) that are not as ``before``, which then knows them."""
+    for id_, text in parts.items():
+        if before.get(id_) != text:
+            before[id_] = text
+            await write(html(id_, text))
