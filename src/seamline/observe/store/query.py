@@ -174,8 +174,6 @@ class StoreSize:
     newest_ns: int
     dropped: dict[str, int]
     """By kind, since the store was made."""
-    trouble: str
-    """A sentence for people; empty where all is well."""
     bytes_by_module: dict[str, int]
     """Of the spans and logs in SQLite."""
 
