@@ -31,7 +31,7 @@ def environment(assets: Assets) -> Environment:
         data=data, pretty=pretty,
     )  # fmt: skip
     found.globals.update(quoted=quoted, without=without)
-    found.filters["cut"] = cut
+    found.filters.update(cut=cut, figure=figure, num_column=num_column)
     return found
 
 
@@ -85,6 +85,28 @@ def count(value: float | None) -> str:
 
 def rate(per_s: float | None) -> str:
     return _NONE if per_s is None else f"{count(per_s)}/s"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A value in its unit, as the charts write it."""
+    match unit:
+        case "ms":
+            return ms(value)
+        case "s":
+            return duration(None if value is None else value * 1e9)
+        case "ratio":
+            return percent(value)
+        case "By":
+            return size(value)
+        case "/s":
+            return rate(value)
+        case _:
+            return count(value) if unit in {"", "1"} or value is None else f"{count(value)} {unit}"
+
+
+def num_column(name: str) -> tuple[str, str]:
+    """The head of a column of figures, for ``ui.table``."""
+    return name, "num"
 
 
 def percent(share: float | None) -> str:

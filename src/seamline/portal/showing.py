@@ -74,3 +74,18 @@ def number(text: str, what: str) -> float:
     if not math.isfinite(found):
         raise FieldError(f"{text!r} is no number of {what}", "Write 250.")
     return found
+
+
+def attributes_in(text: str) -> dict[str, str]:
+    """``http.route=/cart "user.name=Bo Ek"``. Raises FieldError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise FieldError(f"{text!r} cannot be read: {error}", 'Quote values with spaces: "user.name=Bo Ek".') from None
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise FieldError(f"{word!r} does not say which value", "Write name=value, such as http.route=/cart.")
+        found[name] = value
+    return found

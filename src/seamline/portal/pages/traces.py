@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import shlex
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -20,7 +19,7 @@ from seamline.portal.errors import FieldError, NotFoundError
 from seamline.portal.live import fragments
 from seamline.portal.shell import Page, fragment, portal_of, render
 from seamline.portal.shell import page as answer
-from seamline.portal.showing import hues, number, rows, shown, without
+from seamline.portal.showing import attributes_in, hues, number, rows, shown, without
 from seamline.portal.span_of_time import TimeSpan, time_span
 
 LISTED: Final = 100
@@ -76,7 +75,7 @@ def trace_query(request: Request, span: TimeSpan, limit: int = LISTED) -> TraceQ
         name=given.get("name", ""),
         status=given.get("status", ""),
         slower_than_ms=number(given.get("slower", ""), "milliseconds"),
-        attributes=_attributes(given.get("where", "")),
+        attributes=attributes_in(given.get("where", "")),
         text=given.get("text", ""),
         roots_only=False,
         since_ns=span.since_ns,
@@ -84,21 +83,6 @@ def trace_query(request: Request, span: TimeSpan, limit: int = LISTED) -> TraceQ
         limit=limit,
         cursor=given.get("cursor", ""),
     )
-
-
-def _attributes(text: str) -> dict[str, str]:
-    """``http.route=/cart "user.name=Bo Ek"``."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise FieldError(f"{text!r} cannot be read: {error}", 'Quote values with spaces: "user.name=Bo Ek".') from None
-    found: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not name or not equals:
-            raise FieldError(f"{word!r} does not say which value", "Write name=value, such as http.route=/cart.")
-        found[name] = value
-    return found
 
 
 @dataclass(frozen=True, slots=True)
