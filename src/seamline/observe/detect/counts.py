@@ -25,7 +25,7 @@ class Failures:
         "_seen_calls", "_seen_errors", "_seen_windows", "_sum", "alarmed", "before", "rise_ns", "score",
     )  # fmt: skip
 
-    SUM_MAX: Final = 9.5
+    SUM_MAX: Final = 11.0
     USUAL_MIN: Final = 0.005
     """A share below this is not believed: too many calls would be needed to know it."""
     CALLS_READY: Final = 30
@@ -85,8 +85,9 @@ class Failures:
             self.alarmed, self.before = True, self._errors / self._calls if self._calls else 0.0
             self.score = max(z, self._sum / 2)
             self._healing, self._quiet, self._over = 0.0, 0, 0
+            self._fresh_calls = self._fresh_errors = self._fresh_windows = 0
             return True
-        if learn and not self._sum:
+        if learn:
             self._learn(calls, errors)
         return False
 
@@ -116,7 +117,7 @@ class Failures:
         self._fresh_calls += calls
         self._fresh_errors += errors
         self._fresh_windows += 1
-        if self._fresh_windows >= _BLOCK:
+        if self._fresh_windows >= _BLOCK and self._sum < self.SUM_MAX / 2:  # else: wait how it ends
             self._calls = self._calls * _KEEP + self._fresh_calls
             self._errors = self._errors * _KEEP + self._fresh_errors
             self._fresh_calls = self._fresh_errors = self._fresh_windows = 0
@@ -134,8 +135,9 @@ class Share:
         "_recent_expected", "_surge", "_unrest", "_visits", "alarmed", "before", "rise_ns", "score",
     )  # fmt: skip
 
-    SUM_MAX: Final = 10.0
-    VISITS_READY: Final = 12
+    DROP_MAX: Final = 13.0
+    SURGE_MAX: Final = 14.0
+    VISITS_READY: Final = 25
     _CLIP: Final = 3.5
 
     def __init__(self) -> None:
@@ -178,8 +180,8 @@ class Share:
         surge = (1.386 * calls - 3.0 * expected) / unrest
         self._drop = max(self._drop + min(drop, self._CLIP), 0.0)
         self._surge = max(self._surge + min(surge, self._CLIP), 0.0)
-        dropped = self._drop > self.SUM_MAX and self._recent < 0.4 * self._recent_expected
-        surged = self._surge > self.SUM_MAX and self._recent > 2.5 * self._recent_expected + 1.0
+        dropped = self._drop > self.DROP_MAX and self._recent < 0.4 * self._recent_expected
+        surged = self._surge > self.SURGE_MAX and self._recent > 2.5 * self._recent_expected + 1.0
         if dropped or surged:
             self.alarmed, self.before = ("drop" if dropped else "surge"), expected
             self.score = abs(away) / sqrt(unrest * expected + 1.0)
@@ -188,7 +190,7 @@ class Share:
         if learn:
             self._unrest += 0.02 * (min(max(away * away / (expected + 0.5), 0.2), 4 * unrest) - self._unrest)
             self._unrest = max(self._unrest, 1.0)
-            if self._drop < self.SUM_MAX / 2 and self._surge < self.SUM_MAX / 2:
+            if self._drop < self.DROP_MAX / 2 and self._surge < self.SURGE_MAX / 2:
                 self._learn(calls, visits)
         return False
 

@@ -18,6 +18,7 @@ from seamline.observe.detect.edges import EdgeWatch, is_visit
 from seamline.observe.detect.level import BLOCK, BLOCKS_READY, Level, Rule
 from seamline.observe.detect.series import LevelSeries, RareSeries, ScoreSeries
 from seamline.observe.incidents import Symptom, What
+from seamline.observe.records import Mark
 from seamline.observe.windows import EdgeKey, Window
 
 EDGES_MAX: Final = 20_000
@@ -79,13 +80,15 @@ class Detector:
         self._number += 1
         self._board.turn()
         self.unwatched = 0
-        if any(mark.kind in _PLANNED for mark in window.marks):
-            self._planned_until = self._number + PLANNED_GRACE
-            self._forget_processes()
+        for mark in window.marks:
+            if mark.kind in _PLANNED:
+                self._planned_until = self._number + PLANNED_GRACE
+                self._forget_processes(window, mark)
         visits = _visits(window)
-        self._feed_edges(window, visits)
+        rush = self._rush(window, visits)
+        self._feed_edges(window, visits, rush)
         self._feed_absent(window, visits)
-        self._feed_modules(window, visits)
+        self._feed_modules(window, rush)
         self._feed_workloads(window)
         self._feed_scores(window)
         self._feed_silent(window)
@@ -105,7 +108,20 @@ class Detector:
                 graph.setdefault(edge.caller, set()).add(edge.callee)
         return graph
 
-    def _feed_edges(self, window: Window, visits: dict[str, int]) -> None:
+    def _rush(self, window: Window, visits: dict[str, int]) -> dict[str, float]:
+        """How much more work than usual came to each module, as a logarithm; only where it is more."""
+        rush: dict[str, float] = {}
+        for name, count in visits.items():
+            rate = self._rates.get(name)
+            if rate is None:
+                rate = self._rates[name] = Level(_FOR_COMPARISON)
+            height = log(count + 1.0)
+            if rate.usual is not None and height > rate.usual:
+                rush[name] = height - rate.usual
+            rate.feed(height, 0.0, window.at_ns, learn=name not in self.frozen)
+        return rush
+
+    def _feed_edges(self, window: Window, visits: dict[str, int], rush: dict[str, float]) -> None:
         edges, frozen, number = self._edges, self.frozen, self._number
         present = window.edges
         for key, flow in present.items():
@@ -121,7 +137,7 @@ class Detector:
                 edge = edges[key] = EdgeWatch(self._board, key)
             edge.seen = number
             learn = not frozen or (edge.site not in frozen and edge.caller not in frozen)
-            edge.feed(flow, window, learn=learn)
+            edge.feed(flow, window, rush.get(edge.callee, 0.0), learn=learn)
             edge.count(flow.calls, visits.get(edge.caller, 0), window, learn=learn)
 
     def _feed_absent(self, window: Window, visits: dict[str, int]) -> None:
@@ -136,27 +152,18 @@ class Detector:
         for key in gone:
             self._edges.pop(key).forget()
 
-    def _feed_modules(self, window: Window, visits: dict[str, int]) -> None:
+    def _feed_modules(self, window: Window, rush: dict[str, float]) -> None:
         for name, module in window.modules.items():
             if not name:
                 continue
             self._level(window, f"{name} event lag", module.events_lag, series.EVENT_LAG, "lag", name, "events", 1.0)
             blocked_ms = module.blocked_ns / 1e6
             self._level(window, f"{name} blocked loop", blocked_ms, series.BLOCKED, "saturation", name, "ms", 5.0)
-            self._cores(window, name, module.cpu_ns / window.length_ns, visits.get(name, 0))
+            cores = module.cpu_ns / window.length_ns
+            if cores or f"{name} CPU" in self._levels:
+                cores *= exp(-rush.get(name, 0.0))  # that more calls need more is no change
+                self._level(window, f"{name} CPU", cores, series.CPU, "saturation", name, "cores", 0.02)
             self._rare(window, f"{name} dead letters", module.dead_letters, name, "events")
-
-    def _cores(self, window: Window, name: str, cores: float, visits: int) -> None:
-        """CPU, less what more calls than usual explain."""
-        if not cores and f"{name} CPU" not in self._levels:
-            return
-        rate = self._rates.get(name)
-        if rate is None:
-            rate = self._rates[name] = Level(_FOR_COMPARISON)
-        height = log(visits + 1.0)
-        more = max(height - rate.usual, 0.0) if rate.usual is not None else 0.0
-        rate.feed(height, 0.0, window.at_ns, learn=name not in self.frozen)
-        self._level(window, f"{name} CPU", cores * exp(-more), series.CPU, "saturation", name, "cores", 0.02)
 
     def _feed_workloads(self, window: Window) -> None:
         planned = self._number <= self._planned_until
@@ -223,11 +230,13 @@ class Detector:
         self.unwatched += full
         return full
 
-    def _forget_processes(self) -> None:
+    def _forget_processes(self, window: Window, mark: Mark) -> None:
         """Other processes, with other modules in them, need not be as large or as busy as those before."""
-        for watch in self._levels.values():
-            if watch.module.startswith("workload "):
-                watch.forget()
+        for name, workload in window.workloads.items():
+            if mark.kind == "switch" or not mark.modules or not set(mark.modules).isdisjoint(workload.modules):
+                for watch in self._levels.values():
+                    if watch.module == workload_site(name):
+                        watch.forget()
 
 
 def workload_site(name: str) -> str:

@@ -17,6 +17,8 @@ LATENCY: Final = Rule(step_ratio=log(1.4), drift_ratio=log(1.25), least=2.0, spr
 GONE_AFTER: Final = 30
 """Windows without a call, after which nothing more can be said of an edge's failures and latency."""
 
+_EASE: Final = 0.5
+"""A callee with four times the work may take twice as long for each call."""
 _LOG_MS: Final = [log(max(bucket_ms(bucket), 0.001)) for bucket in range(BUCKETS)]
 _OUTSIDE: Final = frozenset({"http", "event", "saga"})
 _VISITOR: Final = {"http": "visitors", "event": "topic", "saga": "sagas"}
@@ -53,8 +55,8 @@ class EdgeWatch:
     def ready(self) -> bool:
         return self.latency.usual is not None
 
-    def feed(self, flow: Flow, window: Window, *, learn: bool) -> None:
-        """How its calls went in a window."""
+    def feed(self, flow: Flow, window: Window, rush: float, *, learn: bool) -> None:
+        """How its calls went in a window. ``rush``: how much more work than usual its callee has, as a logarithm."""
         self._absent = 0
         failures = self.failures
         was = failures.alarmed
@@ -76,7 +78,8 @@ class EdgeWatch:
         if total > 1 and learn and not was:
             variance = (squares / total - mean * mean) * total / (total - 1)
             self._noise += 0.1 * (min(max(variance, 0.0), 4.0 * self._noise + 0.01) - self._noise)
-        if latency.feed(mean, self._noise / total, window.at_ns, learn=learn):
+        eased = mean - _EASE * rush
+        if latency.feed(eased, self._noise / total, window.at_ns, learn=learn):
             after = max(flow.mean_ms, exp(mean))
             self._begin("latency", exp(latency.before), after, "ms", latency.score, latency.rise_ns, window)
         elif was and not latency.alarmed:

@@ -4,7 +4,8 @@ Its usual height is the median of the medians of blocks of eight values, over th
 of windows of two seconds); its usual spread comes from the median absolute deviations (MAD) within the blocks and
 between them. Against these stand three tests, all one-sided:
 
-- step: three of the last five values are out of the usual, or two in a row far out;
+- step: three of the last five values are out of the usual, or two in a row far out; where it is less than twice the
+  usual, six of eight, for releases and rushes make things slow for some seconds;
 - drift: a Page-Hinkley sum (E. S. Page, "Continuous inspection schemes", 1954; D. V. Hinkley, 1971) of the clipped
   deviations, which needs no single value to be remarkable;
 - creep: the same over blocks and against the mean of hours, for what is too slow for ten minutes.
@@ -33,7 +34,7 @@ _MAD_TO_SIGMA: Final = 1.4826
 _SMALL_SAMPLE: Final = 1.15
 """The MAD of eight values is too small by so much on average."""
 _CLIP: Final = 4.0
-_SLACK: Final = 1.5
+_SLACK: Final = 1.0
 _SUM_MAX: Final = 14.0
 _CREEP_SLACK: Final = 1.0
 _CREEP_MAX: Final = 10.0
@@ -41,6 +42,7 @@ _CREEP_MEMORY: Final = 1_200
 """Blocks, about five hours."""
 _CALM: Final = 5
 _SMOOTH: Final = 0.3
+_LARGE: Final = 0.69
 
 Found = Literal["", "step", "drift", "creep"]
 
@@ -56,7 +58,7 @@ class Rule:
     """And at least so much in the level's own unit."""
     spread_min: float = 0.05
     step_z: float = 4.0
-    sudden_z: float = 8.0
+    sudden_z: float = 10.0
     growing: bool = False
     """It must still be growing when it is noticed: a level that took one step and stays there is no matter."""
 
@@ -102,7 +104,7 @@ class Level:
         above = value - usual
         z = above / sqrt(self._spread2 + variance)
         over = z > rule.step_z and above > rule.step_ratio and exp(value) - exp(usual) > rule.least
-        self._flags = (self._flags << 1 | over) & 31
+        self._flags = (self._flags << 1 | over) & 255
         if self.alarmed:
             self._heal(z, value, variance, over=over)
             return ""
@@ -112,8 +114,7 @@ class Level:
         self._smooth = smooth + _SMOOTH * (value - smooth)
         self._sum = min(max(self._sum + min(max(z, -_CLIP), _CLIP) - _SLACK, 0.0), _SUM_MAX + _CLIP)
         if over:
-            sudden = z > rule.sudden_z and self._flags & 3 == 3
-            if (sudden or self._flags.bit_count() >= 3) and self._grows(value, smooth):
+            if self._is_step(z, above) and self._grows(value, smooth):
                 return self._alarm("step", usual, z)
             return ""
         if self._sum > _SUM_MAX:
@@ -122,6 +123,13 @@ class Level:
             if matters and self._grows(value, smooth):
                 return self._alarm("drift", usual, higher / sqrt(self._spread2))
         return self._learn(value, variance, learn=learn)
+
+    def _is_step(self, z: float, above: float) -> bool:
+        if z > self.rule.sudden_z and self._flags & 3 == 3:
+            return True
+        if above > _LARGE:
+            return (self._flags & 31).bit_count() >= 3
+        return self._flags.bit_count() >= 6
 
     def forget(self) -> None:
         """Begin anew: what is watched is not the same any more."""

@@ -12,8 +12,8 @@ from seamline.observe.incidents import Symptom, What
 from seamline.observe.windows import Window
 
 EVENT_LAG: Final = Rule(step_ratio=log(3), drift_ratio=log(2), least=50.0, spread_min=0.3)
-LOOP_LAG: Final = Rule(step_ratio=log(3), drift_ratio=log(2), least=40.0, spread_min=0.3)
-BLOCKED: Final = Rule(step_ratio=log(3), drift_ratio=log(2), least=150.0, spread_min=0.5)
+LOOP_LAG: Final = Rule(step_ratio=log(3), drift_ratio=log(2), least=40.0, spread_min=0.3, sudden_z=1e9)
+BLOCKED: Final = Rule(step_ratio=log(3), drift_ratio=log(2), least=150.0, spread_min=0.5, sudden_z=1e9)
 CPU: Final = Rule(step_ratio=log(1.6), drift_ratio=log(1.4), least=0.2, spread_min=0.1)
 """In cores, and for as many calls as before: that more calls need more is no change."""
 MEMORY: Final = Rule(
