@@ -31,7 +31,8 @@ _REQUEST_BYTES_MAX = 1024 * 1024
 _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
 _ROOM_S = 60.0
-_TOLD = ("topology", "replicas", "workload", "module", "operation")
+_INCIDENT_ACTS = ("acknowledge", "note", "close")
+_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident")
 """Arguments that the audit has; others may hold what is secret."""
 
 
@@ -96,6 +97,7 @@ class AdminServer:
             "events": self._ask_room,
             "sagas": self._ask_room,
             "policies": self._ask_room,
+            "incident": self._incident,
         }
         self._for_tests: dict[str, Operation] = {
             "external": self._external,
@@ -277,6 +279,14 @@ class AdminServer:
         """Who has called what since each process started, and where public requests went."""
         found = (await self._snapshot()).stats.values()
         return {"processes": [{"edges": each.get("edges", []), "public": each.get("public", [])} for each in found]}
+
+    async def _incident(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """Somebody acts on an ``incident``, which the observer keeps: what is done here is to permit it, on record."""
+        if request["operation"] not in _INCIDENT_ACTS:
+            raise UnknownTargetError(
+                f"{request['operation']!r} is nothing to do with an incident", f"Known: {', '.join(_INCIDENT_ACTS)}."
+            )
+        return {"incident": str(request["incident"])}
 
     async def _secrets(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
         """``operation`` with ``arguments`` on the secrets, by ``who``."""

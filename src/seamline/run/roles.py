@@ -15,7 +15,7 @@ ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
 _LOOKS: Final = frozenset(
     {"status", "endpoints", "top", "logs", "observed", "jwks", "identity", "audit-heads", "policies"}
 )
-_CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas"})
+_CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas", "incident"})
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "events": frozenset({"topics", "lag", "tail", "verify", "dead list", "dead show"}),
     "sagas": frozenset({"list", "show"}),
