@@ -55,6 +55,7 @@ VERBS: dict[str, Entry] = {
     "sidecar": Entry(CHANGE, "Have a service in another language answer for a module", "sidecar"),
     "inject": Entry(CHANGE, "Inject delays, errors, drops and crashes into calls", "inject"),
     "check": Entry(PROVE, "Check modules, contracts, wiring and policy without starting anything", "check"),
+    "drill": Entry(PROVE, "Plant a fault, and see whether it is noticed and explained", "drill"),
     "load": Entry(PROVE, "Send shoppers, switch topologies meanwhile, count what failed", "load"),
     "policy": Entry(KEEP, "Test and explain who may call what", "policy"),
     "users": Entry(KEEP, "Who may sign in at the development identity provider", "users"),

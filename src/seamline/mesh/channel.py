@@ -69,6 +69,11 @@ class FrameChannel:
         self._shut = False
 
     @property
+    def connection(self) -> ClientConnection | None:
+        """The one that serves now, if any does."""
+        return self._connection if self._connection is not None and not self._connection.closed else None
+
+    @property
     def open(self) -> bool:
         connection = self._connection
         return (

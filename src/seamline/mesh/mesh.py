@@ -49,6 +49,7 @@ from seamline.module.values import Fault
 if TYPE_CHECKING:
     from seamline.kernel.audit import AuditLog
     from seamline.kernel.signal.trace import TraceContext
+    from seamline.mesh.connection import ClientConnection
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.identity.keyring import Signers
     from seamline.mesh.policy import Condition, Policy
@@ -270,6 +271,14 @@ class Mesh:
         await channel.ready(deadline)
         replica.channels[caller] = channel  # where the next call finds it without waiting
         return channel
+
+    def connections(self) -> list[tuple[str, str, ClientConnection]]:
+        """The connections that are open now, by who calls whom; none where frames are not spoken."""
+        return [
+            (caller, callee, channel.connection)
+            for (caller, callee, _), channel in self._channels.items()
+            if isinstance(channel, FrameChannel) and channel.connection is not None
+        ]
 
     def _channel_class(self, endpoint: Endpoint) -> Callable[..., Channel]:
         if (endpoint.wire or self.settings.wire) == "frames":

@@ -342,6 +342,11 @@ class Host:
             database = self._databases[module.name] = Database(url, module.name, module.tables)
         return database
 
+    @property
+    def databases(self) -> Mapping[str, Database]:
+        """Those of the modules hosted here, by module."""
+        return self._databases
+
     # Serve.
 
     def stub(self, contract: type[C], caller: str) -> C:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from seamline.run.control import Address, Route
 from seamline.run.faces import PublicRoute
 from seamline.run.host import Host
 from seamline.run.placement import front_module
+
+if TYPE_CHECKING:
+    from seamline.run.drilling import Drilling
 
 
 class ModuleHosting:
@@ -44,6 +47,7 @@ class ModuleHosting:
         front = front_module(application.settings)
         self.gateway = front in self._modules
         self.audit = self._host.audit
+        self._drilling: Drilling | None = None
 
     async def start(self) -> None:
         await self._host.start()
@@ -83,12 +87,23 @@ class ModuleHosting:
         self._host.wake(topics)
 
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
+        if room == "drill":
+            return await self._drill(operation, arguments)
         return await self._host.ask(room, operation, arguments)
 
     async def drain(self, timeout_s: float) -> bool:
         return await self._host.drain(timeout_s)
 
+    async def _drill(self, operation: str, arguments: dict[str, Any]) -> Any:
+        if self._drilling is None:
+            from seamline.run.drilling import Drilling  # what hardly any process ever needs
+
+            self._drilling = Drilling(self._host)
+        return await self._drilling.ask(operation, arguments)
+
     async def stop(self) -> None:
+        if self._drilling is not None:
+            await self._drilling.stop()
         await self._host.stop()
 
 

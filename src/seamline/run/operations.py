@@ -16,6 +16,7 @@ from seamline.kernel.settings import SidecarSettings
 from seamline.kernel.signal import log
 from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
+from seamline.run.drills import Drills
 from seamline.run.errors import ControlError, NotAllowedError, RoleError, RunError, UnknownTargetError
 from seamline.run.revocations import checked
 from seamline.run.roles import ROLES, Caller, looks_only, needed, suffices
@@ -32,7 +33,7 @@ _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
 _ROOM_S = 60.0
 _INCIDENT_ACTS = ("acknowledge", "note", "close")
-_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident")
+_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident", "fault", "method", "yes")
 """Arguments that the audit has; others may hold what is secret."""
 
 
@@ -74,6 +75,7 @@ class AdminServer:
         self._supervisor = supervisor
         self._owner = TaskOwner("admin socket")
         self._open: set[asyncio.Task[None]] = set()
+        self._drills = Drills(supervisor)
         self._operations: dict[str, Operation] = {
             "status": self._status,
             "endpoints": self._endpoints,
@@ -96,6 +98,7 @@ class AdminServer:
             "sidecar": self._sidecar,
             "events": self._ask_room,
             "sagas": self._ask_room,
+            "drill": self._drills.perform,
             "policies": self._ask_room,
             "incident": self._incident,
         }
@@ -122,6 +125,7 @@ class AdminServer:
         """Let answers under way (that of ``stop`` among them) end, shortly."""
         if self._open:
             await asyncio.wait(self._open, timeout=1.0)
+        await self._drills.stop()
         await self._owner.stop()
 
     async def _serve_one(self, connection: socket.socket) -> None:

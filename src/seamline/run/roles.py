@@ -15,14 +15,17 @@ ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
 _LOOKS: Final = frozenset(
     {"status", "endpoints", "top", "logs", "observed", "jwks", "identity", "audit-heads", "policies"}
 )
-_CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas", "incident"})
+_CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill"})
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "events": frozenset({"topics", "lag", "tail", "verify", "dead list", "dead show"}),
     "sagas": frozenset({"list", "show"}),
     "secrets": frozenset({"list"}),
+    "drill": frozenset({"list", "watch"}),
 }
 """``events tail`` and ``dead show`` print what events hold, ``sagas show`` what sagas were given: like the log, it is
 business data, and a viewer sees it."""
+_LOOKS_OF_FEW: Final = frozenset({"secrets", "drill"})
+"""Rooms in which looking takes the role that changing takes."""
 
 
 class Caller(NamedTuple):
@@ -40,8 +43,10 @@ def looks_only(operation: str, request: Mapping[str, Any]) -> bool:
 
 def needed(operation: str, request: Mapping[str, Any]) -> Role:
     """The least role that may ask it. What nobody has thought of is for admins."""
-    if operation in _LOOKS or (operation != "secrets" and looks_only(operation, request)):
+    if operation in _LOOKS or (operation not in _LOOKS_OF_FEW and looks_only(operation, request)):
         return "viewer"
+    if operation == "drill" and request.get("yes"):
+        return "admin"  # yes, although others can reach the application
     return "operator" if operation in _CHANGES else "admin"
 
 

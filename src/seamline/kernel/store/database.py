@@ -94,6 +94,11 @@ class Database:
                 await self._server.renew()
 
     @property
+    def engines(self) -> list[AsyncEngine]:
+        """What statements go through, while it is open; for the platform."""
+        return [each for each in (self._write.engine, self._read.engine) if each is not None]
+
+    @property
     def path(self) -> Path | None:
         """The SQLite file; None in PostgreSQL."""
         if self.url.get_backend_name() != "sqlite" or not self.url.database:
