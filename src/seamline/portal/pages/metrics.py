@@ -148,7 +148,7 @@ def _charts(reader: TelemetryReader, asked: Asked, chosen: MetricName | None) ->
 
 def _read(reader: TelemetryReader, asked: Asked) -> list[Series]:
     return reader.metric(
-        asked.name, module=asked.module, attributes=asked.where or None, since_ns=asked.since_ns,
+        asked.name, module=asked.module, attributes=dict(asked.where) or None, since_ns=asked.since_ns,
         until_ns=asked.until_ns, step_ns=asked.step_ns,
     )  # fmt: skip
 
