@@ -330,7 +330,7 @@ def test_no_text_is_lost_in_cutting(text: str):
     assert kept.count(";") <= text.count(";")
 
 
-CALLERS = [*MODULES, "gateway"]
+CALLERS = [*MODULES, "gateway", "portal"]
 CALLS = [
     *((module, c, m) for c, (module, names) in CONTRACTS.items() for m in names),
     *((m, "", plain) for m in MODULES for plain in PLAIN),

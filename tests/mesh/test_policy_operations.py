@@ -47,7 +47,7 @@ def test_the_overview_has_every_policy_and_every_call(operations: PolicyOperatio
     assert named["support looks"]["place"].endswith("payments.cedar:4")
     assert 'Role::"support"' in named["support looks"]["text"]
     assert {each["effect"] for each in found["policies"]} == {"permit", "forbid"}
-    assert found["callers"] == ["checkout", "desk", "payments", "gateway"]
+    assert found["callers"] == ["checkout", "desk", "payments", "gateway", "portal"]
     assert {"callee": "payments", "call": "Payments.charge"} in found["calls"]
     permitted = {(each["caller"], each["call"]): each["conditional"] for each in found["permitted"]}
     assert permitted == {

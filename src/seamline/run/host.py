@@ -416,9 +416,13 @@ class Host:
                 runtime.wake(name)
 
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
-        """An operation of the command line on the ``events`` or ``sagas`` of modules hosted here, or on policies."""
+        """What people ask of modules hosted here, of their ``events`` and ``sagas``, and of policies."""
         if room == "policies":
             return PolicyOperations(self.mesh.policy).run(operation, arguments)
+        if room == "modules":
+            from seamline.run.trying import Trying  # what hardly any process ever needs
+
+            return await Trying(self.application, self.mesh).ask(operation, arguments)
         runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
         return None if runtime is None else await runtime.admin(operation, arguments)
 

@@ -100,6 +100,8 @@ class AdminServer:
             "sagas": self._ask_room,
             "drill": self._drills.perform,
             "policies": self._ask_room,
+            "describe": self._describe,
+            "try": self._try,
             "incident": self._incident,
         }
         self._for_tests: dict[str, Operation] = {
@@ -363,10 +365,8 @@ class AdminServer:
         ``answers`` has one entry for each workload that was asked: of those that host a module, one is enough.
         """
         module = request.get("module")
-        if module is not None and module not in self._supervisor.settings.modules:
-            raise UnknownTargetError(
-                f"there is no module {module!r}", f"Known: {', '.join(sorted(self._supervisor.settings.modules))}."
-            )
+        if module is not None:
+            self._known(module)
         asked: dict[str, Replica] = {}
         for replica in self._supervisor.fleet.serving:
             if replica.reachable and (module is None or module in replica.workload.modules):
@@ -390,6 +390,34 @@ class AdminServer:
                 for (name, replica), found in zip(asked.items(), answers, strict=True)
             ]
         }
+
+    async def _describe(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """What ``module`` offers and needs, as JSON."""
+        return await self._ask_module("describe", {"module": str(request["module"])})
+
+    async def _try(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
+        """Call ``method`` of ``module`` with ``arguments``, once, as the principal ``portal``."""
+        given = {name: request[name] for name in ("module", "method", "arguments")}
+        return await self._ask_module("call", given)
+
+    async def _ask_module(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """One of those who host a module."""
+        module = self._known(arguments["module"])
+        hosts = (each for each in self._supervisor.fleet.serving if each.reachable and module in each.workload.modules)
+        replica = next(hosts, None)
+        if replica is None:
+            raise ControlError(f"nobody hosts {module!r} now", "See `seamline status`.")
+        found = await replica.ask(AskRoom, _ROOM_S, room="modules", operation=operation, arguments=arguments)
+        if "error" in found:
+            raise RefusedError(found["error"])
+        return cast("dict[str, Any]", found["result"])
+
+    def _known(self, module: str) -> str:
+        """Raises UnknownTargetError."""
+        if module not in self._supervisor.settings.modules:
+            known = ", ".join(sorted(self._supervisor.settings.modules))
+            raise UnknownTargetError(f"there is no module {module!r}", f"Known: {known}.")
+        return module
 
     # What tests may ask.
 

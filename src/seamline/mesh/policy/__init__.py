@@ -14,12 +14,13 @@ from seamline.mesh.policy.policy import Policy
 from seamline.mesh.policy.rules import Condition, Elsewhere
 from seamline.mesh.policy.secret_rules import SecretRules
 from seamline.mesh.policy.sources import Source, Texts, in_folder, policy_source, read_folder
-from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, Vocabulary, World, call_name
+from seamline.mesh.policy.world import EVENTS, GATEWAY, HTTP, PORTAL, Vocabulary, World, call_name
 
 __all__ = [
     "EVENTS",
     "GATEWAY",
     "HTTP",
+    "PORTAL",
     "Arguments",
     "Case",
     "CaseResult",

@@ -24,6 +24,8 @@ from seamline.mesh.policy.values import Entity, Value, as_set
 
 GATEWAY = "gateway"
 """The principal of public HTTP requests."""
+PORTAL = "portal"
+"""The principal of calls that people make by hand, in the portal."""
 HTTP = "http"
 """The action of a public HTTP request into a module's routes; it belongs to no contract."""
 EVENTS = "events"
@@ -87,7 +89,7 @@ class World:
     _groups: Mapping[Entity, frozenset[Entity]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        callers = tuple(dict.fromkeys((*self.modules, GATEWAY)))
+        callers = tuple(dict.fromkeys((*self.modules, GATEWAY, PORTAL)))
         schema = _parsed(self._schema(present=True))
         object.__setattr__(self, "lenient", _parsed(self._schema(present=False)))
         entities: list[dict[str, Any]] = [
@@ -161,7 +163,7 @@ class World:
         return module, contract, method
 
     def caller(self, name: str) -> str:
-        """The name itself, if it is a module or the gateway."""
+        """The name itself, if it is a module, the gateway or the portal."""
         if name not in self.callers:
             raise UnknownPolicyNameError(f"there is no module {name!r}", nearest(name, self.callers))
         return name
