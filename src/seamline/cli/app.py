@@ -65,7 +65,7 @@ VERBS: dict[str, Entry] = {
     "audit": Entry(KEEP, "Prove that the audit is whole, search and export it", "audit"),
     "admin": Entry(KEEP, "A way into the control API", "admin"),
     "migrate": Entry(KEEP, "Bring the modules' databases to their newest schema", "migrate"),
-    "explain": Entry(HELP, "What an error code means and what to do", "explain"),
+    "explain": Entry(HELP, "Why an incident began; or what an error code means and what to do", "explain"),
     "doctor": Entry(HELP, "What this machine has, and what it lacks", "doctor"),
     "version": Entry(HELP, "The versions of Seamline and of what it stands on", "version"),
 }

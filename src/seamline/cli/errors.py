@@ -8,6 +8,7 @@ CliError                    SL9000  a command cannot do what was asked
   NotAnsweringError         SL9005  the application did not come up, or does not answer
   ScenarioError             SL9006  the load scenario of the application cannot be used
   BaselineError             SL9007  the contracts as they were cannot be read
+  UnknownIncidentError      SL9008  no incident has this id
 """
 
 from __future__ import annotations
@@ -74,3 +75,9 @@ class BaselineError(CliError):
     """
 
     code = "SL9007"
+
+
+class UnknownIncidentError(CliError):
+    """No incident that is kept has this id; ``seamline incidents`` lists those that are."""
+
+    code = "SL9008"

@@ -1,5 +1,6 @@
-"""``seamline explain``: the meaning of an error code, read from the source of the class that carries it.
+"""``seamline explain``: why an incident began; or the meaning of an error code.
 
+An incident's explanation is read from what is kept of it, a code's from the source of the class that carries it.
 The table is not kept by hand: the package's files are parsed (not imported) for classes with a ``code``.
 What a code means is the line of the tree at the head of its ``errors.py``; the class's docstring adds to it.
 """
@@ -15,10 +16,10 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from seamline.cli import manual, output
+from seamline.cli import connect, manual, output
 from seamline.cli.errors import UnknownCodeError
 from seamline.cli.manual import ManualCommand
-from seamline.cli.options import Json
+from seamline.cli.options import App, Data, Json
 
 app = typer.Typer(add_completion=False)
 
@@ -37,6 +38,7 @@ ROOM_OF_RANGE = {
     "SL73": "sagas",
     "SL74": "streams and views",
     "SL75": "webhooks",
+    "SL76": "telemetry, incidents and drills",
     "SL8": "the testing kit",
     "SL9": "the command line",
 }
@@ -98,16 +100,26 @@ def code_of(node: ast.ClassDef) -> str | None:
 @app.command(
     cls=ManualCommand,
     epilog="""
-    seamline explain SL2104   # one code
+    seamline explain INC-7    # an incident: suspects, and the evidence against each
+    seamline explain SL2104   # an error code
     seamline explain 2104     # the same
-    seamline explain          # all of them
+    seamline explain          # all codes
     """,
 )
 def explain(
-    code: Annotated[str | None, typer.Argument(metavar="CODE", help="A code such as SL2104.")] = None,
+    code: Annotated[
+        str | None, typer.Argument(metavar="WHAT", help="An incident such as INC-7, or a code such as SL2104.")
+    ] = None,
+    app_folder: App = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """What an error code means and what to do. Without a code, all of them."""
+    """Why an incident began, or what an error code means and what to do. Without either, all codes."""
+    if code is not None and code.upper().startswith("INC-"):
+        from seamline.cli.explain_incident import explain_incident  # reads the store
+
+        explain_incident(connect.read_settings(app_folder, data), code.upper(), as_json=as_json)
+        return
     known = meanings()
     if code is None:
         list_all(known, as_json=as_json)
