@@ -204,7 +204,7 @@ def _span_conditions(job: dict[str, Any]) -> tuple[str, list[Any]]:
         parts.append("duration_ns >= ?")
         values.append(job["slower_than_ns"])
     if job["roots_only"]:
-        parts.append("octet_length(parent) = 0")
+        parts.append("ltrim(hex(parent), '0') = ''")
     for key, value in job["attributes"].items():
         parts.append("(regexp_matches(attributes, ?) OR regexp_matches(resource, ?))")
         values += [_pattern(key, value)] * 2

@@ -207,7 +207,7 @@ class Terms:
             if span.status != OK:
                 add((":s", span.status))
                 add((":f", ""))
-            if not span.parent_id:
+            if not any(span.parent_id):
                 add((":r", ""))
             texts.add(span.name)
             if span.message:

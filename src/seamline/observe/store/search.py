@@ -50,8 +50,8 @@ class Look:
 
     def history(self, kind: str, since_ns: int, until_ns: int) -> list[str]:
         """The files that may have something of that time, the newest first."""
-        sql = "SELECT name FROM files WHERE kind = ? AND until >= ? AND since < ? ORDER BY until DESC"
-        found = self.rows(sql, (kind, since_ns, until_ns or FOREVER))
+        sql = "SELECT name FROM files WHERE kind = ? AND until >= ? AND since <= ? ORDER BY until DESC"
+        found = self.rows(sql, (kind, since_ns or -FOREVER, until_ns or FOREVER))
         return [str(self.folder / HISTORY / name) for (name,) in found]
 
 
@@ -175,7 +175,7 @@ class Fit:
     def __init__(self, q: TraceQuery) -> None:
         self._q = q
         self._slower_ns = int(q.slower_than_ms * 1e6)
-        self._until_ns = q.until_ns or FOREVER
+        self._since_ns, self._until_ns = _bounds(q)
 
     def __call__(self, span: Span) -> bool:
         q = self._q
@@ -184,8 +184,8 @@ class Fit:
             and (not q.name or span.name == q.name)
             and (not q.status or span.status == q.status or (q.status == "failed" and span.status != OK))
             and (span.duration_ns >= self._slower_ns or not self._slower_ns)
-            and (not q.roots_only or not span.parent_id)
-            and q.since_ns <= span.start_ns < self._until_ns
+            and (not q.roots_only or not any(span.parent_id))
+            and self._since_ns <= span.start_ns < self._until_ns
             and all(_has(span, key, value) for key, value in q.attributes.items())
         )
 
@@ -269,7 +269,7 @@ def logs(look: Look, q: LogQuery) -> Page[Log]:
 
 def _hot_logs(look: Look, q: LogQuery, trace_id: bytes, last: int) -> Iterator[tuple[int, Log]]:
     least = max(meta(look.connection, "floor_logs"), id_at(q.since_ns))
-    until_ns = q.until_ns or FOREVER
+    since_ns, until_ns = _bounds(q)
     if q.until_ns:
         last = min(last, id_at(q.until_ns + 1_000_000))
     words = words_of(q.text)
@@ -289,7 +289,7 @@ def _hot_logs(look: Look, q: LogQuery, trace_id: bytes, last: int) -> Iterator[t
         line = unpack_log(row[0][0])
         if (
             line.severity >= q.severity
-            and q.since_ns <= line.at_ns < until_ns
+            and since_ns <= line.at_ns < until_ns
             and (not q.module or q.module in {line.module, line.workload})
             and (not trace_id or line.trace_id == trace_id)
         ):
@@ -316,6 +316,11 @@ def _past_logs(look: Look, q: LogQuery, files: list[str], found: list[Log], limi
     # Where a page ends among lines of the same nanosecond, the next begins behind those that were shown.
     skip = alike + (skip if cursor and end == until_ns - 1 else 0)
     return Page(found, f"past:{end}:{skip}")
+
+
+def _bounds(q: TraceQuery | LogQuery) -> tuple[int, int]:
+    """Also what claims to be of before the epoch, or the last moment there is, is within an end that is open."""
+    return q.since_ns or -FOREVER - 1, q.until_ns or FOREVER + 1
 
 
 def _limit(limit: int) -> int:

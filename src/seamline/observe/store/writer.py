@@ -492,4 +492,4 @@ class TelemetryStore:
 
 
 def _beginning(span: Span) -> tuple[bool, int]:
-    return bool(span.parent_id), span.start_ns
+    return any(span.parent_id), span.start_ns
