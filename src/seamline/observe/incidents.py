@@ -14,6 +14,7 @@ from seamline.observe.records import Mark
 
 What = Literal["errors", "latency", "rate", "lag", "saturation", "drift", "slo"]
 Severity = Literal["minor", "major", "critical"]
+EntryKind = Literal["began", "symptom", "recovered", "mark", "explained", "note", "closed", "reopened"]
 SuspectKind = Literal[
     "code",
     "latency",
@@ -98,7 +99,7 @@ class Entry(msgspec.Struct, frozen=True):
     """A line of an incident's timeline."""
 
     at_ns: int
-    kind: Literal["began", "symptom", "recovered", "mark", "explained", "note", "closed", "reopened"]
+    kind: EntryKind
     text: str
 
 

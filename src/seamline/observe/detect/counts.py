@@ -13,6 +13,8 @@ from typing import Final
 _KEEP: Final = 0.98
 """Of what was counted before, for every eight windows: it is forgotten by half in nine minutes."""
 _BLOCK: Final = 8
+_RECENT: Final = 0.9
+_UNREMARKABLE: Final = 3.0
 _CALM: Final = 5
 _ACCEPTED_AFTER: Final = 900
 
@@ -22,7 +24,7 @@ class Failures:
 
     __slots__ = (
         "_calls", "_errors", "_flags", "_fresh_calls", "_fresh_errors", "_fresh_windows", "_healing", "_over", "_quiet",
-        "_seen_calls", "_seen_errors", "_seen_windows", "_sum", "alarmed", "before", "rise_ns", "score",
+        "_recent_calls", "_recent_errors", "_sum", "_windows", "_worst", "alarmed", "before", "rise_ns", "score",
     )  # fmt: skip
 
     SUM_MAX: Final = 11.0
@@ -37,7 +39,9 @@ class Failures:
         self.rise_ns = 0
         self._calls = self._errors = 0.0
         self._fresh_calls = self._fresh_errors = self._fresh_windows = 0
-        self._seen_calls = self._seen_errors = self._seen_windows = 0
+        self._recent_calls = self._recent_errors = 0.0
+        self._windows = 0
+        self._worst = 0.0
         self._sum = 0.0
         self._flags = 0
         self._healing = 0.0
@@ -53,8 +57,8 @@ class Failures:
 
     @property
     def after(self) -> float:
-        """The share since it rose."""
-        return self._seen_errors / self._seen_calls if self._seen_calls else 0.0
+        """The share of late, half of it from the last seven windows."""
+        return self._recent_errors / self._recent_calls if self._recent_calls else 0.0
 
     def feed(self, calls: int, errors: int, at_ns: int, *, learn: bool = True) -> bool:
         """Whether this is noticed now."""
@@ -67,24 +71,27 @@ class Failures:
             self._heal(calls, errors)
             return False
         if not self._sum:
-            self.rise_ns, self._seen_calls, self._seen_errors, self._seen_windows = at_ns, 0, 0, 0
+            self._recent_calls = self._recent_errors = 0.0
+            self._windows = 0
+        if self._sum < _UNREMARKABLE:
+            self.rise_ns = at_ns
         usual = self.usual if self.ready else max(self.usual, 0.1)
         fault = max(0.1, 3 * usual) if self.ready else 0.7
         fault = min(fault, 0.5 + usual / 2)
         gain = errors * log(fault / usual) + (calls - errors) * log((1 - fault) / (1 - usual))
         self._sum = min(max(self._sum + gain, 0.0), 3 * self.SUM_MAX)
-        self._seen_calls += calls
-        self._seen_errors += errors
-        self._seen_windows += errors > 0
+        self._recent_calls = self._recent_calls * _RECENT + calls
+        self._recent_errors = self._recent_errors * _RECENT + errors
+        self._windows += errors > 0
         expected = calls * usual
         z = (errors - expected) / sqrt(expected + 1.0)
         over = z > 5.0 and errors >= 4 and errors > 2 * expected and errors > 0.01 * calls
         self._flags = (self._flags << 1 | over) & 31
-        many = self._sum > self.SUM_MAX and self._seen_errors >= 3 and self._seen_windows >= 2
+        many = self._sum > self.SUM_MAX and self._windows >= 2
         if (many and self.after > 2 * usual) or (self.ready and self._flags.bit_count() >= 3):
             self.alarmed, self.before = True, self._errors / self._calls if self._calls else 0.0
             self.score = max(z, self._sum / 2)
-            self._healing, self._quiet, self._over = 0.0, 0, 0
+            self._healing, self._quiet, self._over, self._worst = 0.0, 0, 0, self.after
             self._fresh_calls = self._fresh_errors = self._fresh_windows = 0
             return True
         if learn:
@@ -92,12 +99,11 @@ class Failures:
         return False
 
     def _heal(self, calls: int, errors: int) -> None:
-        if not self._sum:
-            self._sum = 1.0
-        self._seen_calls = int(self._seen_calls * 0.97) + calls
-        self._seen_errors = min(int(self._seen_errors * 0.97) + errors, self._seen_calls)
+        self._recent_calls = self._recent_calls * _RECENT + calls
+        self._recent_errors = self._recent_errors * _RECENT + errors
+        self._worst = max(self._worst, self.after)
         usual = max(self.usual, 0.01)
-        share = min(max(self.after, 2 * usual, 0.05), 0.9)
+        share = min(max(self._worst / 2, 2 * usual, 0.05), 0.9)
         gain = (calls - errors) * log((1 - usual) / (1 - share)) - errors * log(share / usual)
         self._healing = max(self._healing + gain, 0.0)
         self._quiet = self._quiet + 1 if errors <= 2 * usual * calls else 0
@@ -105,7 +111,7 @@ class Failures:
         if self._healing > 5.0 and self._quiet >= _CALM:
             self._end()
         elif self._over > _ACCEPTED_AFTER:
-            self._calls, self._errors = float(self._seen_calls), float(self._seen_errors)
+            self._calls, self._errors = 10 * self._recent_calls, 10 * self._recent_errors
             self._end()
 
     def _end(self) -> None:

@@ -16,6 +16,7 @@ from seamline.observe.detect import series
 from seamline.observe.detect.board import Board
 from seamline.observe.detect.edges import EdgeWatch, is_visit
 from seamline.observe.detect.level import BLOCK, BLOCKS_READY, Level, Rule
+from seamline.observe.detect.promises import Promises
 from seamline.observe.detect.series import LevelSeries, RareSeries, ScoreSeries
 from seamline.observe.incidents import Symptom, What
 from seamline.observe.records import Mark
@@ -52,8 +53,10 @@ class Detector:
     """
 
     def __init__(self, settings: ObserveSettings | None = None) -> None:
-        self._length_s = (settings or ObserveSettings()).window_s
+        settings = settings or ObserveSettings()
+        self._length_s = settings.window_s
         self._board = Board()
+        self.promises = Promises(settings.slos, self._board)
         self._edges: dict[EdgeKey, EdgeWatch] = {}
         self._levels: dict[str, LevelSeries] = {}
         self._rares: dict[str, RareSeries] = {}
@@ -92,6 +95,7 @@ class Detector:
         self._feed_workloads(window)
         self._feed_scores(window)
         self._feed_silent(window)
+        self.promises.feed(window)
         return self._board.begun
 
     def readiness(self) -> Readiness:

@@ -126,9 +126,18 @@ class EdgeWatch:
     ) -> None:  # fmt: skip
         series = f"{self.name} {what}"
         score = round(score, 1)
+        site = self.caller if self.caller and self._is_callers(what, after - before, window) else self.site
         self._board.begin(
-            Symptom(series, what, self.site, self._edge, before, after, unit, score, at_ns, window.end_ns, supporting)
+            Symptom(series, what, site, self._edge, before, after, unit, score, at_ns, window.end_ns, supporting)
         )
+
+    def _is_callers(self, what: What, more: float, window: Window) -> bool:
+        """How often it is called is its caller's doing; so is, for all we know, a wait that its callee did not see."""
+        if what != "latency":
+            return what == "rate"
+        here = window.edges.get(self.key)
+        there = window.edges.get((*self._edge, "server"))
+        return bool(here and there and there.calls and here.mean_ms - there.mean_ms > 0.5 * more)
 
 
 def is_visit(side: str) -> bool:

@@ -36,6 +36,7 @@ _SMALL_SAMPLE: Final = 1.15
 _CLIP: Final = 4.0
 _SLACK: Final = 1.0
 _SUM_MAX: Final = 14.0
+_UNREMARKABLE: Final = 3.0
 _CREEP_SLACK: Final = 1.0
 _CREEP_MAX: Final = 10.0
 _CREEP_MEMORY: Final = 1_200
@@ -108,7 +109,7 @@ class Level:
         if self.alarmed:
             self._heal(z, value, variance, over=over)
             return ""
-        if self._sum <= 0.0:
+        if self._sum < _UNREMARKABLE:
             self.rise_ns = at_ns
         smooth = self._smooth
         self._smooth = smooth + _SMOOTH * (value - smooth)
