@@ -169,9 +169,13 @@ async def test_the_trace_goes_through_the_log(tmp_path: Path):
         assert context is not None
         assert context.trace is not None
         assert (context.trace.trace_id, context.module, context.caller) == (0xABC, "books", "shop")
-        (span,) = [each for each in process.tracer.take() if each.kind == "consumer"]
-        assert (span.trace_id, span.parent_id, span.span_id) == (0xABC, 0x123, context.trace.span_id)
-        assert (span.name, span.module, span.peer, span.status) == ("shop.Sold", "books", "shop", "ok")
+        spans = {each.kind: each for each in process.tracer.take() if each.kind in ("producer", "consumer")}
+        published, handled = spans["producer"], spans["consumer"]
+        assert (published.trace_id, published.parent_id) == (0xABC, 0x123)
+        assert (handled.trace_id, handled.parent_id) == (0xABC, published.span_id)
+        assert handled.span_id == context.trace.span_id
+        assert handled.links == [(0xABC, published.span_id)]
+        assert (handled.name, handled.module, handled.peer, handled.status) == ("shop.Sold", "books", "shop", "ok")
 
 
 async def test_a_handler_can_know_what_it_handles(tmp_path: Path):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from seamline.events.codec import encode_event
 from seamline.events.errors import EventEncodeError, UndeclaredEventError
 from seamline.events.record import SUBJECT, Record
+from seamline.events.spans import producer_span
 from seamline.kernel.clock import Clock, now_ms
 from seamline.module.context import current
 from seamline.module.values import Event
 
 if TYPE_CHECKING:
     from seamline.events.log import Log
+    from seamline.kernel.signal.trace import Tracer
     from seamline.kernel.store import Database
+    from seamline.module.context import CallContext
     from seamline.module.principal import Proofs
 
 _HEADER = re.compile(r"[a-z0-9]{1,20}")
@@ -46,6 +50,7 @@ class Events:
         clock: Clock,
         owners: Mapping[type[Event], str],
         proofs: Proofs | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._module = module
         self._database = database
@@ -53,6 +58,7 @@ class Events:
         self._clock = clock
         self._owners = owners
         self._proofs = proofs
+        self._tracer = tracer
 
     async def publish(
         self,
@@ -79,20 +85,45 @@ class Events:
             LogFullError: there is no room; nothing was accepted.
         """
         record = self._record(event, key, delay_s, ttl_s, headers)
+        call = self._recorded()
+        await (self._put(record) if call is None else self._told(call, [record], self._put(record)))
+        return record.id
+
+    async def _put(self, record: Record) -> None:
         if self._database.is_free() and self._log is not None:
             on_disk = self._log.submit(record)
             if on_disk is not None:
                 await on_disk
-                return record.id
+                return
         await self._append([record])
-        return record.id
 
     async def publish_all(self, events: Sequence[Event]) -> list[str]:
         """Publish several at once, all or none, and return their ids. Raises what :meth:`publish` does."""
         records = [self._record(event, None, 0.0, 0.0, None) for event in events]
         if records:
-            await self._append(records)
+            call = self._recorded()
+            await (self._append(records) if call is None else self._told(call, records, self._append(records)))
         return [record.id for record in records]
+
+    def _recorded(self) -> CallContext | None:
+        """The call under way, if its trace is recorded."""
+        call = current()
+        sampled = call is not None and call.origin is not None and call.origin.sampled
+        return call if sampled and self._tracer is not None else None
+
+    async def _told(self, call: CallContext, records: Sequence[Record], work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, and record a span for each event."""
+        assert self._tracer is not None
+        started = monotonic()
+        failure: BaseException | None = None
+        try:
+            await work
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            for record in records:
+                producer_span(self._tracer, call, record, started, failure)
 
     async def _append(self, records: Sequence[Record]) -> None:
         assert self._log is not None
@@ -108,7 +139,6 @@ class Events:
         if key is None:
             key = str(getattr(event, cls.event_key)) if cls.event_key else ""
         call = current()
-        trace = call.trace if call is not None else None
         data = encode_event(event)
         if len(data) > EVENT_BYTES_MAX:
             raise EventEncodeError(
@@ -129,7 +159,7 @@ class Events:
             time_ms=at_ms,
             key=key,
             version=cls.event_version,
-            trace=trace.to_traceparent() if trace is not None else "",
+            trace=_traceparent(call),
             due_ms=due_ms,
             expires_ms=(due_ms or at_ms) + int(ttl_s * 1000) if ttl_s > 0 else 0,
             headers=carried,
@@ -165,6 +195,14 @@ def new_id(at_ms: int) -> str:
     # of that are one in 10^12. Nothing secret hangs on them: an id is a name, and asking for it the system for each
     # event costs more than the rest of the record.
     return (at_ms << 80 | _lots.getrandbits(80)).to_bytes(16, "big").hex()
+
+
+def _traceparent(call: CallContext | None) -> str:
+    """Under which span an event is published: one of its own, where the trace is recorded."""
+    origin = call.origin if call is not None else None
+    if call is None or origin is None:
+        return ""
+    return (origin.child() if origin.sampled else origin.at(call.span_id())).to_traceparent()
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:

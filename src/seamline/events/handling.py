@@ -16,13 +16,17 @@ from seamline.events.context import EventContext
 from seamline.events.errors import RevokedEventError
 from seamline.events.lanes import Parcel
 from seamline.events.record import SUBJECT, Record
-from seamline.kernel.signal.trace import TraceContext, Tracer
+from seamline.events.spans import facts_of, status_of
+from seamline.kernel.signal.trace import TraceContext, Tracer, exception_event, new_span_id, said
 from seamline.kernel.store import Database
+from seamline.mesh.outcome import CANCELED, NO_FAILURES, OK
 from seamline.module.context import CURRENT, CallContext
-from seamline.module.errors import EventError, Unauthenticated
+from seamline.module.errors import EventError, Unauthenticated, Unavailable
 from seamline.module.module import EventHandler, Module
 from seamline.module.principal import Proofs, Subject
 from seamline.module.wiring import Wiring, needs, place_of
+
+_LINKS_MAX = 128
 
 Settle = Callable[[AsyncConnection | None], Awaitable[None]]
 """Says that the handler's effect happened: in its transaction, or by itself where it has none."""
@@ -63,25 +67,61 @@ class Handling:
         """
         first = parcels[0].delivery.record
         subject = await self._subject(first)
-        trace = self._trace(first if len(parcels) == 1 else None)
-        token = CURRENT.set(self._call_context(first, trace, subject))
-        started, status = monotonic(), "error"
+        context = self._call_context(first, self._trace(first if len(parcels) == 1 else None), subject)
+        token = CURRENT.set(context)
+        failure: BaseException | None = None
+        started = monotonic()
         try:
             with self._proofs.bound(subject) if self._proofs is not None else nullcontext():
                 await self._act(parcels, settle, replayed)
-            status = "ok"
         except Unauthenticated as error:
+            failure = error
             if self._proofs is None or subject is None or self._proofs.refuses(subject) is None:
                 raise
             raise _revoked(error) from None
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             CURRENT.reset(token)
-            if trace is not None and trace.sampled:
-                parent = TraceContext.from_traceparent(first.trace) if len(parcels) == 1 else None
-                self._tracer.record(
-                    trace, parent.span_id if parent is not None else 0, f"{first.source}.{first.type}", "consumer",
-                    self._module, first.source, monotonic() - started, status,
-                )  # fmt: skip
+            self._ended(context, [parcel.delivery.record for parcel in parcels], started, failure)
+
+    def _ended(
+        self, context: CallContext, records: Sequence[Record], started: float, failure: BaseException | None
+    ) -> None:
+        """Count an attempt, and record its span if its trace is recorded or is to be."""
+        tracer, seconds, status = self._tracer, monotonic() - started, status_of(failure)
+        if isinstance(failure, Unavailable) and not failure.started:
+            status = CANCELED  # a callee was not there yet: no attempt at the event
+        first = records[0]
+        stats = tracer.flows.stats(first.source, self._module, f"{first.type}/{self.handler.group}", "event")
+        stats.record(seconds, "" if status == OK else status)
+        trace = context.origin
+        assert trace is not None
+        failed = status not in NO_FAILURES
+        if not trace.sampled and not ((failed or seconds > tracer.slow_s) and tracer.keep(trace)):
+            return
+        told = [TraceContext.from_traceparent(record.trace) for record in records[:_LINKS_MAX]]
+        tracer.record(
+            trace, context.span_id(), trace.span_id, f"{first.source}.{first.type}", "consumer", self._module,
+            first.source, started, seconds, status, said(failure) if failure is not None else "",
+            facts_of(records, "process", self.group),
+            [exception_event(failure, tracer.at_ns(started + seconds))] if failure is not None and failed else None,
+            [(each.trace_id, each.span_id) for each in told if each is not None],
+        )  # fmt: skip
+
+    def dead(self, record: Record, error: BaseException) -> None:
+        """Tell that the event was given up."""
+        tracer = self._tracer
+        method = f"{record.type}/{self.handler.group}"
+        tracer.flows.stats(record.source, self._module, method, "event").record(0.0, "dead_letter")
+        trace = TraceContext.from_traceparent(record.trace) or tracer.root()
+        if tracer.keep(trace):
+            tracer.record(
+                trace, new_span_id(), trace.span_id, f"dead letter {record.source}.{record.type}", "internal",
+                self._module, record.source, monotonic(), 0.0, "dead_letter", said(error),
+                facts_of([record], "settle", self.group),
+            )  # fmt: skip
 
     async def _act(self, parcels: Sequence[Parcel], settle: Settle, replayed: bool) -> None:
         if self.handler.outside:
@@ -119,14 +159,12 @@ class Handling:
         async with asyncio.timeout(handler.timeout_s):
             await handler.function(given, **arguments)
 
-    def _trace(self, record: Record | None) -> TraceContext | None:
+    def _trace(self, record: Record | None) -> TraceContext:
         """The publisher's trace goes on; a batch, which has many, begins one."""
         parent = TraceContext.from_traceparent(record.trace) if record is not None and record.trace else None
-        if parent is None:
-            parent = self._tracer.root()
-        return parent.child() if parent is not None else None
+        return parent or self._tracer.root()
 
-    def _call_context(self, record: Record, trace: TraceContext | None, subject: Subject | None) -> CallContext:
+    def _call_context(self, record: Record, trace: TraceContext, subject: Subject | None) -> CallContext:
         return CallContext(
             self._module,
             record.source,
@@ -135,6 +173,7 @@ class Handling:
             trace,
             idempotency_key=self.idempotency_key(record),
             subject=subject,
+            span=0,
         )
 
     def idempotency_key(self, record: Record) -> str:

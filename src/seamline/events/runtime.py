@@ -143,7 +143,9 @@ class EventsRuntime:
             )
             self._services[module.name] = LogService(log, self._clock)
         log = self.logs.get(module.name)
-        self._events[module.name] = Events(module.name, database, log, self._clock, self._owners, self._proofs)
+        self._events[module.name] = Events(
+            module.name, database, log, self._clock, self._owners, self._proofs, self._tracer
+        )
         for handler in module.event_handlers:
             self._listen(seat, handler)
         if any(webhook.module == module.name for webhook in self.settings.webhooks):

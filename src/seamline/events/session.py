@@ -283,6 +283,7 @@ class Session:
             pass
         else:
             consumer.dead += 1
+            consumer.handlings[delivery.record.type].dead(delivery.record, error)
             _log.error(
                 "%s gives up on %s %s after %d attempts; it is with the dead letters",
                 consumer.group, delivery.record.type, delivery.record.id, parcel.attempts, exc_info=error,

@@ -247,7 +247,7 @@ class Gateway:
             stats = self._stats.get(module)
             if stats is None:
                 stats = self._stats[module] = EdgeStats()
-            stats.record(seconds, status < 500)
+            stats.record(seconds, "" if status < 500 else "5xx")
         if self._on_request is not None:
             self._on_request(module, visit.exchange.request.method, status, seconds)
 

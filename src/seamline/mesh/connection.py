@@ -288,10 +288,10 @@ class ClientConnection(asyncio.Protocol):
             raise overloaded(spec.full_name, f"{len(self._calls)} calls are under way on the connection")
         deadline = context.deadline
         timeout_ms = 0 if deadline == NO_DEADLINE else max(int((deadline - monotonic()) * 1000), 1)
-        trace = context.trace
+        trace = context.origin
         head = CallHead(
             spec.full_name, timeout_ms, context.priority,
-            trace.to_traceparent() if trace is not None else None, context.idempotency_key, proof,
+            trace.to_bytes(context.span_id()) if trace is not None else None, context.idempotency_key, proof,
         )  # fmt: skip
         return self._begin(call, head, body)
 
@@ -376,7 +376,7 @@ class ClientConnection(asyncio.Protocol):
     def duplex(self, method: str, trace: TraceContext | None, proof: str | None = None) -> ClientDuplex:
         """Open a raw stream of byte messages."""
         call = _Call(method, NO_DEADLINE, None)
-        head = CallHead(method, 0, 1, trace.to_traceparent() if trace is not None else None, None, proof)
+        head = CallHead(method, 0, 1, trace.to_bytes(trace.span_id) if trace is not None else None, None, proof)
         stream = self._begin(call, head, b"")
         return ClientDuplex(self, stream, call, self._credit)
 

@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from seamline.kernel.codec import CodecError
 from seamline.kernel.settings import MeshRules
-from seamline.kernel.signal.metrics import EdgeStats
+from seamline.kernel.signal.trace import TraceContext, new_span_id
 from seamline.mesh.copies import Upstream, callers_own, copy_arguments, encode_arguments
 from seamline.mesh.hedge import first_answer
 from seamline.mesh.injected import inject, injects
 from seamline.mesh.limits import PRIORITIES, CircuitBreaker, Patience, RetryBudget
 from seamline.mesh.local import seen_by_caller
-from seamline.mesh.outcome import deadline_exceeded, error_body, error_of, overloaded
+from seamline.mesh.outcome import (
+    deadline_exceeded,
+    error_body,
+    error_of,
+    overloaded,
+)
 from seamline.mesh.policy.rules import Elsewhere
+from seamline.mesh.told import Told, Tried, served
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import UNARY, MethodSpec
 from seamline.module.errors import (
@@ -36,7 +42,6 @@ from seamline.module.errors import (
 from seamline.module.values import Fault
 
 if TYPE_CHECKING:
-    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.balance import Replica
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.service import Entry
@@ -46,24 +51,20 @@ _FAILURES = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
 _TELLS_LATENCY = (Fault, InternalError, DeadlineExceeded)
 
 
-class Edge:
+class Edge(Told):
     """A method as called by one module."""
 
     __slots__ = (
-        "breaker", "budget", "callee", "caller", "entry", "fast", "faults", "mesh", "name", "own_priority", "priority",
-        "revocations", "rules", "spec", "stats", "timeout_s",
+        "breaker", "budget", "fast", "faults", "mesh", "own_priority", "priority", "revocations", "rules", "spec",
+        "timeout_s",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, caller: str, callee: str, spec: MethodSpec) -> None:
+        super().__init__(mesh.tracer, caller, callee, spec)
         self.mesh = mesh
         self.revocations = mesh.revocations
-        self.caller = caller
-        self.callee = callee
         self.spec = spec
-        self.name = spec.full_name
         self.faults = mesh.faults_of(spec.contract)
-        self.stats = EdgeStats()
-        self.entry: Entry | None = None
         self.fast: Callable[..., Any] | None = None
         self._take(mesh.rules_of(spec))
         self.refresh()
@@ -96,21 +97,20 @@ class Edge:
         )
         self.fast = self.entry.handler if plain and self.entry is not None else None
 
-    def begin(self, arguments: tuple[Any, ...], root: TraceContext | None = None) -> CallContext:
-        """The context of a new call; ``root`` is a trace that was begun for it.
+    def begin(self, arguments: tuple[Any, ...], parent: CallContext | None) -> CallContext:
+        """The context of a new call, made in the course of ``parent``.
 
         Raises PermissionDenied, Unauthenticated or DeadlineExceeded.
         """
         now = monotonic()
         deadline = now + self.timeout_s
-        parent = CURRENT.get(None)
         priority = self.priority
         key = None
         subject = None
         if parent is None:
-            trace = root or self.mesh.tracer.root()
+            trace: TraceContext | None = self.tracer.root()
         else:
-            trace = parent.trace
+            trace = parent.origin
             key = parent.key_for_calls
             deadline = min(parent.deadline, deadline)
             if self.own_priority is None:
@@ -121,9 +121,7 @@ class Edge:
         self.judge(subject, arguments)
         if deadline <= now:
             raise deadline_exceeded(self.name)
-        if trace is not None and trace.sampled:
-            trace = trace.child()
-        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key, subject=subject)
+        return CallContext(self.callee, self.caller, self.name, deadline, trace, priority, key, None, subject, 0)
 
     def judge(self, subject: Subject | None, arguments: tuple[Any, ...]) -> None:
         """Ask policy about a call. Raises PermissionDenied or Unauthenticated."""
@@ -142,31 +140,24 @@ class Edge:
         subject = context.subject
         return self.mesh.delegation.token(subject, self.callee) if subject is not None else None
 
-    def _ended(self, context: CallContext, parent_id: int, started: float, error: BaseException | None) -> None:
-        """Count a call, and record its span."""
-        elapsed = monotonic() - started
-        if error is None or isinstance(error, Fault):
-            status = "ok"
-        else:
-            status = error.connect if isinstance(error, CallError) else "cancelled"
-        self.stats.inflight -= 1
-        self.stats.record(elapsed, status == "ok")
-        trace = context.trace
-        if trace is not None and trace.sampled:
-            self.mesh.tracer.record(trace, parent_id, self.name, "client", self.caller, self.callee, elapsed, status)
-
-    def failed_fast(self, error: BaseException, context: CallContext, started: float) -> BaseException:
-        """What the caller sees of an error on the short way; it is counted."""
-        self.stats.record(monotonic() - started, self.faults.get(type(error).__name__) is type(error))
-        assert self.entry is not None
-        return seen_by_caller(error, self.entry, context)
+    def _begun(self, arguments: tuple[Any, ...]) -> tuple[CallContext, int, int]:
+        """The context of a new call, the id of its span at the caller, and that of the span around it."""
+        parent = CURRENT.get(None)
+        try:
+            context = self.begin(arguments, parent)
+        except CallError as error:
+            self.refused(parent, error)
+            raise
+        # A callee in another process has a context of its own, so that this one is the caller's alone.
+        span_id = context.span_id() if self.entry is None else new_span_id()
+        return context, span_id, parent.span_id() if parent is not None else 0
 
     # Unary calls, and those whose caller streams.
 
-    async def call(self, arguments: tuple[Any, ...], root: TraceContext | None = None) -> Any:
+    async def call(self, arguments: tuple[Any, ...]) -> Any:
         """Make a call with one result, with every rule applied."""
-        context = self.begin(arguments, root)
-        parent_id = _parent_id(root)
+        context, span_id, parent_id = self._begun(arguments)
+        tried = Tried()
         started = monotonic()
         failure: BaseException | None = None
         self.stats.inflight += 1
@@ -175,7 +166,7 @@ class Edge:
                 await inject(self.rules, self.name, context.deadline)
             if self.entry is None and self.mesh.policy.point is not None:
                 await self._consult(context, arguments)
-            return await self._attempts(arguments, context)
+            return await self._attempts(arguments, context, span_id, tried)
         except Fault as fault:
             failure = fault
             raise fault from None
@@ -183,24 +174,23 @@ class Edge:
             failure = error
             raise
         finally:
-            self._ended(context, parent_id, started, failure)
+            self.ended(context, span_id, parent_id, started, failure, tried)
 
-    async def _attempts(self, arguments: tuple[Any, ...], context: CallContext) -> Any:
+    async def _attempts(self, arguments: tuple[Any, ...], context: CallContext, span_id: int, tried: Tried) -> Any:
         entry = self.entry
         body, upstream = (b"", None) if entry is not None else self._encoded(arguments, context)
         attempt = 0
-        tried: list[Replica] = []
         waiting = Patience(self.rules.wait_for_ready_s, context.deadline)
         self.budget.call()
         while True:
             try:
                 if entry is not None:
-                    return await self._attempt_local(entry, arguments, context)
+                    return await self._attempt_local(entry, arguments, context, span_id)
                 if self.rules.hedge_after_ms > 0 and self.spec.readonly and upstream is None:
                     data = await first_answer(
                         lambda: self._attempt(body, None, context, tried),
                         self.rules.hedge_after_ms / 1000,
-                        self._may_hedge,
+                        lambda: self._may_hedge(tried),
                     )
                 else:
                     data = await self._attempt(body, upstream, context, tried)
@@ -224,31 +214,37 @@ class Edge:
         self.stats.retries += 1
         await asyncio.sleep(pause)
 
-    def _may_hedge(self) -> bool:
+    def _may_hedge(self, tried: Tried) -> bool:
         if not self.budget.take(monotonic()):
             return False
+        tried.hedged = True
         self.stats.retries += 1
         return True
 
-    async def _attempt_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
+    async def _attempt_local(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, span_id: int) -> Any:
         copies = self.mesh.copies
         arguments = self._handed_over(arguments, context)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
         started = monotonic()
+        failure: BaseException | None = None
         try:
             result = await self.mesh.serve(entry, arguments, context)
         except Fault as fault:
+            failure = fault
             raise (self._copied_fault(fault) if copies else fault) from None
+        except BaseException as error:
+            failure = error
+            raise
         finally:
+            seconds = monotonic() - started
+            served(self.tracer, entry, context, span_id, started, seconds, failure)
             if limit is not None:
-                limit.release(monotonic() - started)
+                limit.release(seconds)
         return self._copied(result, entry, context) if copies else result
 
-    async def _attempt(
-        self, body: bytes, upstream: Upstream | None, context: CallContext, tried: list[Replica]
-    ) -> bytes:
+    async def _attempt(self, body: bytes, upstream: Upstream | None, context: CallContext, tried: Tried) -> bytes:
         replica = self._pick(tried)
         breaker = self.breaker
         ticket = self._admitted(breaker)
@@ -273,8 +269,8 @@ class Edge:
 
     async def stream(self, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Make a call whose result is a stream."""
-        context = self.begin(arguments)
-        parent_id = _parent_id(None)
+        context, span_id, parent_id = self._begun(arguments)
+        tried = Tried()
         started = monotonic()
         failure: BaseException | None = None
         self.stats.inflight += 1
@@ -285,9 +281,9 @@ class Edge:
             if entry is None and self.mesh.policy.point is not None:
                 await self._consult(context, arguments)
             if entry is not None:
-                items = self._stream_local(entry, arguments, context)
+                items = self._stream_local(entry, arguments, context, span_id)
             else:
-                items = self._stream_remote(arguments, context)
+                items = self._stream_remote(arguments, context, tried)
             async with aclosing(items):
                 async for item in items:
                     yield item
@@ -298,30 +294,38 @@ class Edge:
             failure = error
             raise
         finally:
-            self._ended(context, parent_id, started, failure)
+            self.ended(context, span_id, parent_id, started, failure, tried)
 
     async def _stream_local(
-        self, entry: Entry, arguments: tuple[Any, ...], context: CallContext
+        self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, span_id: int
     ) -> AsyncGenerator[Any]:
         copies = self.mesh.copies
         arguments = self._handed_over(arguments, context)
         limit = entry.limit if self.rules.concurrency_max else None
         if limit is not None and not limit.admit(context.priority):
             raise overloaded(self.name, f"{limit.inflight} calls are under way")
+        started = monotonic()
+        failure: BaseException | None = None
         try:
             async with aclosing(self.mesh.serve_stream(entry, arguments, context)) as items:
                 async for item in items:
                     yield self._copied(item, entry, context) if copies else item
         except Fault as fault:
+            failure = fault
             raise (self._copied_fault(fault) if copies else fault) from None
+        except BaseException as error:
+            failure = error
+            raise
         finally:
+            served(self.tracer, entry, context, span_id, started, monotonic() - started, failure)
             if limit is not None:
                 limit.release(None)
 
-    async def _stream_remote(self, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
+    async def _stream_remote(
+        self, arguments: tuple[Any, ...], context: CallContext, tried: Tried
+    ) -> AsyncGenerator[Any]:
         body, upstream = self._encoded(arguments, None)
         attempt = 0
-        tried: list[Replica] = []
         waiting = Patience(self.rules.wait_for_ready_s, context.deadline)
         self.budget.call()
         while True:
@@ -340,7 +344,7 @@ class Edge:
                 await self._before_retry(error, attempt, context, touched=touched)
 
     async def _attempt_stream(
-        self, body: bytes, upstream: Upstream | None, context: CallContext, tried: list[Replica]
+        self, body: bytes, upstream: Upstream | None, context: CallContext, tried: Tried
     ) -> AsyncGenerator[bytes]:
         replica = self._pick(tried)
         breaker = self.breaker
@@ -384,7 +388,7 @@ class Edge:
                 "The callee runs another version of the contract.",
             ) from None
 
-    def _pick(self, tried: list[Replica]) -> Replica:
+    def _pick(self, tried: Tried) -> Replica:
         replica = self.mesh.pick(self.callee, self.rules, tried)
         tried.append(replica)
         return replica
@@ -437,9 +441,3 @@ class Edge:
 
     def _copied_fault(self, fault: Fault) -> Exception:
         return error_of(error_body(fault), self.name, self.faults)
-
-
-def _parent_id(root: TraceContext | None) -> int:
-    parent = CURRENT.get(None)
-    trace = root if parent is None else parent.trace
-    return trace.span_id if trace is not None else 0

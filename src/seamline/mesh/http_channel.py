@@ -143,8 +143,8 @@ class HttpChannel:
         ]
         if context.deadline != NO_DEADLINE:
             headers.append((b"connect-timeout-ms", str(max(int(left * 1000), 1)).encode()))
-        if context.trace is not None:
-            headers.append((b"traceparent", context.trace.to_traceparent().encode()))
+        if context.origin is not None:
+            headers += context.origin.at(context.span_id()).to_headers()
         if context.idempotency_key is not None:
             headers.append((b"idempotency-key", context.idempotency_key.encode()))
         proof = edge.proof(context)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire.http1 import Disconnected, Exchange, HttpLimits, HttpRequest, HttpServer
 from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, EnvelopeReader, envelope, error_json
 from seamline.mesh.copies import decoded_items, unfit
+from seamline.mesh.doors import Door, Doors
 from seamline.mesh.limits import PRIORITIES
 from seamline.mesh.outcome import error_body, overloaded
 from seamline.module.context import CallContext
@@ -49,6 +50,8 @@ class HttpFace:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._prefix = f"/{mesh.app}.".encode()
+        self._names: dict[bytes, str] = {}
+        """The methods by their path, as far as they were called."""
         self._runners = Runners()
         size = mesh.settings.frame_bytes_max
         self._message_bytes_max = size
@@ -62,7 +65,8 @@ class HttpFace:
 
     def _connected(self, transport: asyncio.Transport, state: dict[str, Any]) -> None:
         assert self._mesh.identity is not None
-        state["caller"] = self._mesh.identity.authenticate(transport.get_extra_info("ssl_object"))
+        caller = self._mesh.identity.authenticate(transport.get_extra_info("ssl_object"))
+        state["doors"] = Doors(self._mesh, caller)
 
     async def drain(self, timeout_s: float) -> bool:
         return await self._server.drain(timeout_s)
@@ -77,59 +81,75 @@ class HttpFace:
             draining = self._server.draining
             exchange.respond(503 if draining else 200, _JSON, b'{"draining":true}' if draining else b'{"ready":true}')
             return
-        caller: str = exchange.connection_state["caller"]
         try:
-            entry, context = self.admitted(request, request.path, caller)
+            door, context = self.admitted(request, request.path, exchange.connection_state["doors"])
         except CallError as error:
             answer_error(exchange, error)
             return
+        entry = door.entry
         streaming = (request.header(b"content-type") or b"").startswith(b"application/connect+json")
         if streaming != (entry.spec.kind != UNARY):
             wanted = "application/json" if streaming else "application/connect+json"
             answer_error(exchange, InvalidArgument(f"{entry.name} takes content-type {wanted}"), 415)
             return
         limit = entry.limit
-        refusal = self._refusal(entry, context)
+        refusal = self._refusal(door, context)
         if refusal is None and limit is not None and not limit.admit(context.priority):
             refusal = overloaded(entry.name, f"{limit.inflight} calls are under way")
         if refusal is not None:
+            door.refused(refusal)
             answer_error(exchange, refusal)
             return
-        started: float | None = None if streaming else monotonic()
+        failure: BaseException | None = None
+        started = monotonic()
         try:
             if streaming:
-                await self._stream(exchange, entry, context)
+                failure = await self._stream(exchange, door, context)
+            elif context.subject is None:
+                await self._unary(exchange, door, context)
             else:
                 with self._mesh.revocations.bound(context.subject):
-                    await self._unary(exchange, entry, context)
+                    await self._unary(exchange, door, context)
         except (Fault, CallError) as error:
+            failure = error
             answer_error(exchange, error)
+        except asyncio.CancelledError as error:
+            failure = error
+            raise
         finally:
+            seconds = monotonic() - started
             if limit is not None:
-                limit.release(monotonic() - started if started is not None else None)
+                limit.release(None if streaming else seconds)
+            door.ended(context, started, seconds, failure)
 
-    def admitted(self, request: HttpRequest, path: bytes, caller: str) -> tuple[Entry, CallContext]:
-        """The method at ``path``, and the call of it that ``caller`` makes with the request. Raises CallError."""
-        entry = self._entry(path)
-        context = self._context(request, entry, caller)
-        proof = request.header(b"seamline-subject")
+    def admitted(self, request: HttpRequest, path: bytes, doors: Doors) -> tuple[Door, CallContext]:
+        """The method at ``path``, and the call of it that is made with the request. Raises CallError."""
+        door = self._door(path, doors)
+        headers = dict(reversed(request.headers))  # of several with one name, the first
+        context = self._context(headers, door.entry, doors.caller)
+        proof = headers.get(b"seamline-subject")
         if proof is not None:
-            context.subject = self._mesh.admit(proof.decode("latin-1"), caller, entry.module)
-        return entry, context
+            context.subject = self._mesh.admit(proof.decode("latin-1"), doors.caller, door.entry.module)
+        return door, context
 
-    def _entry(self, path: bytes) -> Entry:
+    def _door(self, path: bytes, doors: Doors) -> Door:
+        name = self._names.get(path)
+        if name is not None and (door := doors.find(name)) is not None:
+            return door
         if not path.startswith(self._prefix):
             raise Unimplemented(
                 f"there is nothing at {path!r}", f"Contracts are at {self._prefix.decode()}<Contract>/<method>."
             )
         name = path[len(self._prefix) :].replace(b"/", b".", 1).decode("utf-8", "replace")
-        entry = self._mesh.services.entries.get(name)
-        if entry is None:
+        door = doors.find(name)
+        if door is None:
             raise self._mesh.unknown_method(name)
-        return entry
+        if path == self._prefix + name.replace(".", "/", 1).encode():
+            self._names[path] = name
+        return door
 
-    def _context(self, request: HttpRequest, entry: Entry, caller: str) -> CallContext:
-        timeout = request.header(b"connect-timeout-ms")
+    def _context(self, headers: Mapping[bytes, bytes], entry: Entry, caller: str) -> CallContext:
+        timeout = headers.get(b"connect-timeout-ms")
         if timeout is not None:
             if not timeout.isdigit() or len(timeout) > 10:
                 raise InvalidArgument(
@@ -138,31 +158,31 @@ class HttpFace:
             deadline = monotonic() + int(timeout) / 1000
         else:
             deadline = monotonic() + entry.rules.timeout_s
-        header, ours = request.header(b"traceparent"), request.header(b"seamline-priority")
-        trace = TraceContext.from_traceparent(header.decode("latin-1")) if header else None
+        ours = headers.get(b"seamline-priority")
+        trace = TraceContext.from_headers(headers) if b"traceparent" in headers else None
         if trace is None and ours is None:  # our own callers have cast the lot, here as on the other wire
             trace = self._mesh.tracer.root()
-        key = request.header(b"idempotency-key")
-        priority = PRIORITIES.get((ours or b"").decode("latin-1"), entry.priority)
+        key = headers.get(b"idempotency-key")
+        priority = entry.priority if ours is None else PRIORITIES.get(ours.decode("latin-1"), entry.priority)
         return CallContext(
-            entry.module, caller, entry.name, deadline, trace, priority, key.decode("latin-1") if key else None
+            entry.module, caller, entry.name, deadline, trace, priority, key.decode("latin-1") if key else None, span=0
         )
 
-    def _refusal(self, entry: Entry, context: CallContext) -> CallError | None:
-        if self._mesh.decision(context.caller, entry.module, entry.spec) is False:
-            return self._mesh.denied(context.caller, entry.module, entry.spec.permission, context.subject)
+    def _refusal(self, door: Door, context: CallContext) -> CallError | None:
+        if door.decision is False:
+            return self._mesh.denied(context.caller, door.entry.module, door.entry.spec.permission, context.subject)
         return None
 
-    def judged(self, entry: Entry, context: CallContext, data: bytes) -> tuple[Any, ...]:
+    def judged(self, door: Door, context: CallContext, data: bytes) -> tuple[Any, ...]:
         """The arguments, once policy has been asked about them. Raises CallError."""
+        entry, decision = door.entry, door.decision
         arguments = _decoded(entry, data)
-        decision = self._mesh.decision(context.caller, entry.module, entry.spec)
         if decision is not True and (decision is False or not decision(context.subject, arguments)):
             raise self._mesh.denied(context.caller, entry.module, entry.spec.permission, context.subject, arguments)
         return arguments
 
-    async def _unary(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
-        request = exchange.request
+    async def _unary(self, exchange: Exchange, door: Door, context: CallContext) -> None:
+        request, entry = exchange.request, door.entry
         if request.method == "GET":
             data = message_in_query(entry.spec, request.query)
         elif request.method == "POST":
@@ -171,7 +191,7 @@ class HttpFace:
         else:
             exchange.respond(405, ((b"allow", b"GET, POST"),))
             return
-        arguments = self.judged(entry, context, data or b"{}")
+        arguments = self.judged(door, context, data or b"{}")
         result = await self._mesh.serve(entry, arguments, context)
         exchange.respond(200, _JSON, self._encoded(entry, result))
 
@@ -181,22 +201,27 @@ class HttpFace:
         except Exception as error:
             raise self._mesh.crossed(error, entry) from None
 
-    async def _stream(self, exchange: Exchange, entry: Entry, context: CallContext) -> None:
+    async def _stream(self, exchange: Exchange, door: Door, context: CallContext) -> BaseException | None:
+        """Serve a call with a stream. Gives the error that was told in the stream, if any."""
+        entry = door.entry
         messages = self._messages(exchange)
         first = await anext(messages, None)
-        arguments = self.judged(entry, context, first if first is not None else b"{}")
+        arguments = self.judged(door, context, first if first is not None else b"{}")
         if entry.spec.item is not None:
             arguments = (*arguments, decoded_items(messages, entry.spec.item, entry.name))
         exchange.start(200, _STREAM)
         closing: dict[str, Any] = {}
+        failure: BaseException | None = None
         try:
             with self._mesh.revocations.bound(context.subject):
                 await self._serve_streaming(exchange, entry, arguments, context)
         except Disconnected:
-            return
+            return None
         except (Fault, CallError) as error:
+            failure = error
             closing = {"error": error_json(error_body(error))}
         exchange.end(envelope(msgspec.json.encode(closing), END_STREAM))
+        return failure
 
     async def _serve_streaming(
         self, exchange: Exchange, entry: Entry, arguments: tuple[Any, ...], context: CallContext

@@ -89,17 +89,6 @@ async def call_local(entry: Entry, arguments: tuple[Any, ...], context: CallCont
         CURRENT.reset(token)
 
 
-async def call_unbounded(entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
-    """As :func:`call_local`, for a caller that ends the call itself when its time is up."""
-    token = CURRENT.set(context)
-    try:
-        return await entry.handler(*arguments)
-    except BaseException as error:
-        raise seen_by_caller(error, entry, context) from None
-    finally:
-        CURRENT.reset(token)
-
-
 def seen_by_caller(error: BaseException, entry: Entry, context: CallContext) -> BaseException:
     """What the caller sees: a declared fault as itself, and DeadlineExceeded once the call's own time is up.
 

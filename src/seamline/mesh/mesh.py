@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import MeshRules, MeshSettings
+from seamline.kernel.signal.metrics import Flow
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.balance import Endpoint, Replica, Replicas
 from seamline.mesh.channel import Channel, FrameChannel
@@ -23,7 +24,7 @@ from seamline.mesh.errors import DelegationError, UnknownKeyError
 from seamline.mesh.http_wire import HttpFace
 from seamline.mesh.identity.delegation import Delegation
 from seamline.mesh.identity.revocation import Revocations
-from seamline.mesh.local import call_local, call_unbounded, stream_local
+from seamline.mesh.local import call_local, stream_local
 from seamline.mesh.outcome import crossing
 from seamline.mesh.policy.rules import Elsewhere
 from seamline.mesh.policy.world import EVENTS, GATEWAY, call_name
@@ -35,7 +36,6 @@ from seamline.mesh.waiting import Waiting
 from seamline.module.context import CallContext
 from seamline.module.contract import Contract, ContractSpec, MethodSpec, compile_contract
 from seamline.module.errors import (
-    CallError,
     InternalError,
     PermissionDenied,
     Unauthenticated,
@@ -48,7 +48,6 @@ from seamline.module.values import Fault
 
 if TYPE_CHECKING:
     from seamline.kernel.audit import AuditLog
-    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.connection import ClientConnection
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.identity.keyring import Signers
@@ -127,6 +126,8 @@ class Mesh:
         self.waiting = Waiting(self.delegation, self.revocations)
         self._face = HttpFace(self)
         self.port = MeshPort(self, self._face.protocol)
+        self.generation = 0
+        """Grows with each :meth:`refresh`: what was looked up before may not hold any more."""
         self.revocations.on_quarantine.append(self._set_apart)
         if identity is not None:
             identity.refuses = self.revocations.refuses_module
@@ -180,7 +181,8 @@ class Mesh:
         self.refresh()
 
     def refresh(self) -> None:
-        """Let every edge look up again what it depends on: policy, placement, rules."""
+        """Let everyone look up again what they depend on: policy, placement, rules."""
+        self.generation += 1
         if self.around is not None:
             for entry in self.services.entries.values():
                 entry.handler = self.around(entry)
@@ -296,18 +298,7 @@ class Mesh:
     def _serve(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
         if entry.rules.inject_error == "crash":
             _crash_perhaps(entry.rules)
-        trace = context.trace
-        if trace is None or not trace.sampled:
-            return call_local(entry, arguments, context)
-        return self._serve_traced(entry, arguments, context, trace)
-
-    def serve_bounded(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Coroutine[Any, Any, Any]:
-        """As :meth:`serve`, for a caller that ends the call itself when its time is up."""
-        trace = context.trace
-        crashes = entry.rules.inject_error == "crash"
-        if crashes or (trace is not None and trace.sampled) or self.policy.point is not None:
-            return self.serve(entry, arguments, context)
-        return call_unbounded(entry, arguments, context)
+        return call_local(entry, arguments, context)
 
     async def _serve_consulted(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> Any:
         await self._consulted(entry, arguments, context)
@@ -318,56 +309,15 @@ class Mesh:
         if isinstance(decision, Elsewhere):
             await self.consult(decision, context.subject, arguments)
 
-    async def _serve_traced(
-        self, entry: Entry, arguments: tuple[Any, ...], context: CallContext, trace: TraceContext
-    ) -> Any:
-        failure: BaseException | None = None
-        context.trace = trace.child()
-        started = monotonic()
-        try:
-            return await call_local(entry, arguments, context)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            self._served(entry, context, trace, started, failure)
-
     async def serve_stream(self, entry: Entry, arguments: tuple[Any, ...], context: CallContext) -> AsyncGenerator[Any]:
         """Run a streaming handler for a call that was let in, whichever way it came."""
         if self.policy.point is not None:
             await self._consulted(entry, arguments, context)
         if entry.rules.inject_error == "crash":
             _crash_perhaps(entry.rules)
-        trace = context.trace
-        sampled = trace is not None and trace.sampled
-        if trace is not None and sampled:
-            context.trace = trace.child()
-        failure: BaseException | None = None
-        started = monotonic()
-        try:
-            async with aclosing(stream_local(entry, arguments, context)) as items:
-                async for item in items:
-                    yield item
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            if trace is not None and sampled:
-                self._served(entry, context, trace, started, failure)
-
-    def _served(
-        self, entry: Entry, context: CallContext, parent: TraceContext, started: float, failure: BaseException | None
-    ) -> None:
-        if failure is None or isinstance(failure, Fault):
-            status = "ok"
-        else:
-            status = failure.connect if isinstance(failure, CallError) else "cancelled"
-        assert context.trace is not None
-        self.tracer.record(
-            context.trace, parent.span_id, entry.name, "server", entry.module, context.caller, monotonic() - started,
-            status,
-        )  # fmt: skip
-        context.trace = parent  # in one process the caller goes on with the same context
+        async with aclosing(stream_local(entry, arguments, context)) as items:
+            async for item in items:
+                yield item
 
     def crossed(self, error: BaseException, entry: Entry) -> Exception:
         return crossing(error, entry.name, entry.module, entry.faults)
@@ -503,6 +453,10 @@ class Mesh:
         return self.policy.allows(module, publisher, "", EVENTS)
 
     # Statistics and the end.
+
+    def take_traffic(self) -> list[Flow]:
+        """What happened on each edge since the last time, from all sides."""
+        return self.tracer.flows.take()
 
     def stats(self) -> dict[str, Any]:
         """Calls by edge since the start, and what is under way."""

@@ -25,6 +25,9 @@ from seamline.module.errors import (
 )
 from seamline.module.values import Fault
 
+OK = "ok"
+CANCELED = "canceled"
+"""Nobody waits for the answer any more: no failure of the call."""
 FAULT_CODE = "aborted"
 """Connect's code for a declared fault."""
 
@@ -51,6 +54,20 @@ def crossing(error: BaseException, method: str, module: str, faults: Mapping[str
     return InternalError(
         f"{method} failed with an error that its contract does not declare", f"See the log of module {module!r}."
     )
+
+
+NO_FAILURES = frozenset({OK, CANCELED})
+
+
+def status_of(error: BaseException | None) -> str:
+    """How a call ended, for counters and spans. A declared fault is an answer."""
+    if error is None or isinstance(error, Fault):
+        return OK
+    if isinstance(error, CallError):
+        return error.connect
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded.connect
+    return CANCELED if not isinstance(error, Exception) else "internal"
 
 
 def deadline_exceeded(method: str, seconds: float | None = None) -> DeadlineExceeded:

@@ -23,13 +23,15 @@ from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
 from seamline.mesh.connection import too_long
 from seamline.mesh.copies import decoded_items, unfit
+from seamline.mesh.doors import Door, Doors
 from seamline.mesh.errors import IdentityError
 from seamline.mesh.flow import Incoming, Outgoing
 from seamline.mesh.identity.revocation import Underway, revoked
+from seamline.mesh.local import seen_by_caller
 from seamline.mesh.outcome import deadline_exceeded, error_body, overloaded
 from seamline.mesh.policy.world import HTTP
 from seamline.mesh.refusals import Farewell, Quiet
-from seamline.module.context import CallContext
+from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY
 from seamline.module.errors import (
     CallError,
@@ -44,7 +46,6 @@ from seamline.module.values import Fault
 if TYPE_CHECKING:
     from seamline.mesh.limits import ConcurrencyLimit
     from seamline.mesh.mesh import Mesh
-    from seamline.mesh.policy import Condition
     from seamline.mesh.service import Entry
     from seamline.module.principal import Subject
 
@@ -97,7 +98,7 @@ class FrameServerConnection(asyncio.Protocol):
         self.caller = caller
         self._mesh = side.mesh
         self._runners = side.runners
-        self._entries = side.mesh.services
+        self._doors = Doors(side.mesh, caller)
         settings = side.mesh.settings
         self._credit = settings.stream_credit_bytes
         self._inflight_max = settings.inflight_per_connection_max
@@ -238,13 +239,14 @@ class FrameServerConnection(asyncio.Protocol):
         head, body = frames.read_call(payload)
         if stream in self._streams:
             raise FrameError(f"stream {stream} is in use")
-        entry = self._entries.entries.get(head.method)
-        if entry is None:
+        door = self._doors.find(head.method)
+        if door is None:
             if head.method.startswith(TUNNEL):
                 self._tunnel(stream, head)
                 return
             self._refuse(stream, self._mesh.unknown_method(head.method))
             return
+        entry = door.entry
         # A caller that gives no deadline has the method's own: nothing runs for ever.
         timeout_s = head.timeout_ms / 1000 if head.timeout_ms else entry.rules.timeout_s
         priority = head.priority
@@ -253,35 +255,27 @@ class FrameServerConnection(asyncio.Protocol):
             self.caller,
             entry.name,
             monotonic() + timeout_s,
-            TraceContext.from_traceparent(head.trace) if head.trace is not None else None,
+            TraceContext.from_bytes(head.trace) if head.trace is not None else None,
             priority if 0 <= priority <= 2 else entry.priority,
             head.key,
+            span=0,
         )
-        decision = self._mesh.decision(self.caller, entry.module, entry.spec)
-        refusal = self._refusal(entry, context, head.subject, decision)
-        if refusal is not None:
-            self._refuse(stream, refusal)
-            return
-        try:
-            arguments = entry.decode(body)
-        except CodecError as error:
-            self._refuse(stream, unfit(f"the arguments of {entry.name} do", error))
-            return
-        if not isinstance(decision, bool) and not decision(context.subject, arguments):
-            permission = entry.spec.permission
-            self._refuse(stream, self._mesh.denied(self.caller, entry.module, permission, context.subject, arguments))
-            return
         limit = entry.limit
-        if limit is not None and not limit.admit(context.priority):
-            why = f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}"
-            self._refuse(stream, overloaded(entry.name, why))
+        try:
+            arguments = self._admitted(door, context, head.subject, body)
+            if limit is not None and not limit.admit(context.priority):
+                why = f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}"
+                raise overloaded(entry.name, why)
+        except CallError as error:
+            door.refused(error)
+            self._refuse(stream, error)
             return
         call = self._streams[stream] = _Stream()
         kind = entry.spec.kind
         if kind == UNARY:
-            running = self._runners.start(self._serve(stream, call, entry, limit, arguments, context))
+            running = self._runners.start(self._serve(stream, call, door, limit, arguments, context))
         else:
-            running = self._start_streaming(stream, call, entry, limit, arguments, context)
+            running = self._start_streaming(stream, call, door, limit, arguments, context)
         if not running.done:
             call.running = running
             if kind in (UNARY, CLIENT_STREAM):  # a timer costs more than a short call: it is set for those that wait
@@ -291,30 +285,34 @@ class FrameServerConnection(asyncio.Protocol):
                 call.underway = self._mesh.revocations.watch(context.subject, lambda why: _revoke(call, why))
 
     def _start_streaming(
-        self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
+        self, stream: int, call: _Stream, door: Door, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
         context: CallContext,
     ) -> Running:  # fmt: skip
+        entry = door.entry
         kind = entry.spec.kind
         if kind in (CLIENT_STREAM, BIDI):
             arguments = (*arguments, self._upstream(stream, call, entry))
         if kind == CLIENT_STREAM:
-            return self._runners.start(self._serve(stream, call, entry, limit, arguments, context))
+            return self._runners.start(self._serve(stream, call, door, limit, arguments, context))
         outgoing = call.outgoing = Outgoing(self._credit)
-        return self._runners.start(self._serve_stream(stream, call, outgoing, entry, limit, arguments, context))
+        return self._runners.start(self._serve_stream(stream, call, outgoing, door, limit, arguments, context))
 
-    def _refusal(
-        self, entry: Entry, context: CallContext, proof: str | None, decision: bool | Condition
-    ) -> CallError | None:
+    def _admitted(self, door: Door, context: CallContext, proof: str | None, body: bytes) -> tuple[Any, ...]:
+        """The arguments of a call, once it may be made. Raises CallError."""
+        entry, decision = door.entry, door.decision
         if proof is not None:
-            try:
-                context.subject = self._mesh.admit(proof, self.caller, entry.module)
-            except CallError as error:
-                return error
+            context.subject = self._mesh.admit(proof, self.caller, entry.module)
         if decision is False:
-            return self._mesh.denied(self.caller, entry.module, entry.spec.permission, context.subject)
+            raise self._mesh.denied(self.caller, entry.module, entry.spec.permission, context.subject)
         if len(self._streams) >= self._inflight_max:
-            return self._crowded(entry.name)
-        return None
+            raise self._crowded(entry.name)
+        try:
+            arguments = entry.decode(body)
+        except CodecError as error:
+            raise unfit(f"the arguments of {entry.name} do", error) from None
+        if decision is not True and not decision(context.subject, arguments):
+            raise self._mesh.denied(self.caller, entry.module, entry.spec.permission, context.subject, arguments)
+        return arguments
 
     def _crowded(self, method: str) -> CallError:
         return overloaded(method, f"{len(self._streams)} calls are under way on the connection")
@@ -328,34 +326,50 @@ class FrameServerConnection(asyncio.Protocol):
         return decoded_items(_payloads(call.incoming), entry.spec.item, entry.name)
 
     async def _serve(
-        self, stream: int, call: _Stream, entry: Entry, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
+        self, stream: int, call: _Stream, door: Door, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
         context: CallContext,
     ) -> None:  # fmt: skip
         """The hottest code of a callee: few layers, and the deadline is the timer of :meth:`_call`."""
+        entry = door.entry
+        failure: BaseException | None = None
         started = monotonic()
         try:
-            result = await self._mesh.serve_bounded(entry, arguments, context)
+            if door.plain:
+                token = CURRENT.set(context)
+                try:
+                    result = await entry.handler(*arguments)
+                except BaseException as error:
+                    raise seen_by_caller(error, entry, context) from None
+                finally:
+                    CURRENT.reset(token)
+            else:
+                result = await self._mesh.serve(entry, arguments, context)
             data = self._encoded(entry, result)
         except (Fault, CallError) as error:
-            self._fail(stream, call.verdict or error)
-        except asyncio.CancelledError:
+            failure = call.verdict or error
+            self._fail(stream, failure)
+        except asyncio.CancelledError as error:
+            failure = call.verdict or error
             if call.verdict is None:
                 raise
-            self._fail(stream, call.verdict)
+            self._fail(stream, failure)
         else:
-            if call.verdict is not None:
-                self._fail(stream, call.verdict)
+            failure = call.verdict
+            if failure is not None:
+                self._fail(stream, failure)
             elif self._streams.pop(stream, None) is not None:
                 self._send(frames.HEADER.pack(len(data), frames.RESULT, stream) + data)
         finally:
+            seconds = monotonic() - started
             if call.timer is not None:
                 call.timer.cancel()
             if call.underway is not None:
                 self._mesh.revocations.ended(call.underway)
             if limit is not None:
-                limit.release(monotonic() - started)
+                limit.release(seconds)
             if stream in self._streams:
                 self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
+            door.ended(context, started, seconds, failure)
 
     def _encoded(self, entry: Entry, result: Any) -> bytes:
         try:
@@ -367,9 +381,12 @@ class FrameServerConnection(asyncio.Protocol):
         return data
 
     async def _serve_stream(
-        self, stream: int, call: _Stream, outgoing: Outgoing, entry: Entry, limit: ConcurrencyLimit | None,
+        self, stream: int, call: _Stream, outgoing: Outgoing, door: Door, limit: ConcurrencyLimit | None,
         arguments: tuple[Any, ...], context: CallContext,
     ) -> None:  # fmt: skip
+        entry = door.entry
+        failure: BaseException | None = None
+        started = monotonic()
         try:
             async with aclosing(self._mesh.serve_stream(entry, arguments, context)) as items:
                 async for item in items:
@@ -381,11 +398,13 @@ class FrameServerConnection(asyncio.Protocol):
             if self._streams.pop(stream, None) is not None:
                 self._send(frames.frame(frames.END, stream))
         except (Fault, CallError) as error:
-            self._fail(stream, call.verdict or error)
-        except asyncio.CancelledError:
+            failure = call.verdict or error
+            self._fail(stream, failure)
+        except asyncio.CancelledError as error:
+            failure = call.verdict or error
             if call.verdict is None:
                 raise
-            self._fail(stream, call.verdict)
+            self._fail(stream, failure)
         finally:
             if call.underway is not None:
                 self._mesh.revocations.ended(call.underway)
@@ -393,6 +412,7 @@ class FrameServerConnection(asyncio.Protocol):
                 limit.release(None)
             if stream in self._streams:
                 self._fail(stream, InternalError(f"{entry.name} ended without an answer"))
+            door.ended(context, started, monotonic() - started, failure)
 
     def _tunnel(self, stream: int, head: CallHead) -> None:
         module = head.method.removeprefix(TUNNEL)
@@ -414,7 +434,8 @@ class FrameServerConnection(asyncio.Protocol):
                 self._refuse(stream, error)
                 return
         call = self._streams[stream] = _Stream()
-        duplex = ServerDuplex(self, stream, call, self._credit, subject)
+        trace = TraceContext.from_bytes(head.trace) if head.trace is not None else None
+        duplex = ServerDuplex(self, stream, call, self._credit, subject, trace)
         running = self._runners.start(self._serve_tunnel(stream, tunnel, duplex))
         if not running.done:
             call.running = running
@@ -491,7 +512,13 @@ class ServerDuplex:
     """The callee's end of a raw stream of byte messages (see ``gateway/tunnel``)."""
 
     def __init__(
-        self, connection: FrameServerConnection, stream: int, call: _Stream, credit: int, subject: Subject | None
+        self,
+        connection: FrameServerConnection,
+        stream: int,
+        call: _Stream,
+        credit: int,
+        subject: Subject | None,
+        trace: TraceContext | None,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -500,6 +527,8 @@ class ServerDuplex:
         self.caller = connection.caller
         self.subject = subject
         """On whose behalf the request is made."""
+        self.trace = trace
+        """The trace that it belongs to."""
 
     def _grant(self, amount: int) -> None:
         self._connection.send_now(frames.frame(frames.CREDIT, self._stream, frames.CREDIT_AMOUNT.pack(amount)))

@@ -14,12 +14,17 @@ Wrap = Callable[[MethodSpec, Callable[..., Any], Mapping[str, type[Fault]]], Cal
 """Makes a handler from a handler: of which method, and which faults its contract declares."""
 
 
+def facts_of(spec: MethodSpec) -> dict[str, Any]:
+    """What every span of a method says of it."""
+    return {"rpc.system": "seamline", "rpc.service": spec.contract, "rpc.method": spec.name}
+
+
 class Entry:
     """One method of a contract that this process serves."""
 
     __slots__ = (
-        "_limited", "decode", "encode", "faults", "handler", "limit", "module", "name", "priority", "provided", "rules",
-        "spec",
+        "_limited", "decode", "encode", "facts", "faults", "handler", "limit", "module", "name", "priority", "provided",
+        "rules", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +43,7 @@ class Entry:
         self.faults = faults
         self.decode = spec.decode_request
         self.encode = spec.result.encode
+        self.facts = facts_of(spec)
         self.limit: ConcurrencyLimit | None = None
         self._limited: tuple[int, bool] | None = None
         self.set_rules(rules)

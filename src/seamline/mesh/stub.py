@@ -1,8 +1,8 @@
 """Stubs: what a module holds in place of another module's contract, bound to the holder's identity.
 
 A stub's methods are written out as source, one per method of the contract, because the short way (same process,
-policy open, nothing injected) is the hottest code of the platform: a policy flag, a deadline, a context and a
-histogram, and the handler is awaited in the caller's own task.
+policy open, nothing injected) is the hottest code of the platform: a policy flag, a deadline, a context, a
+histogram and perhaps two spans, and the handler is awaited in the caller's own task.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ async def {name}(self, {declared}):
     _parent = _current(None)
     _subject = None
     if _parent is None:
-        _trace = _edge.mesh.tracer.root()
+        _trace = _edge.tracer.root()
         _priority = _edge.priority
     elif _parent.key_for_calls is not None:
         return await _edge.call(({passed}))
     else:
-        _trace = _parent.trace
+        _trace = _parent.origin
         _priority = _parent.priority if _edge.own_priority is None else _edge.own_priority
         if _parent.deadline < _deadline:
             _deadline = _parent.deadline
@@ -45,18 +45,24 @@ async def {name}(self, {declared}):
             _subject = _subject.acting(_edge.caller)
             if _subject.checked != _edge.revocations.epoch:
                 return await _edge.call(({passed}))
-    if _trace is not None and _trace.sampled:
-        return await _edge.call(({passed}), None if _parent else _trace)
-    _context = _CallContext({callee!r}, _edge.caller, {full!r}, _deadline, _trace, _priority, None, None, _subject)
+    _context = _CallContext({callee!r}, _edge.caller, {full!r}, _deadline, _trace, _priority, None, None, _subject, 0)
     _token = _enter(_context)
-    _stats = _edge.stats
     try:
         _result = await _bounded(_handler({given}), _deadline, {full!r})
     except BaseException as _error:
-        raise _edge.failed_fast(_error, _context, _now) from None
+        raise _edge.failed_fast(_error, _context, _parent, _now) from None
     finally:
         _leave(_token)
-    _stats.record(_monotonic() - _now, True)
+    _seconds = _monotonic() - _now
+    _stats = _edge.stats
+    try:
+        _stats.recent[_edge.quick[int(_seconds * 1e6)]] += 1
+        _stats.sum_s += _seconds
+    except IndexError:
+        _edge.slow(_context, _parent, _now, _seconds)
+    else:
+        if _trace is not None and _trace.sampled:
+            _edge.spans(_context, _parent, _now, _seconds)
     return _result
 """
 

@@ -10,10 +10,11 @@ from seamline.mesh.channel import FrameChannel
 from seamline.mesh.connection import ClientDuplex
 from seamline.mesh.limits import Patience
 from seamline.mesh.policy.world import HTTP
-from seamline.module.context import CURRENT, NO_DEADLINE
+from seamline.module.context import NO_DEADLINE
 from seamline.module.errors import Unavailable, Unimplemented, Unreachable
 
 if TYPE_CHECKING:
+    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.balance import Replica
     from seamline.mesh.mesh import Mesh
     from seamline.module.principal import Subject
@@ -30,8 +31,8 @@ class TunnelClient:
         self._module = module
         self._rules: MeshRules = mesh.settings.default
 
-    async def open(self, subject: Subject | None = None) -> ClientDuplex:
-        """A new stream, on behalf of ``subject``.
+    async def open(self, subject: Subject | None = None, trace: TraceContext | None = None) -> ClientDuplex:
+        """A new stream, on behalf of ``subject``, as a part of ``trace``.
 
         Raises PermissionDenied, Unavailable or Unauthenticated; tries another replica once.
         """
@@ -46,14 +47,14 @@ class TunnelClient:
             try:
                 replica = mesh.pick(self._module, self._rules, tried)
                 tried.append(replica)
-                return await self._open_on(replica, subject)
+                return await self._open_on(replica, subject, trace)
             except Unreachable as error:
                 await waiting.pause(error)
             except Unavailable:
                 if len(tried) > self._rules.retries:
                     raise
 
-    async def _open_on(self, replica: Replica, subject: Subject | None) -> ClientDuplex:
+    async def _open_on(self, replica: Replica, subject: Subject | None, trace: TraceContext | None) -> ClientDuplex:
         deadline = monotonic() + CONNECT_S
         channel = await self._mesh.channel(self._caller, self._module, replica, deadline)
         if not isinstance(channel, FrameChannel):
@@ -61,9 +62,8 @@ class TunnelClient:
                 "public HTTP to a module in another process travels in frames",
                 'Set `wire = "frames"` in [mesh], or host the module with the gateway.',
             )
-        context = CURRENT.get(None)
         proof = self._mesh.delegation.token(subject, self._module) if subject is not None else None
-        duplex = channel.duplex(self._module, context.trace if context is not None else None, proof)
+        duplex = channel.duplex(self._module, trace, proof)
         replica.inflight += 1
         duplex.on_closed = lambda: _release(replica)
         return duplex

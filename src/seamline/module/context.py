@@ -6,8 +6,9 @@ import dataclasses
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from seamline.kernel.signal.trace import TraceContext, new_span_id
+
 if TYPE_CHECKING:
-    from seamline.kernel.signal.trace import TraceContext
     from seamline.module.principal import Subject
 
 NO_DEADLINE = float("inf")
@@ -21,10 +22,14 @@ class CallContext:
     ``idempotency_key`` names what the call is for, however often it is tried; the callee runs it once.
     ``key_for_calls`` is the one that calls made from here carry. ``subject`` is on whose behalf it is made (a handler
     asks for :class:`~seamline.Principal`), None when nobody has signed in.
+
+    ``origin`` is the trace as it came to this process, which all calls of the trace share here. ``span`` is the id of
+    the span of this call: 0 while nobody has needed it, None when none is recorded for it.
     """
 
     __slots__ = (
-        "caller", "deadline", "idempotency_key", "key_for_calls", "method", "module", "priority", "subject", "trace",
+        "caller", "deadline", "idempotency_key", "key_for_calls", "method", "module", "origin", "priority", "span",
+        "subject",
     )  # fmt: skip
 
     def __init__(
@@ -38,16 +43,40 @@ class CallContext:
         idempotency_key: str | None = None,
         key_for_calls: str | None = None,
         subject: Subject | None = None,
+        span: int | None = None,
     ) -> None:
         self.module = module
         self.caller = caller
         self.method = method
         self.deadline = deadline
-        self.trace = trace
+        self.origin = trace
         self.priority = priority
         self.idempotency_key = idempotency_key
         self.key_for_calls = key_for_calls
         self.subject = subject
+        self.span = span
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """Where in which trace we are: what is done now, here or elsewhere, is a child of its span."""
+        origin = self.origin
+        return origin if origin is None or self.span is None else origin.at(self.span_id())
+
+    def span_id(self) -> int:
+        """The id of the span of this call, or of the one under which the trace came here."""
+        span = self.span
+        if span is None:
+            return self.origin.span_id if self.origin is not None else 0
+        if not span:
+            span = self.span = new_span_id()
+        return span
+
+    def under(self, span_id: int) -> CallContext:
+        """The same call, as it goes on under another span of its trace."""
+        return CallContext(
+            self.module, self.caller, self.method, self.deadline, self.origin, self.priority, self.idempotency_key,
+            self.key_for_calls, self.subject, span_id,
+        )  # fmt: skip
 
 
 CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")

@@ -19,6 +19,7 @@ from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import here
+from seamline.kernel.signal.metrics import Flow
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
@@ -107,7 +108,11 @@ class Host:
             settings.mesh,
             identity=identity,
             audit=self.audit,
-            tracer=Tracer(settings.telemetry.sample),
+            tracer=Tracer(
+                settings.telemetry.sample,
+                sample_per_s=settings.telemetry.sample_per_s,
+                slow_ms=settings.telemetry.slow_ms,
+            ),
             copies=settings.app.isolation == "copy" if copies is None else copies,
             signers=LocalSigners(self.data / "identity", settings.trust_domain, settings.app.name),
             clock=self.clock,
@@ -425,6 +430,10 @@ class Host:
             return await Trying(self.application, self.mesh).ask(operation, arguments)
         runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
         return None if runtime is None else await runtime.admin(operation, arguments)
+
+    def take_flows(self) -> list[Flow]:
+        """What happened on each edge since the last time: calls, requests, events, steps of sagas."""
+        return self.mesh.take_traffic()
 
     def stats(self) -> dict[str, Any]:
         """Calls by edge, requests by route, and what is under way; for JSON."""

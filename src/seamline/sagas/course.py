@@ -64,6 +64,9 @@ class Course:
         self.began_ms = self.now_ms = began_ms
         self.data = data
         self.trace = trace
+        """Its span is the saga's."""
+        self.parent_span = 0
+        """The span in which it was started, as far as this process knows."""
         self.parent = parent
         self.subject: Subject | None = None
         """On whose behalf it was started."""

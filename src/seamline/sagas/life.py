@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -122,6 +123,7 @@ async def _renew(course: Course, arguments: tuple[Any, ...]) -> None:
                    course.parent)  # fmt: skip
     again.notes = course.notes
     again.subject = course.subject
+    again.parent_span = course.parent_span
     again.mail.go_on(course.mail)
     engine.running[course.id] = again
     engine.loop.call_soon(engine.run, again)
@@ -206,14 +208,27 @@ async def _end(course: Course, status: str, result: str) -> None:
         post = (parent, "child", name, result, now_ms)
     await engine.keep(course, statements, post)
     engine.counts["ended"] += 1
-    if course.trace is not None and course.trace.sampled:
-        engine.tracer.record(course.trace, 0, course.kind.label, "internal", engine.module, engine.module,
-                           max(now_ms - course.created_ms, 0) / 1000, status)  # fmt: skip
+    _tell(course, status, max(now_ms - course.created_ms, 0) / 1000)
     engine.watch.ended(course.id, status, result)
     if post is not None:
         await engine.deliver()
         engine.intake.wake()
     engine.announce()
+
+
+def _tell(course: Course, status: str, seconds: float) -> None:
+    """Count a saga that has ended, and record its span if its trace is recorded."""
+    engine, trace = course.engine, course.trace
+    module, tracer = engine.module, engine.tracer
+    code = {"succeeded": "", "cancelled": "canceled"}.get(status, "aborted")
+    tracer.flows.stats(module, module, course.kind.label, "saga").record(seconds, code)
+    if trace is None or not trace.sampled:
+        return
+    facts = {"seamline.saga.id": course.id, "seamline.saga.type": course.kind.name, "seamline.saga.status": status}
+    tracer.record(
+        trace, trace.span_id, course.parent_span, course.kind.label, "internal", module, module, monotonic() - seconds,
+        seconds, code or "ok", "", facts,
+    )  # fmt: skip
 
 
 async def leave(course: Course) -> None:

@@ -78,7 +78,7 @@ class Starts:
 
     def _trace(self) -> TraceContext | None:
         context = CURRENT.get(None)
-        trace = context.trace if context is not None else self._engine.tracer.root()
+        trace = context.origin if context is not None else self._engine.tracer.root()
         return trace.child() if trace is not None else None
 
     def launch(self, kind: Kind, data: bytes, key: str, parent: str = "") -> asyncio.Future[str]:
@@ -99,6 +99,8 @@ class Starts:
         course = Course(engine, kind, saga, key, 1, now_ms, now_ms, data, trace, parent) if owned else None
         if course is not None:
             course.subject = subject
+            call = CURRENT.get(None)
+            course.parent_span = call.span_id() if call is not None else 0
             engine.running[saga] = course
 
         def written(done: asyncio.Future[str | None]) -> None:

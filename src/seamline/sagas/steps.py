@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from seamline.kernel.signal.trace import exception_event, said
+from seamline.mesh.outcome import NO_FAILURES, status_of
 from seamline.module.context import CURRENT, NO_DEADLINE, CallContext
 from seamline.module.errors import CallError, InvalidArgument, PermissionDenied, Unauthenticated, Unimplemented
 from seamline.module.values import Fault
@@ -96,52 +98,54 @@ def _final(
 
 async def call(course: Course, step: Step[Any], entry: Entry, key: str) -> Any:
     """One attempt. Fills the entry's output."""
-    callee = step.callee
-    trace = course.trace
-    if trace is not None and trace.sampled:
-        return await _traced(course, step, entry, key)
-    return await _call(course, step, entry, key, callee, trace)
-
-
-async def _traced(course: Course, step: Step[Any], entry: Entry, key: str) -> Any:
-    assert course.trace is not None
-    span = course.trace.child()
-    began, status = monotonic(), "error"
-    try:
-        value = await _call(course, step, entry, key, step.callee, span)
-        status = "ok"
-        return value
-    except Fault:
-        status = "ok"
-        raise
-    finally:
-        module = course.engine.module
-        course.engine.tracer.record(
-            span, course.trace.span_id, f"step {step.name}", "internal", module, module, monotonic() - began, status
-        )
-
-
-async def _call(course: Course, step: Step[Any], entry: Entry, key: str, callee: Callee, trace: Any) -> Any:
-    timeout_s = step.timeout_s
-    module = course.engine.module
+    timeout_s, how = step.timeout_s, step.callee.how
     deadline = NO_DEADLINE if timeout_s is None else monotonic() + timeout_s
-    how = callee.how
-    for_calls = key if how in (REMOTE, DIRECT) else None
     course.check_subject()
-    token = CURRENT.set(
-        CallContext(module, module, course.kind.label, deadline, trace, 1, key, for_calls, course.subject)
+    module, for_calls = course.engine.module, key if how in (REMOTE, DIRECT) else None
+    context = CallContext(
+        module, module, course.kind.label, deadline, course.trace, 1, key, for_calls, course.subject, 0
     )
+    failure: BaseException | None = None
+    token = CURRENT.set(context)
+    started = monotonic()
     try:
         if how == REMOTE:
             value = await step.call(*step.arguments)
-            entry.output = callee.encode_result(value)
+            entry.output = step.callee.encode_result(value)
             return value
         if timeout_s is None:
             return await _here(course, step, entry)
         async with asyncio.timeout(timeout_s):
             return await _here(course, step, entry)
+    except BaseException as error:
+        failure = error
+        raise
     finally:
         CURRENT.reset(token)
+        tell(course, context, f"step {step.name}", step.place, started, failure)
+
+
+def tell(
+    course: Course, context: CallContext, name: str, place: str, started: float, failure: BaseException | None
+) -> None:
+    """Count a step, or the undoing of one, and record its span if the saga's trace is recorded or is to be."""
+    engine, module, seconds = course.engine, course.engine.module, monotonic() - started
+    tracer, trace, status = engine.tracer, context.origin, status_of(failure)
+    stats = tracer.flows.stats(module, module, f"{course.kind.label}/{name}", "saga")
+    stats.record(seconds, "" if status == "ok" else status)
+    if trace is None:
+        return
+    failed = failure is not None and status not in NO_FAILURES
+    if not trace.sampled and not ((failed or seconds > tracer.slow_s) and tracer.keep(trace)):
+        return
+    facts = {"seamline.saga.id": course.id, "seamline.saga.type": course.kind.name, "seamline.saga.place": place}
+    if isinstance(failure, Fault):
+        facts["seamline.fault"] = type(failure).__name__
+    tracer.record(
+        trace, context.span_id(), trace.span_id, name, "internal", module, module, started, seconds, status,
+        said(failure) if failed and failure is not None else "", facts,
+        [exception_event(failure, tracer.at_ns(started + seconds))] if failed and failure is not None else None,
+    )  # fmt: skip
 
 
 async def _here(course: Course, step: Step[Any], entry: Entry) -> Any:

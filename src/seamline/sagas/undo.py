@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import inspect
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from seamline.module.context import CURRENT, CallContext
@@ -106,9 +107,11 @@ async def _run(course: Course, undo: Undo) -> None:
     callee = callee_of(undo.undo)
     for_calls = None if callee.how in ("local", THREAD) else key
     entry = Entry(undo.place, "undo", undo.name, 0)
-    trace = course.trace
-    token = CURRENT.set(CallContext(module, module, course.kind.label, trace=trace, idempotency_key=key,
-                                    key_for_calls=for_calls, subject=course.subject_of_undo))  # fmt: skip
+    context = CallContext(module, module, course.kind.label, trace=course.trace, idempotency_key=key,
+                          key_for_calls=for_calls, subject=course.subject_of_undo, span=0)  # fmt: skip
+    failure: BaseException | None = None
+    token = CURRENT.set(context)
+    started = monotonic()
     try:
         if callee.how == REMOTE:
             await undo.undo(*arguments)
@@ -123,8 +126,12 @@ async def _run(course: Course, undo: Undo) -> None:
                     entry.at_ms = engine.now_ms()
                     write = Write(engine.owner, [("entry", course.pen.row(entry))])
                     await engine.journal.store.write_with(await unit.connection(), write)
+    except BaseException as error:
+        failure = error
+        raise
     finally:
         CURRENT.reset(token)
+        steps.tell(course, context, f"undo {undo.name}", undo.place, started, failure)
     await _note(course, entry)
 
 

@@ -20,13 +20,14 @@ from seamline.deploy.sidecar.envoy import CALLER, INWARD, OUTWARD, ROLES, SUBJEC
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire.http1 import Exchange, Header, HttpLimits, HttpRequest, HttpServer
+from seamline.mesh.doors import Doors
 from seamline.mesh.edge import Edge
 from seamline.mesh.errors import NotSpiffeError
 from seamline.mesh.http_wire import HttpFace, answer_error, message_in_query
 from seamline.mesh.identity import SpiffeId
 from seamline.mesh.limits import PRIORITIES
 from seamline.mesh.policy.rules import Elsewhere
-from seamline.module.context import CURRENT, CallContext
+from seamline.module.context import CallContext
 from seamline.module.contract import BIDI, CLIENT_STREAM, UNARY, MethodSpec
 from seamline.module.errors import CallError, InvalidArgument, Unauthenticated, Unimplemented
 from seamline.run.sockets import listen_unix
@@ -96,7 +97,8 @@ class Check:
 
     async def _inward(self, request: HttpRequest, path: bytes) -> list[Header]:
         caller = self._caller(request)
-        entry, context = self._face.admitted(request, path, caller)
+        door, context = self._face.admitted(request, path, Doors(self._mesh, caller))
+        entry = door.entry
         if entry.spec.kind in (CLIENT_STREAM, BIDI):
             decision = self._mesh.decision(caller, entry.module, entry.spec)
             if decision is not True:  # the arguments are in a stream that Envoy does not wait for
@@ -106,7 +108,7 @@ class Check:
             decision = self._mesh.decision(caller, entry.module, entry.spec)
             if decision is not True:
                 _refuse_doubled(data)
-            arguments = self._face.judged(entry, context, data)
+            arguments = self._face.judged(door, context, data)
             if isinstance(decision, Elsewhere):
                 await self._mesh.consult(decision, context.subject, arguments)
         return self._told(context, caller, self._kept(request, context.subject))
@@ -116,11 +118,7 @@ class Check:
         if edge is None:
             raise Unimplemented(f"there is nothing at {path!r}", "Contracts of other modules are here.")
         arguments = edge.spec.decode_request(await self._message(request, edge.spec))
-        token = CURRENT.set(self._at_work(request, edge))
-        try:
-            context = edge.begin(arguments)
-        finally:
-            CURRENT.reset(token)
+        context = edge.begin(arguments, self._at_work(request, edge))
         decision = self._mesh.decision(self._module, edge.callee, edge.spec)
         if isinstance(decision, Elsewhere):
             await self._mesh.consult(decision, context.subject, arguments)
@@ -197,8 +195,9 @@ class Check:
             (b"connect-timeout-ms", b"%d" % left_ms),
             (b"seamline-priority", _PRIORITY_NAMES[context.priority].encode()),
         ]
-        if context.trace is not None:
-            told.append((b"traceparent", context.trace.to_traceparent().encode()))
+        if context.origin is not None:
+            trace = context.origin if context.origin.span_id else context.origin.child()
+            told.append((b"traceparent", trace.to_traceparent().encode()))
         return told
 
 

@@ -43,7 +43,9 @@ class CallHead(msgspec.Struct, array_like=True, gc=False):
     method: str
     timeout_ms: int = 0
     priority: int = 1
-    trace: str | None = None
+    trace: bytes | None = None
+    """Trace id (16), the caller's span id (8), flags as in ``traceparent`` (1), and what the trace carries: its
+    ``tracestate``, a line feed, its ``baggage``."""
     key: str | None = None
     subject: str | None = None
     """The proof of on whose behalf it is made (see ``mesh/identity/links``)."""
