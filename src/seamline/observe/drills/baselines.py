@@ -1,6 +1,7 @@
 """What plain methods make of the same windows, to be printed beside every figure of our own.
 
-All get the right moment of the fault. ``n_sigma`` and ``robust`` rank modules by the metric of theirs that moved
+They see what metrics tell: rate, errors and duration of each module, and what its process uses where it has one of its
+own. All get the right moment of the fault. ``n_sigma`` and ``robust`` rank modules by the metric of theirs that moved
 most, the second after BARO (Pham et al., 2024): by median and interquartile range instead of mean and deviation.
 """
 
@@ -82,10 +83,9 @@ def _series(windows: Sequence[Window]) -> _Series:
                 series.setdefault((module, "latency"), []).append(spent / calls / 1e6)
             series.setdefault((module, "rate"), []).append(calls / each.seconds)
             series.setdefault((module, "errors"), []).append(sum(flow.errors for flow in flows.values()) / each.seconds)
-        for module, known in each.window.modules.items():
-            series.setdefault((module, "cpu"), []).append(known.cpu_ns / 1e9 / each.seconds)
         for name, workload in each.window.workloads.items():
             if len(hosted.get(name, ())) == 1:
+                series.setdefault((hosted[name][0], "cpu"), []).append(workload.cpu_s / each.seconds)
                 series.setdefault((hosted[name][0], "memory"), []).append(workload.rss_bytes / 1e6)
                 series.setdefault((hosted[name][0], "lag"), []).append(workload.loop_lag_ms)
     return series

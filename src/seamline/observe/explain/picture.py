@@ -216,14 +216,20 @@ class Picture:
 
 
 def hosts(slices: Sequence[Slice], modules: Iterable[str]) -> Mapping[str, list[str]]:
-    """Which modules each workload hosts, as far as the names tell.
+    """Which modules each workload hosts, as it told; where it did not, as far as the names tell.
 
     A workload that is named as a module hosts that one; the modules that remain are in those that are not.
     """
-    workloads = {name for each in slices for name in each.window.workloads}
     names = set(modules)
-    rest = sorted(names - workloads)
-    return {workload: [workload] if workload in names else rest for workload in sorted(workloads)}
+    told: dict[str, set[str]] = defaultdict(set)
+    for each in slices:
+        for workload, known in each.window.workloads.items():
+            told[workload].update(name for name in known.modules if name in names)
+    rest = sorted(names - told.keys())
+    return {
+        workload: sorted(hosted) or ([workload] if workload in names else rest)
+        for workload, hosted in sorted(told.items())
+    }
 
 
 def _measured(slices: Sequence[Slice], measure: Callable[[Slice], float | None]) -> list[float]:
