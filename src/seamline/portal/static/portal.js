@@ -267,6 +267,9 @@ function line(up) {
   note.textContent = up ? "" : "reconnecting";
 }
 
+// What the visitor has opened stays open when its surroundings change.
+htmx.config.morphIgnore.push("open");
+
 let listening = null;
 
 function startLive() {
