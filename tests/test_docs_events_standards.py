@@ -15,8 +15,8 @@ from tests.events.test_cloudevents import PLACED
 from seamline.events.cloudevents import attributes
 from seamline.events.webhooks.egress import PAUSES_S
 from seamline.events.webhooks.ingress import REMEMBERED_S, Endpoint
-from seamline.events.webhooks.signatures import TOLERANCE_S, read_secrets, sign
 from seamline.kernel.settings import Settings, WebhookSettings
+from seamline.kernel.wire.signatures import TOLERANCE_S, read_secrets, sign
 from seamline.run.application import Application
 from seamline.testing import TopologyApp
 

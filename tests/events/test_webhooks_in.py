@@ -19,9 +19,9 @@ from seamline.events.cloudevents import BATCH, STRUCTURED, to_batch, to_headers,
 from seamline.events.errors import LogFullError
 from seamline.events.record import Record
 from seamline.events.webhooks.ingress import Endpoint, WebhookIngress, received, webhook_ingress
-from seamline.events.webhooks.signatures import read_secrets, sign
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.settings import BadValueError
+from seamline.kernel.wire.signatures import read_secrets, sign
 from seamline.module import Module
 from seamline.module.errors import EventError
 from seamline.module.values import Event as BaseEvent

@@ -23,17 +23,17 @@ from tests.events.shop import Returned, Sold, running, shop, until
 from tests.events.test_embedded import said
 
 from seamline.events.cloudevents import from_headers
-from seamline.events.errors import EventsError
 from seamline.events.record import Record
 from seamline.events.tables import dead_letters
 from seamline.events.webhooks.addresses import is_public
 from seamline.events.webhooks.egress import PAUSES_S, WebhookSender
 from seamline.events.webhooks.errors import WebhookAddressError, WebhookError, WebhookRefusedError
-from seamline.events.webhooks.signatures import read_secrets, verify
 from seamline.events.webhooks.tries import AGE_MAX_S, Tried, Tries
 from seamline.kernel.clock import Clock, ManualClock, SystemClock
 from seamline.kernel.settings import BadValueError, WebhookSettings
 from seamline.kernel.store import Database, sqlite_url
+from seamline.kernel.wire.errors import WebhookSecretError
+from seamline.kernel.wire.signatures import read_secrets, verify
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 VARIABLE = "TEST_PARTNER_SECRET"
@@ -332,7 +332,7 @@ async def test_what_a_receiver_refuses_for_good_is_with_the_dead_letters_and_can
     ("variable", "changes", "error"),
     [
         ("", {}, BadValueError),
-        ("whsec_short", {}, EventsError),
+        ("whsec_short", {}, WebhookSecretError),
         (SECRET, {"events": ("Sould",)}, BadValueError),
     ],
 )

@@ -18,13 +18,13 @@ from seamline.events.context import EventContext
 from seamline.events.record import Record
 from seamline.events.webhooks.addresses import Lookup, any_addresses, look_up, public_address
 from seamline.events.webhooks.errors import WebhookAddressError, WebhookError, WebhookRefusedError
-from seamline.events.webhooks.signatures import Secret, read_secrets, sign
 from seamline.events.webhooks.tries import Tried, Tries
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.settings import BadValueError, WebhookSettings, read_secret
 from seamline.kernel.settings.tables import FILE_NAME, choices
 from seamline.kernel.store import Database
 from seamline.kernel.wire.http1_client import HttpClientError, HttpPool
+from seamline.kernel.wire.signatures import Secret, read_secrets, sign
 from seamline.module.context import current
 from seamline.module.module import EventHandler
 from seamline.module.values import Event

@@ -20,11 +20,11 @@ from seamline.events.codec import decode_event
 from seamline.events.errors import CloudEventError, EventDecodeError
 from seamline.events.events import Events
 from seamline.events.record import Record
-from seamline.events.webhooks.errors import WebhookSignatureError
-from seamline.events.webhooks.signatures import TOLERANCE_S, Secret, read_secrets, verify
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings import read_secret
 from seamline.kernel.store import Database
+from seamline.kernel.wire.errors import WebhookSignatureError
+from seamline.kernel.wire.signatures import TOLERANCE_S, Secret, read_secrets, verify
 from seamline.module.errors import EventError
 from seamline.module.module import Module
 from seamline.module.values import Event

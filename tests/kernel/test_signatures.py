@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from seamline.events.webhooks.errors import WebhookSecretError, WebhookSignatureError
-from seamline.events.webhooks.signatures import Secret, read_secrets, sign, verify
+from seamline.kernel.wire.errors import WebhookSecretError, WebhookSignatureError
+from seamline.kernel.wire.signatures import Secret, read_secrets, sign, verify
 
 # From the test suite of the libraries that the specification's authors publish.
 TEXT = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from seamline.events.webhooks.errors import WebhookSecretError, WebhookSignatureError
+from seamline.kernel.wire.errors import WebhookSecretError, WebhookSignatureError
 
 TOLERANCE_S = 300
 _SIGNATURES_MAX = 16
