@@ -16,7 +16,7 @@ from seamline.observe.records import Mark, Point, Profile, Side, Traffic
 from seamline.observe.store.query import EdgeSummary, MetricName, Series, SeriesQuery
 from seamline.observe.store.rollups import Cell, add_flow, meta
 from seamline.observe.store.schema import HOUR_NS, MINUTE_NS
-from seamline.observe.store.search import Look
+from seamline.observe.store.search import FOREVER, Look
 from seamline.observe.windows import Flow, Window
 
 SERIES_MAX: Final = 200
@@ -48,17 +48,22 @@ class Cover(NamedTuple):
     rolled: tuple[int, int]
     """Until when minutes, and hours, have been made."""
     finest_from: tuple[int, int]
-    """From when windows, and minutes, are still there."""
+    """From when windows, and minutes, are still there; 0 where none were deleted."""
     window_ns: int
 
     @classmethod
     def of(cls, look: Look, table: str) -> Cover:
         first: list[int] = []
-        for tier in (0, 1):
+        for tier in (0, 1, 2):
             sql = f"SELECT min(at) FROM {table} WHERE tier = ?"  # noqa: S608 - our own names
-            first.append(look.rows(sql, (tier,))[0][0] or 0)
+            first.append(look.rows(sql, (tier,))[0][0] or FOREVER)
         rolled = (meta(look.connection, "rolled_1"), meta(look.connection, "rolled_2"))
-        return cls(rolled, (first[0], first[1]), meta(look.connection, "window_ns") or 2 * _S)
+        # Where the next tier knows nothing older, this one is not short of anything.
+        finest, minutes = (
+            first[tier] if first[tier + 1] < first[tier] - first[tier] % length else 0
+            for tier, length in ((0, MINUTE_NS), (1, HOUR_NS))
+        )
+        return cls(rolled, (finest, minutes), meta(look.connection, "window_ns") or 2 * _S)
 
     def parts(self, since: int, until: int, *, tier: int = 2) -> Iterator[Part]:
         """The stretches that make up the time, from the coarsest tier that fits, ``tier`` at most."""
@@ -67,9 +72,12 @@ class Cover(NamedTuple):
                 yield Part(0, since, until)
             return
         length = MINUTE_NS if tier == 1 else HOUR_NS
-        begin, end = -(-since // length) * length, min(until - until % length, self.rolled[tier - 1])
+        begin, end = -(-since // length) * length, until - until % length
         if since < self.finest_from[tier - 1]:
             begin = since - since % length  # what is finer is no longer kept
+        if until <= self.finest_from[tier - 1]:
+            end = -(-until // length) * length
+        end = min(end, self.rolled[tier - 1])
         if begin >= end:
             yield from self.parts(since, until, tier=tier - 1)
             return

@@ -149,11 +149,13 @@ class Rollups:
         self._spent: dict[tuple[int, int], tuple[int, int]] = {}
         self._minutes: set[int] = set()
         self._hours: set[int] = set()
+        self._rolled = 0
         self._dropped = 0
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Begin with what the file has: names, and the minutes and hours that are yet to be made."""
         self.forget()
+        self._rolled = meta(connection, "rolled_1")
         for names in (self._edges, self._metrics, self._stacks):
             names.load(connection)
         for tier, ahead, length in ((0, self._minutes, MINUTE_NS), (1, self._hours, HOUR_NS)):
@@ -189,7 +191,11 @@ class Rollups:
             at = now_ns
         window = at - at % self._window_ns
         if batch.traffic or batch.points:
-            self._minutes.add(window - window % MINUTE_NS)
+            minute = window - window % MINUTE_NS
+            self._minutes.add(minute)
+            if minute < self._rolled:  # until it is made anew, it is read from its windows
+                self._rolled = minute
+                set_meta(connection, "rolled_1", minute)
         source = batch.source
         for traffic in batch.traffic:
             self._add_traffic(connection, window, traffic, (source.workload, source.replica))
@@ -305,6 +311,7 @@ class Rollups:
                     self._hours.add(at - at % HOUR_NS)
             if over:
                 set_meta(connection, f"rolled_{tier}", max(over[-1] + length, meta(connection, f"rolled_{tier}")))
+        self._rolled = meta(connection, "rolled_1")
 
     def _roll_one(self, connection: sqlite3.Connection, tier: int, at: int, length: int) -> None:
         within = (tier - 1, at, at + length)
