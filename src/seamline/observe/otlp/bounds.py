@@ -15,8 +15,8 @@ ITEMS_MAX: Final = 1024
 DEPTH_MAX: Final = 16
 EVENTS_MAX: Final = 128
 LINKS_MAX: Final = 128
-MESSAGES_MAX: Final = 500_000
-"""Objects in one request: an empty one takes two bytes on the wire and a hundred here."""
+OBJECTS_MAX: Final = 400_000
+"""In one request, attributes among them: an empty one takes two bytes on the wire and a hundred here."""
 BUCKETS_MAX: Final = 512
 SERVICES_MAX: Final = 256
 SERIES_MAX: Final = 20_000

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from seamline.observe.otlp.bounds import MESSAGES_MAX, MalformedError, TooMuchError
+from seamline.observe.otlp.bounds import OBJECTS_MAX, MalformedError, TooMuchError
 from seamline.observe.otlp.mapping import Mapper, Taken
 from seamline.observe.otlp.messages import Logs, Metrics, Request, Traces
 from seamline.observe.otlp.protobuf import Reader
@@ -52,8 +52,8 @@ class Decoding:
         self._mapper.edges.note(spans)
 
     def _read_json(self, signal: Signal, body: bytes) -> Request:
-        if body.count(b"{") > MESSAGES_MAX:
-            raise TooMuchError(f"the request holds more than {MESSAGES_MAX} objects")
+        if body.count(b"{") > OBJECTS_MAX:
+            raise TooMuchError(f"the request holds more than {OBJECTS_MAX} objects")
         try:
             return self._json[signal].decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

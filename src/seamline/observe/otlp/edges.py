@@ -11,7 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from seamline.kernel.signal.metrics import EdgeStats
+import msgspec
+
+from seamline.kernel.signal.metrics import bucket_of
 from seamline.observe.otlp.names import Names, Places
 from seamline.observe.records import OK, Attribute, Kind, Side, Span, Traffic
 
@@ -29,6 +31,12 @@ class End(NamedTuple):
 
     service: str
     address: str
+
+
+class _Count(msgspec.Struct, gc=False):
+    histogram: dict[int, int]
+    codes: dict[str, int]
+    sum_ns: int = 0
 
 
 class Edges:
@@ -87,7 +95,7 @@ class Edges:
 
     def traffic(self, spans: Iterable[Span], now_ns: int) -> list[Traffic]:
         """What these spans count as. Traces are sampled where they are made, and so are these counts."""
-        found: dict[tuple[str, str, str, Side], tuple[EdgeStats, list[int], dict[str, int]]] = {}
+        found: dict[tuple[str, str, str, Side], _Count] = {}
         for span in spans:
             side = _side(span)
             if side is None or (span.kind == "client" and not span.peer):
@@ -96,22 +104,25 @@ class Edges:
                 continue
             outgoing = span.kind == "client"
             caller, callee = (span.module, span.peer) if outgoing else (span.peer, span.module)
-            method = self._method(span, caller, callee, now_ns)
-            stats, total, codes = found.setdefault((caller, callee, method, side), (EdgeStats(), [0], {}))
-            stats.record(span.duration_ns / 1e9, span.status == OK)
-            total[0] += span.duration_ns
+            edge = (caller, callee, self._method(span, caller, callee, now_ns), side)
+            count = found.get(edge)
+            if count is None:
+                count = found[edge] = _Count({}, {})
+            bucket = bucket_of(span.duration_ns // 1000)
+            count.histogram[bucket] = count.histogram.get(bucket, 0) + 1
+            count.sum_ns += span.duration_ns
             if span.status != OK:
-                codes[span.status] = codes.get(span.status, 0) + 1
+                count.codes[span.status] = count.codes.get(span.status, 0) + 1
         return [
             Traffic(
                 *edge,
-                stats.calls,
-                stats.errors,
-                sum_ns=min(total[0], 2**63 - 1),
-                histogram={bucket: count for bucket, count in enumerate(stats.histogram) if count},
-                codes=codes,
+                sum(count.histogram.values()),
+                sum(count.codes.values()),
+                sum_ns=min(count.sum_ns, 2**63 - 1),
+                histogram=count.histogram,
+                codes=count.codes,
             )
-            for edge, (stats, total, codes) in found.items()
+            for edge, count in found.items()
         ]
 
     def _method(self, span: Span, caller: str, callee: str, now_ns: int) -> str:

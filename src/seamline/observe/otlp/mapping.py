@@ -90,8 +90,10 @@ class Mapper:
         asked = _Request()
         good: list[tuple[Told, messages.Span, bytes, bytes, bytes]] = []
         for block in request.resource_spans or ():
+            if not block.scope_spans:
+                continue
             told = self._told(block.resource, now_ns)
-            for inner in block.scope_spans or ():
+            for inner in block.scope_spans:
                 within = _scoped(told, inner.scope)
                 for span in inner.spans or ():
                     trace_id, span_id = identifier(span.trace_id, 16), identifier(span.span_id, 8)
@@ -154,8 +156,10 @@ class Mapper:
         asked = _Request()
         lines: list[records.Log] = []
         for block in request.resource_logs or ():
+            if not block.scope_logs:
+                continue
             told = self._told(block.resource, now_ns)
-            for inner in block.scope_logs or ():
+            for inner in block.scope_logs:
                 within = _scoped(told, inner.scope)
                 for line in inner.log_records or ():
                     at_ns = line.time_unix_nano or line.observed_time_unix_nano or now_ns
@@ -167,8 +171,10 @@ class Mapper:
         asked = _Request()
         points: dict[int, list[records.Point]] = {}
         for block in request.resource_metrics or ():
+            if not block.scope_metrics:
+                continue
             told = self._told(block.resource, now_ns)
-            for inner in block.scope_metrics or ():
+            for inner in block.scope_metrics:
                 within = _scoped(told, inner.scope)
                 teller = (within.module, within.scope, _digest(within.resource))
                 instance = within.resource.get("service.instance.id", "")

@@ -18,7 +18,7 @@ from seamline.observe.otlp.bounds import (
     DEPTH_MAX,
     ITEMS_MAX,
     KEY_CHARACTERS_MAX,
-    MESSAGES_MAX,
+    OBJECTS_MAX,
     MalformedError,
     TooMuchError,
 )
@@ -42,6 +42,7 @@ _fixed64 = struct.Struct("<Q")
 _sfixed64 = struct.Struct("<q")
 _double = struct.Struct("<d")
 _unpack_fixed64 = _fixed64.unpack_from
+_TOO_MANY = f"the request holds more than {OBJECTS_MAX} objects"
 _CACHED_BYTES_MAX = 96
 _CACHED_MAX = 8192
 _INT64_SIGN = 1 << 63
@@ -98,7 +99,7 @@ class Reader:
 
     def read(self, kind: type[T], data: bytes) -> T:
         """Raises MalformedError, TooMuchError."""
-        self._room = MESSAGES_MAX
+        self._room = OBJECTS_MAX
         try:
             return cast("T", self._message(_TABLES[kind], data, 0, len(data)))
         except (IndexError, struct.error, UnicodeDecodeError) as error:
@@ -107,7 +108,7 @@ class Reader:
     def _message(self, table: _Table, data: bytes, at: int, end: int) -> Message:
         self._room -= 1
         if self._room < 0:
-            raise TooMuchError(f"the request holds more than {MESSAGES_MAX} objects")
+            raise TooMuchError(_TOO_MANY)
         found: dict[str, Any] = {}
         bag: Bag | None = None  # no message has two kinds of attributes
         seen = self._seen
@@ -136,6 +137,9 @@ class Reader:
                 if form is _PAIRS:
                     if bag is None:
                         found[name] = bag = Bag()
+                    self._room -= 1
+                    if self._room < 0:
+                        raise TooMuchError(_TOO_MANY)
                     key, value = seen.get(data[at:stop]) or self._new_pair(data, at, stop, bag)
                     if len(bag.values) < ATTRIBUTES_MAX and len(key) <= KEY_CHARACTERS_MAX:
                         bag.values[key] = value
@@ -202,7 +206,7 @@ class Reader:
     def _value(self, data: bytes, at: int, end: int, bag: Bag, depth: int) -> Attribute:
         self._room -= 1
         if self._room < 0:
-            raise TooMuchError(f"the request holds more than {MESSAGES_MAX} objects")
+            raise TooMuchError(_TOO_MANY)
         value: Attribute = None
         if at < end and data[at] == 0x0A and at + 2 + data[at + 1] == end and data[at + 1] < 128:
             return data[at + 2 : end].decode()  # a short text and nothing else, as nearly all are

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 UNPACKED: Final = 4
 """How many times larger a body may be once it is unpacked."""
 _HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+_BACKLOG: Final = 1024
 _NO_BODY_LIMIT: Final = 2**40  # ours is looked at where it can be answered as OTLP wants it
 _LIMITS: Final = HttpLimits(
     head_bytes_max=16_384,
@@ -93,12 +94,16 @@ class OtlpReceiver:
         self._clock = clock or SystemClock()
         self._runners = Runners()
         self._http = HttpServer(self._handle, _LIMITS, runners=self._runners)
-        self._bodies = Bodies(settings.otlp_bytes_max, max(_HELD_BYTES_MAX, 2 * settings.otlp_bytes_max))
+        self.bodies = Bodies(settings.otlp_bytes_max, max(_HELD_BYTES_MAX, 2 * settings.otlp_bytes_max))
         self._thread = ThreadPoolExecutor(1, "otlp")
         self._decoding: Decoding | None = None
         self._began_ns = self._now_ns()
         self._server: asyncio.Server | None = None
         self._grpc: GrpcServer | None = None
+
+    @property
+    def connections(self) -> int:
+        return self._http.connections
 
     async def start(self) -> None:
         """Raises OtlpListenError, OtlpExtraError."""
@@ -106,7 +111,7 @@ class OtlpReceiver:
         if self._settings.otlp_listen:
             host, port = _split(self._settings.otlp_listen)
             try:
-                self._server = await loop.create_server(self._http.protocol, host, port)
+                self._server = await loop.create_server(self._http.protocol, host, port, backlog=_BACKLOG)
             except OSError as error:
                 raise self._not_listening("otlp_listen", error) from error
             self.address = self._server.sockets[0].getsockname()[:2]
@@ -175,7 +180,7 @@ class OtlpReceiver:
     async def _answer(self, exchange: Exchange, kind: bytes) -> bytes:
         signal, coding = self._checked(exchange, kind)
         encoding = _TYPES[kind]
-        held = await self._bodies.read(exchange.request)
+        held = await self.bodies.read(exchange.request)
         try:
             loop = asyncio.get_running_loop()
             taken = await loop.run_in_executor(self._thread, self.take, signal, encoding, coding, held.data)

@@ -85,7 +85,7 @@ class Teller:
         for source, span in told:
             resource = span.resource or self._resource(source, span.module, span.workload, span.replica)
             attributes = dict(span.attributes)
-            scope = (span.scope or _SCOPE, _taken(attributes, mapping.SCOPE_ATTRIBUTES))
+            scope = (span.scope or ("" if span.resource else _SCOPE), _taken(attributes, mapping.SCOPE_ATTRIBUTES))
             blocks.put(resource, scope, self._span(span, attributes))
         return messages.Traces([
             messages.ResourceSpans(resource, [messages.ScopeSpans(scope, found) for scope, found in scopes])
