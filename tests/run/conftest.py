@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from shop import write_shop
 from supervised import Starter
 
 
@@ -19,3 +20,10 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     yield starter
     for running in starter.running:
         running.kill()
+
+
+@pytest.fixture
+def shop(start: Starter) -> Starter:
+    """The starter, with the sources of a real application in its folder."""
+    write_shop(start.folder)
+    return start

@@ -173,6 +173,8 @@ class Starter:
         (data / "orders.json").write_text(json.dumps(orders))
 
     def __call__(self, **options: Any) -> Running:
-        running = Running(self.folder, len(self.running), {"host_factory": "stand_in:host", **options})
+        running = Running(
+            self.folder, len(self.running), {"host_factory": "stand_in:host", "observe": False, **options}
+        )
         self.running.append(running)
         return running

@@ -43,6 +43,7 @@ VERBS: dict[str, Entry] = {
     "down": Entry(RUN, "Stop it: refuse new work, drain, end", "down"),
     "stop": Entry(RUN, "The same as down", "down"),
     "status": Entry(LOOK, "Workloads, modules, processes, health, CPU and memory", "status"),
+    "portal": Entry(LOOK, "The web pages on which you see it run: prints where to sign in", "portal"),
     "top": Entry(LOOK, "Calls per second, latency and errors per edge, live", "top"),
     "logs": Entry(LOOK, "The merged log of all workloads", "logs"),
     "graph": Entry(LOOK, "Which module calls which contract", "graph"),

@@ -18,6 +18,7 @@ from seamline.cli import connect, manual, output
 from seamline.cli.errors import ArgumentError, NotAnsweringError
 from seamline.cli.manual import ManualCommand
 from seamline.cli.options import App, Json
+from seamline.cli.portal import sign_in_url
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import Settings
@@ -117,7 +118,8 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
         ("change it", f"{seamline} topology switch {other}{here}"),
         ("look at it", f"{seamline} status{here}"),
         ("", f"{seamline} top{here}"),
-        *([("control it", f"{status['control_url']}  token {token}")] if token else []),
+        *([("see it run", sign_in_url(status["control_url"], token))] if token and status.get("portal") else []),
+        *([("control it", f"{status['control_url']}  token {token}")] if token and not status.get("portal") else []),
         *([("prove it", f"{seamline} load --switches 10{here}")] if public else []),
         ("stop it", stop if stop == "Ctrl-C" else f"{seamline} down{here}"),
     )

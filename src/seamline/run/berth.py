@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seamline.gateway.limits.sharing import Store
     from seamline.kernel.audit import AuditLog
     from seamline.mesh.identity import WorkloadIdentity
+    from seamline.observe.records import Batch
     from seamline.secrets.interface import Source
 
 
@@ -40,6 +41,10 @@ class Hosting(Protocol):
     def revoke(self, entries: Sequence[Mapping[str, Any]]) -> None: ...
     def stats(self) -> dict[str, Any]: ...
     def wake(self, topics: Sequence[str]) -> None: ...
+    def tell(self) -> Iterable[Batch]:
+        """What there is to tell since the last time."""
+        ...
+
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any: ...
     async def drain(self, timeout_s: float) -> bool: ...
     async def stop(self) -> None: ...

@@ -40,6 +40,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The descriptor of the public socket."""
     log_level: str
     host_factory: str
+    telling: str = ""
+    """The observer's socket, if it is to be told anything."""
     sidecar: SidecarSettings | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,8 +16,10 @@ from seamline.run.control import Address, Route
 from seamline.run.faces import PublicRoute
 from seamline.run.host import Host
 from seamline.run.placement import front_module
+from seamline.run.signals import Signals
 
 if TYPE_CHECKING:
+    from seamline.observe.records import Batch
     from seamline.run.drilling import Drilling
 
 
@@ -47,6 +49,13 @@ class ModuleHosting:
         front = front_module(application.settings)
         self.gateway = front in self._modules
         self.audit = self._host.audit
+        self._signals = Signals(
+            application.settings.telemetry,
+            self._host.mesh.tracer,
+            self._host.mesh.tracer.flows.take,
+            folders={module.name: module.folder for module in self._host.modules},
+            versions=self.versions,
+        )
         self._drilling: Drilling | None = None
 
     async def start(self) -> None:
@@ -86,6 +95,9 @@ class ModuleHosting:
     def wake(self, topics: Sequence[str]) -> None:
         self._host.wake(topics)
 
+    def tell(self) -> Iterable[Batch]:
+        return self._signals.gather()
+
     async def ask(self, room: str, operation: str, arguments: dict[str, Any]) -> Any:
         if room == "drill":
             return await self._drill(operation, arguments)
@@ -104,6 +116,7 @@ class ModuleHosting:
     async def stop(self) -> None:
         if self._drilling is not None:
             await self._drilling.stop()
+        self._signals.stop()
         await self._host.stop()
 
 

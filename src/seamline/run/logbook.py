@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -34,6 +34,8 @@ class LogBook:
     def __init__(self, show: Callable[[str], object], *, pretty: bool = True, colour: bool = False) -> None:
         self.hide: Callable[[str], str] = str
         """Strikes out of a text what nobody may read."""
+        self.pass_on: Callable[[Mapping[str, Any]], None] | None = None
+        """Who is given every line, too."""
         self._print = show
         self._pretty = pretty
         self._colour = colour
@@ -56,6 +58,8 @@ class LogBook:
     def add(self, line: dict[str, Any]) -> None:
         line = {key: self.hide(value) if isinstance(value, str) else value for key, value in line.items()}
         self._lines.append(line)
+        if self.pass_on is not None:
+            self.pass_on(line)
         for queue in self._followers:
             if queue.full():
                 queue.get_nowait()

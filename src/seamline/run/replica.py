@@ -73,6 +73,8 @@ class Site:
     environment: Mapping[str, str]
     """Of the workers."""
     book: LogBook
+    telling: str
+    """The socket on which workers tell the observer of themselves; empty where there is none."""
     on_change: Callable[[], None]
     """Called when a replica became ready or ceased to be."""
     on_announce: Callable[[Replica, Sequence[str]], None]
@@ -205,6 +207,7 @@ class Replica:
             mesh=mesh,
             public=site.public,
             log_level=site.log_level,
+            telling=site.telling,
             host_factory=site.host_factory or (SIDECAR_HOST if self.workload.sidecar else ""),
             sidecar=self.workload.sidecar,
         )

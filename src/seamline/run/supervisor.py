@@ -36,12 +36,14 @@ from seamline.run.errors import (
 from seamline.run.fleet import Change, Fleet, Say
 from seamline.run.lock import DataLock
 from seamline.run.logbook import BookHandler, LogBook
+from seamline.run.observing import PORTAL_SOCKET, MarkKind, Observing
 from seamline.run.operations import AdminServer
 from seamline.run.placement import Workload, place
 from seamline.run.printer import Printer
 from seamline.run.registrar import Registrar
 from seamline.run.replica import Replica, Site
 from seamline.run.sockets import listen_public, listen_unix
+from seamline.run.telling import TELLING_SOCKET
 
 if TYPE_CHECKING:
     from seamline.run.api import ControlApi
@@ -63,6 +65,7 @@ class Supervisor:
         host_factory: ``module:attribute`` of another host for the workers (tests).
         output: where the merged log goes.
         on_ready: called with the status once everything is ready.
+        observe: keep telemetry and serve the portal; as the settings say, and not in tests, when None.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Supervisor:
         host_factory: str = "",
         output: IO[str] | None = None,
         on_ready: Callable[[dict[str, Any]], None] | None = None,
+        observe: bool | None = None,
     ) -> None:
         self.settings = settings
         self.topology = topology or settings.app.topology
@@ -98,6 +102,8 @@ class Supervisor:
         self.stopped: asyncio.Future[bool] | None = None
         """Resolved with whether everything in flight was finished."""
         self.api: ControlApi | None = None
+        wanted = not testing and bool(settings.observe.store or settings.telemetry.otlp)
+        self.observing: Observing | None = self._observing() if (wanted if observe is None else observe) else None
         self._reload = reload
         self._host_factory = host_factory
         self._on_ready = on_ready
@@ -105,6 +111,17 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._change: asyncio.Task[Any] | None = None
+
+    def _observing(self) -> Observing:
+        return Observing(
+            self.settings.folder,
+            self.data,
+            self.book,
+            lambda: self.fleet.replicas,
+            lambda: self.topology,
+            workers_environment(self.settings),
+            self.settings.telemetry.log_level,
+        )
 
     async def run(self) -> Exit:
         """Start, serve, and stop when asked to. Raises SettingsError, RunError, or what a workload reported."""
@@ -164,11 +181,14 @@ class Supervisor:
                 await server.finish()
                 if self.api is not None:
                     await self.api.finish()
+                if self.observing is not None:
+                    await self.observing.stop()
 
     def _control_api(self, server: AdminServer) -> ControlApi:
         from seamline.run.api import ControlApi  # the HTTP server, which not everybody wants
 
-        return ControlApi(self.settings.admin, server, self.registrar.audit, self.clock, self.settings.folder)
+        portal = self.data / PORTAL_SOCKET if self.observing is not None else None
+        return ControlApi(self.settings.admin, server, self.registrar.audit, self.clock, self.settings.folder, portal)
 
     async def _start_or_stop(self, owner: TaskOwner) -> bool:
         """Start everything; False when a signal came first."""
@@ -185,6 +205,9 @@ class Supervisor:
             raise error
         self.started_at = time.time()
         self._note("start", self.topology)
+        if self.observing is not None:
+            self.observing.start()
+            self._mark("other", f"started as {self.topology}")
         if not any(each.gateway for each in self.fleet.serving):
             _log.warning("no module has a public face: nothing answers at %s", self.url)
         if self._on_ready:
@@ -197,6 +220,11 @@ class Supervisor:
         self.registrar.audit.write(
             "topology", "allow", principal="supervisor", action=action, resource=topology, always=True, **more
         )
+
+    def _mark(self, kind: MarkKind, title: str, modules: Sequence[str] = ()) -> None:
+        """For people who look at what changed when something else did."""
+        if self.observing is not None:
+            self.observing.mark(kind, title, modules)
 
     async def _stop(self) -> Exit:
         """Drain against one deadline, and say which of the two happened."""
@@ -250,6 +278,7 @@ class Supervisor:
             host_factory=self._host_factory,
             environment=workers_environment(self.settings),
             book=self.book,
+            telling=str(self.data / TELLING_SOCKET) if self.observing is not None else "",
             on_change=self.fleet.note_change,
             on_announce=self.fleet.wake_others,
         )
@@ -281,6 +310,8 @@ class Supervisor:
             "pid": os.getpid(),
             "url": self.url,
             "control_url": self.api.url if self.api is not None else "",
+            "portal": self.observing is not None and self.api is not None and self.settings.observe.store,
+            "observer": {"pid": self.observing.pid, "restarts": self.observing.restarts} if self.observing else None,
             "data": str(self.data),
             "started_at": self.started_at,
             "ready": self.started_at > 0,
@@ -297,6 +328,7 @@ class Supervisor:
         workloads = self.placed(topology)
         change = await self._changing(self.fleet.change(workloads, self.site(), say, fresh=fresh))
         self._note("switch", topology, before=self.topology)
+        self._mark("switch", f"topology {self.topology} to {topology}")
         self.topology = self.fleet.topology = topology
         await self.fleet.publish()
         return change
@@ -311,16 +343,20 @@ class Supervisor:
         before = dict(self.replicas)
         self.replicas |= names
         try:
-            return await self._changing(self.fleet.change(self.placed(self.topology), self.site(), say))
+            change = await self._changing(self.fleet.change(self.placed(self.topology), self.site(), say))
         except BaseException:
             self.replicas = before
             raise
+        self._mark("scale", ", ".join(f"{name} to {number}" for name, number in names.items()), self._hosted_by(names))
+        return change
 
     async def restart(self, workload: str | None, say: Say) -> Change:
         """New processes for one workload or for all, one workload after the other."""
         workloads = self.placed(self.topology)
         names = [each.name for each in workloads] if workload is None else [self.workload_of(workload)]
-        return await self._changing(self._roll(workloads, names, say))
+        change = await self._changing(self._roll(workloads, names, say))
+        self._mark("restart", f"restart of {', '.join(names)}", self._hosted_by(names))
+        return change
 
     async def replace_external(self, external: Mapping[str, Address], say: Say) -> Change:
         """Have something else host these modules from now on, and only these."""
@@ -350,13 +386,18 @@ class Supervisor:
         names = set(self._reread())
         workloads = self.placed(self.topology)
         names |= {each.name for each in workloads if set(each.modules) & set(modules)}
-        return await self._changing(self._roll(workloads, sorted(names), say)) if names else None
+        if not names:
+            return None
+        change = await self._changing(self._roll(workloads, sorted(names), say))
+        self._mark("release", f"new code of {', '.join(sorted(modules)) or 'all'}", sorted(modules))
+        return change
 
     async def reload_policy(self) -> None:
         """Have every worker read the policy again. Raises ControlError with what one of them found wrong."""
         await self.registrar.keeping.reload_policy()
         await self.registrar.auditing.note_policy(self.settings)
         await asyncio.gather(*(each.ask(ReloadPolicy, 10.0) for each in self.fleet.serving if each.reachable))
+        self._mark("policy", "policy read again")
 
     async def _roll(self, workloads: Sequence[Workload], names: Sequence[str], say: Say) -> Change:
         changes = [await self.fleet.change(workloads, self.site(), say, fresh={name}) for name in names]
@@ -389,6 +430,9 @@ class Supervisor:
             labels = {"started": ", ".join(result.started), "stopped": ", ".join(result.stopped)}
             self._note("change", self.topology, **labels)
         return result
+
+    def _hosted_by(self, workloads: Collection[str]) -> list[str]:
+        return [name for each in self.placed(self.topology) if each.name in workloads for name in each.modules]
 
     def _check_not_busy(self) -> None:
         if self.stopping:

@@ -8,7 +8,6 @@ channel does.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import importlib
 import os
 import resource
@@ -70,7 +69,9 @@ from seamline.run.control import (
     worker_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError, Exit, StartFailedError
+from seamline.run.process import die_with_parent
 from seamline.run.sockets import unix_address
+from seamline.run.telling import Teller
 
 if TYPE_CHECKING:
     from seamline.kernel.audit import Written
@@ -86,7 +87,6 @@ _KEYS_KEPT_S = 3600.0
 """How long a key is kept whose certificate has ended; an older one is asked for."""
 _ASKED_MAX = 64
 _ASK_AGAIN_S = 2.0
-_PR_SET_PDEATHSIG = 1
 _Asked = Endpoints | ServePublic | Bundle | ReloadPolicy | Inject | MoveClock | AskStats | AskRoom | Drain
 
 
@@ -117,6 +117,7 @@ class Worker:
         self._app = ""
         self._announced: set[str] = set()
         self._audited: Written | None = None
+        self._teller: Teller | None = None
         self._began = time.monotonic()
 
     async def run(self) -> Exit:
@@ -194,6 +195,9 @@ class Worker:
         if self._spire is None:
             self._owner.spawn(self._renew(), name="renew certificates")
         self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
+        if options.telling:
+            self._teller = Teller(Path(options.telling), host.tell)
+            self._owner.spawn(self._teller.run(), name="telling")
         spare_the_collector()
         self._ready = True
         took_s = time.monotonic() - self._began
@@ -450,6 +454,8 @@ class Worker:
             except Exception:  # it stops all the same
                 _log.exception("%s did not stop cleanly", self._options.workload)
             await self._tell_audited()
+        if self._teller is not None:
+            await self._teller.finish()
         if self._spire is not None:
             self._spire.close()
         self._channel.close()
@@ -467,13 +473,6 @@ def _rss_bytes() -> int:
         return pages * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def die_with_parent(parent: int) -> bool:
-    """Ask the kernel to kill this process when ``parent`` dies; False if it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return os.getppid() == parent
 
 
 async def _connect_and_run(options: WorkerOptions) -> Exit:

@@ -8,9 +8,9 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seamline.deploy.sidecar.check import Check
 from seamline.deploy.sidecar.children import Child, envoy_command
@@ -37,6 +37,10 @@ from seamline.module.errors import Unimplemented
 from seamline.run.application import Application
 from seamline.run.berth import Berth
 from seamline.run.control import Address, Route
+from seamline.run.signals import Signals
+
+if TYPE_CHECKING:
+    from seamline.observe.records import Batch
 
 _LOOK_S = 0.02
 _START_S = 30.0
@@ -66,7 +70,11 @@ class SidecarHosting:
             settings.mesh,
             identity=berth.identity,
             audit=self.audit,
-            tracer=Tracer(settings.telemetry.sample),
+            tracer=Tracer(
+                settings.telemetry.sample,
+                sample_per_s=settings.telemetry.sample_per_s,
+                slow_ms=settings.telemetry.slow_ms,
+            ),
             clock=berth.clock,
         )
         outward: dict[str, Called] = {}
@@ -84,6 +92,7 @@ class SidecarHosting:
                 f"module {self._module!r} declares no contract in its package",
                 "Declare it there: its inside is not imported where a service answers for it.",
             )
+        self._signals = Signals(settings.telemetry, mesh.tracer, mesh.tracer.flows.take)
         self._called = (tuple(inward), tuple(outward.values()))
         self._check = Check(mesh, self._module, {name: (each.callee, each.spec) for name, each in outward.items()})
         self._folder = _folder_of(berth.data, berth.workload)
@@ -217,6 +226,9 @@ class SidecarHosting:
         children = [{"name": each.name, "pid": each.pid, "starts": each.starts} for each in self._children]
         return {**self._mesh.stats(), "sidecar": {"folder": str(self._folder), "children": children}}
 
+    def tell(self) -> Iterable[Batch]:
+        return self._signals.gather()
+
     def wake(self, topics: Sequence[str]) -> None:
         """A service in another language keeps no log of ours."""
 
@@ -238,6 +250,7 @@ class SidecarHosting:
         return False
 
     async def stop(self) -> None:
+        self._signals.stop()
         for child in reversed(self._children):
             await child.stop()
         await self._owner.stop()
