@@ -5,6 +5,7 @@
       QueryTooLongError         SL7602  a question to the store took longer than it may; nothing was answered
       BadQueryError             SL7603  a question to the store cannot be understood
       HistoryError              SL7604  what was sealed cannot be read
+      NotifyError               SL7620  a receiver of incidents cannot be used
 
 None of them touches the application: telemetry that cannot be kept is dropped and counted.
 """
@@ -42,3 +43,9 @@ class HistoryError(ObserveError):
     """SL7604: what was sealed to Parquet cannot be read: DuckDB is missing or too slow, or a file is damaged."""
 
     code = "SL7604"
+
+
+class NotifyError(ObserveError):
+    """SL7620: a receiver in ``notify`` cannot be used: its address is none, or what it needs is missing."""
+
+    code = "SL7620"

@@ -15,6 +15,8 @@ from seamline.observe.records import Mark
 What = Literal["errors", "latency", "rate", "lag", "saturation", "drift", "slo"]
 Severity = Literal["minor", "major", "critical"]
 EntryKind = Literal["began", "symptom", "recovered", "mark", "explained", "note", "closed", "reopened"]
+State = Literal["opened", "explained", "closed", "reopened"]
+"""What people are told of an incident."""
 SuspectKind = Literal[
     "code",
     "latency",

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,7 +16,7 @@ from seamline.observe.detect import causes, words
 from seamline.observe.detect.causes import Case, Graph
 from seamline.observe.detect.detector import Detector
 from seamline.observe.explain.interface import Explanation
-from seamline.observe.incidents import Entry, EntryKind, Incident, Note, Summary, Symptom
+from seamline.observe.incidents import Entry, EntryKind, Incident, Note, State, Summary, Symptom
 from seamline.observe.records import Mark
 from seamline.observe.windows import Window
 
@@ -41,7 +41,6 @@ FLOWS_MAX: Final = 60_000
 SYMPTOMS_MAX: Final = 100
 TIMELINE_MAX: Final = 200
 
-State = Literal["opened", "explained", "closed", "reopened"]
 _CHANGES: Final = frozenset({"release", "switch", "scale", "restart", "crash", "settings", "policy", "secret", "other"})
 """Not a drill: who looks for a cause must not be told where it was put."""
 _log = logging.getLogger("seamline.incidents")
