@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.portal.planted import STEP, WORKLOADS
+from tests.portal.planted import STEP, TRACE, WORKLOADS, described
 
 from seamline.gateway.asgi import AsgiExchange, make_scope
 from seamline.kernel.lifetime import Runners
@@ -56,6 +56,10 @@ class FakeAdmin:
                         say(text)
                 self.topology = arguments["topology"]
                 return {"topology": self.topology, "started": ["a"], "stopped": ["b"], "kept": []}
+            case "describe":
+                return described(arguments["module"])
+            case "try":
+                return {"result": '{"id": "o-1"}', "left_out": 0, "duration_ms": 12.5, "trace_id": TRACE.hex()}
             case _:
                 return {}
 
@@ -67,9 +71,9 @@ class FakeAdmin:
                 {
                     "name": name, "modules": modules,
                     "replicas": [{
-                        "index": 0, "generation": 3, "pid": 4000 + i, "state": "ready", "gateway": not i, "port": 7000 + i,
-                        "restarts": 0, "ready_s": 0.4, "lag_ms": 0.6, "cpu_percent": 12.5, "rss_bytes": 60_000_000,
-                        "crash_loop": None, "versions": dict.fromkeys(modules, "2.4.1"),
+                        "replica": 0, "generation": 3, "pid": 4000 + i, "state": "ready", "gateway": not i,
+                        "mesh": f"127.0.0.1:{7000 + i}", "restarts": 0, "ready_s": 0.4, "cpu_percent": 12.5,
+                        "rss_mb": 60.2, "loop_lag_ms": 0.6, "crash_loop": None,
                     }],
                 }
                 for i, (name, modules) in enumerate(WORKLOADS.items())

@@ -8,10 +8,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from seamline.kernel.signal.metrics import EdgeStats
 from seamline.observe.incidents import Claim, Entry, Evidence, Incident, Summary, Suspect, Symptom
-from seamline.observe.records import Batch, Log, Mark, Point, Profile, Side, Source, Span, SpanEvent, Traffic
+from seamline.observe.records import (
+    Attribute,
+    Batch,
+    Kind,
+    Log,
+    Mark,
+    Point,
+    Profile,
+    Side,
+    Source,
+    Span,
+    SpanEvent,
+    Traffic,
+)
 
 SECOND = 1_000_000_000
 STEP = 2 * SECOND
@@ -38,22 +54,23 @@ def planted(now_ns: int, *, seed: int = 7, minutes: int = 15) -> Iterator[Batch]
     for at in range(start, now_ns + 1, STEP):
         ill = at > now_ns - 120 * SECOND
         for index, (workload, modules) in enumerate(WORKLOADS.items()):
-            last = at + STEP > now_ns
+            spans: list[Span] = []
+            if not index:
+                spans += _trace(random_, at - SECOND, ill)
+                spans += known(at - 5 * SECOND) if at + STEP > now_ns else []
             yield Batch(
                 source=Source(workload, 0, 4000 + index, "trio", {"payments": "2.4.1"} if workload == "till" else {}),
                 at_ns=at,
                 interval_ns=STEP,
                 traffic=list(_traffic(random_, modules, ill)),
-                points=_points(random_, workload, modules),
+                points=_points(random_, modules),
                 profiles=[
                     Profile(each, f"{each}/module.py:{line} {name};json/__init__.py:299 loads", int(cpu * 1e6))
                     for each in modules
                     for line, name, cpu in ((41, "place", 9), (88, "total", 4), (12, "_row", 2))
                 ],
                 logs=list(_logs(random_, at, workload, modules, ill)),
-                spans=[*_trace(random_, at - SECOND, ill), *(known(at - 5 * SECOND) if last else [])]
-                if not index
-                else [],
+                spans=spans,
                 marks=[*_marks(at, now_ns, start)] if not index else [],
             )
 
@@ -74,19 +91,14 @@ def _flow(
     random_: random.Random, caller: str, callee: str, method: str, side: Side, rate: float, ms: float, failing: float
 ) -> Traffic:
     stats = EdgeStats()
-    spent = 0
-    for _ in range(max(int(random_.gauss(rate * 2, rate**0.5)), 0)):
-        seconds = random_.lognormvariate(0, 0.4) * ms / 1000
-        stats.record(seconds, random_.random() >= failing)
-        spent += int(seconds * SECOND)
-    return Traffic(
-        caller, callee, method, side, stats.calls, stats.errors, 0, 0, spent,
-        {bucket: number for bucket, number in enumerate(stats.histogram) if number},
-        {"unavailable": stats.errors} if stats.errors else {},
-    )  # fmt: skip
+    for _ in range(max(int(random_.gauss(rate * 2, rate**0.5)), 1)):
+        stats.record(random_.lognormvariate(0, 0.4) * ms / 1000, "unavailable" if random_.random() < failing else "")
+    flow = stats.take(caller, callee, method, side)
+    assert flow is not None
+    return Traffic(caller, callee, method, side, flow.calls, flow.errors, 0, 0, flow.sum_ns, flow.histogram, flow.codes)
 
 
-def _points(random_: random.Random, workload: str, modules: list[str]) -> list[Point]:
+def _points(random_: random.Random, modules: list[str]) -> list[Point]:
     return [
         Point("process.cpu.time", random_.uniform(0.2, 0.5), kind="counter", unit="s"),
         Point("process.memory.usage", random_.uniform(58e6, 61e6), unit="By"),
@@ -116,66 +128,127 @@ def _marks(at: int, now_ns: int, start: int) -> Iterator[Mark]:
 
 
 def _trace(random_: random.Random, at: int, ill: bool) -> list[Span]:
-    trace = random_.randbytes(16)
     slow = random_.lognormvariate(0, 0.3) * (6 if ill else 1)
-    failed = ill and random_.random() < 0.3
-    return _placing(trace, at, slow, failed, random_.randbytes)
+    return _placing(random_, random_.randbytes(16), at, slow, failed=ill and random_.random() < 0.3)
 
 
 def known(at: int) -> list[Span]:
     """The trace ``TRACE``."""
-    return _placing(TRACE, at, 1.0, False, random.Random(1).randbytes)
+    return _placing(random.Random(1), TRACE, at, 1.0, failed=False)
 
 
-def _placing(trace: bytes, at: int, slow: float, failed: bool, new: type[bytes] | object) -> list[Span]:
-    make = new if callable(new) else bytes
-    ids = [bytes(make(8)) for _ in range(7)]  # pyright: ignore[reportArgumentType]
+_Row = tuple[str, Kind, str, str, int, float, float, dict[str, Attribute]]
+_ROWS: list[_Row] = [
+    # name, kind, module, peer, the parent's row, begins after ms, takes ms, attributes
+    ("POST /checkout", "server", "frontend", "", 0, 0.0, 48.0, {"http.route": "/checkout", "url.path": "/checkout"}),
+    ("Checkout.place", "client", "frontend", "checkout", 0, 2.0, 44.0, {}),
+    ("Checkout.place", "server", "checkout", "frontend", 1, 3.0, 42.0, {"enduser.id": HOSTILE}),
+    ("Inventory.reserve", "server", "inventory", "checkout", 2, 5.0, 6.0, {}),
+    ("INSERT orders", "client", "checkout", "", 2, 12.0, 3.0, {"db.query.text": "INSERT INTO orders VALUES (?)"}),
+    ("Payments.charge", "server", "payments", "checkout", 2, 17.0, 26.0, {"card.brand": "visa"}),
+    ("order placed", "producer", "checkout", "", 2, 43.5, 0.8, {"messaging.destination.name": "OrderPlaced"}),
+]
 
+
+def _placing(random_: random.Random, trace: bytes, at: int, slow: float, *, failed: bool) -> list[Span]:
     def ns(ms: float) -> int:
-        return int(ms * 1e6)
+        return int(ms * slow * 1e6)
 
-    status = "unavailable" if failed else "ok"
-    trouble = [SpanEvent(at + ns(30 * slow), "exception", {"exception.type": "CardDown", "exception.message": HOSTILE})]
-    rows = [
-        ("POST /checkout", "server", "frontend", "", 0, 0.0, 48.0, {"http.route": "/checkout", "http.response.status_code": 200}),
-        ("Checkout.place", "client", "frontend", "checkout", 0, 2.0, 44.0, {}),
-        ("Checkout.place", "server", "checkout", "frontend", 1, 3.0, 42.0, {"enduser.id": HOSTILE}),
-        ("Inventory.reserve", "server", "inventory", "checkout", 2, 5.0, 6.0, {}),
-        ("INSERT orders", "client", "checkout", "", 2, 12.0, 3.0, {"db.system.name": "sqlite", "db.query.text": "INSERT INTO orders VALUES (?)"}),
-        ("Payments.charge", "server", "payments", "checkout", 2, 17.0, 26.0, {"card.brand": "visa"}),
-        ("order placed", "producer", "checkout", "", 2, 43.5, 0.8, {"messaging.destination.name": "OrderPlaced"}),
-    ]  # fmt: skip
+    ids = [random_.randbytes(8) for _ in _ROWS]
     where = {module: workload for workload, modules in WORKLOADS.items() for module in modules}
-    return [
-        Span(
-            trace, ids[i], b"" if not i else ids[parent], name, kind, module, peer, at + ns(begin * slow), ns(ms * slow),  # pyright: ignore[reportArgumentType]
-            status if module in {"payments", "checkout"} or not i else "ok",
-            HOSTILE if failed and module == "payments" else "", attributes,
-            trouble if failed and module == "payments" else [], [], where[module],
+    trouble = SpanEvent(at + ns(30), "exception", {"exception.type": "CardDown", "exception.message": HOSTILE})
+    spans: list[Span] = []
+    for i, (name, kind, module, peer, parent, begin, ms, attributes) in enumerate(_ROWS):
+        guilty = failed and module == "payments"
+        status = "unavailable" if failed and (module in {"payments", "checkout"} or not i) else "ok"
+        spans.append(
+            Span(
+                trace,
+                ids[i],
+                ids[parent] if i else b"",
+                name,
+                kind,
+                module,
+                peer,
+                at + ns(begin),
+                ns(ms),
+                status,
+                HOSTILE if guilty else "",
+                attributes,
+                [trouble] if guilty else [],
+                workload=where[module],
+            )
         )
-        for i, (name, kind, module, peer, parent, begin, ms, attributes) in enumerate(rows)
-    ]  # fmt: skip
+    return spans
 
 
 def incident(now_ns: int) -> Incident:
     """Payments is slow and fails since two minutes ago."""
-    began = now_ns - 118 * SECOND
-    release = Mark(now_ns - 139 * SECOND, "release", "payments 2.4.0 to 2.4.1", ["payments"])
+    began, seen = now_ns - 118 * SECOND, now_ns - 110 * SECOND
+    charge, place = ("checkout", "payments", "Payments.charge"), ("frontend", "checkout", "Checkout.place")
     evidence = [
         Evidence("self-time", "own time of Payments.charge", 21.0, 188.0, "ms", f"/traces/{TRACE.hex()}", "e1", 4.1),
         Evidence("release", f"payments 2.4.1 was released 21 s before; {HOSTILE}", link="/metrics", id="e2", score=2.0),
     ]
+    cpu = Evidence("cpu", "CPU of inventory", 0.11, 0.14, "s/s", id="e3")
+    slow = Symptom("checkout > payments Payments.charge p95", "latency", "payments", charge, 31.0, 290.0, "ms", 9.0)
+    failing = Symptom("frontend > checkout Checkout.place errors", "errors", "checkout", place, 0.002, 0.3, "ratio", 7)
     return Incident(
-        "INC-7", "Payments.charge is slow and fails", severity="major", began_ns=began, detected_ns=began + 8 * SECOND,
-        symptoms=[
-            Symptom("checkout > payments Payments.charge p95", "latency", "payments", ("checkout", "payments", "Payments.charge"), 31.0, 290.0, "ms", 9.0, began, began + 8 * SECOND),
-            Symptom("frontend > checkout Checkout.place errors", "errors", "checkout", ("frontend", "checkout", "Checkout.place"), 0.002, 0.3, "ratio", 7.5, began, began + 8 * SECOND),
-        ],
+        "INC-7",
+        "Payments.charge is slow and fails",
+        severity="major",
+        began_ns=began,
+        detected_ns=seen,
+        symptoms=[msgspec.structs.replace(each, at_ns=began, detected_ns=seen) for each in (slow, failing)],
         suspects=[
             Suspect("payments", "release", "Payments.charge", 6.1, evidence),
-            Suspect("inventory", "cpu", "", 0.7, [Evidence("cpu", "CPU of inventory", 0.11, 0.14, "s/s", id="e3")]),
+            Suspect("inventory", "cpu", "", 0.7, [cpu]),
         ],
-        abstained=False, confidence=0.86, marks=[release], explained_ns=began + 14 * SECOND,
-        summary=Summary([Claim("Payments.charge takes 188 ms of its own, 21 before.", ["e1"]), Claim("It began with the release of payments 2.4.1.", ["e2"])]),
-        timeline=[Entry(began, "began", "p95 of Payments.charge left its range"), Entry(began + 14 * SECOND, "explained", "payments, release")],
-    )  # fmt: skip
+        abstained=False,
+        confidence=0.86,
+        marks=[Mark(now_ns - 139 * SECOND, "release", "payments 2.4.0 to 2.4.1", ["payments"])],
+        explained_ns=began + 14 * SECOND,
+        summary=Summary(
+            [
+                Claim("Payments.charge takes 188 ms of its own, 21 before.", ["e1"]),
+                Claim("It began with the release of payments 2.4.1.", ["e2"]),
+            ]
+        ),
+        timeline=[
+            Entry(began, "began", "p95 of Payments.charge left its range"),
+            Entry(began + 14 * SECOND, "explained", "payments, release"),
+        ],
+    )
+
+
+def described(module: str) -> dict[str, Any]:
+    """What `describe` answers."""
+    text = {"type": "text", "required": True}
+    place: dict[str, Any] = {
+        "kind": "unary", "idempotent": False, "readonly": False, "timeout_s": None, "result": {"ref": "shop.Receipt"},
+        "parameters": {
+            "user": text,
+            "card": {"type": {"ref": "shop.Card"}, "required": True},
+            "lines": {"type": {"list": {"ref": "shop.Line"}}, "required": True},
+            "currency": {"type": {"enum": ["EUR", "JPY"]}, "required": False, "default": "EUR"},
+            "gift": {"type": "bool", "required": False, "default": False},
+            "note": {"type": {"union": ["text", "null"]}, "required": False},
+        },
+    }  # fmt: skip
+    look: dict[str, Any] = {
+        "kind": "server_stream", "idempotent": True, "readonly": True, "timeout_s": None, "result": "text",
+        "parameters": {"order": {"type": {"limited": "int", "limits": {"ge": 1}}, "required": True}},
+    }  # fmt: skip
+    return {
+        "contracts": {module.title(): {"methods": {"look": look, "place": place}}},
+        "faults": {"CardDeclined": {"fields": {"reason": text}}},
+        "events": {"OrderPlaced": {"key": "order", "version": 2, "upcasts": [1], "fields": {"order": text}}},
+        "types": {
+            "shop.Card": {"fields": {"number": text, "year": {"type": "int", "required": True}}},
+            "shop.Line": {"fields": {"sku": text, "count": {"type": "int", "required": True}}},
+            "shop.Receipt": {"fields": {"id": text}},
+        },
+        "texts": {module.title(): f"What {HOSTILE} offers.", f"{module.title()}.place": "Buy what is in the bag."},
+        "owner": f"team till {HOSTILE}", "version": "2.4.1", "routes": [], "calls": [["Inventory", "inventory"]],
+        "hears": [["StockMoved", "inventory"]], "sagas": ["purchase"], "views": [],
+    }  # fmt: skip

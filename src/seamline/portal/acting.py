@@ -51,6 +51,10 @@ class Act:
         """All values of a field that stands there more than once, such as ticked boxes."""
         return [value for key, value in self._fields if key == name]
 
+    def values(self) -> dict[str, str]:
+        """All fields, of each the last."""
+        return dict(self._fields)
+
     async def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor as who is signed in; it checks the role again, and writes to the audit."""
         return await portal_of(self.request).admin.ask(op, self.say, as_=self.caller, **arguments)
@@ -58,7 +62,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Done:
-    """What is shown in the end: a sentence; a page to ``go`` to, ``html`` ``into`` an element, or this page ``again``."""
+    """What is shown in the end: a sentence; where to ``go``, ``html`` ``into`` an element, or this page ``again``."""
 
     text: str
     go: str = ""

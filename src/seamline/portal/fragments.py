@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -25,14 +26,18 @@ def environment(assets: Assets) -> Environment:
         loader=PackageLoader("seamline.portal"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    found.globals.update(asset=assets.url, icon=lambda name: icon(assets, name), sparkline=sparkline, url=url)
-    found.filters.update(
+    _names(found.globals).update(asset=assets.url, icon=partial(icon, assets), sparkline=sparkline, url=url)
+    _names(found.filters).update(
         duration=duration, ms=ms, count=count, rate=rate, percent=percent, size=size, when=when, day=day, bdi=bdi,
         data=data, pretty=pretty,
     )  # fmt: skip
-    found.globals.update(quoted=quoted, without=without)
-    found.filters.update(cut=cut, figure=figure, num_column=num_column)
+    _names(found.globals).update(quoted=quoted, without=without)
+    _names(found.filters).update(cut=cut, figure=figure, num_column=num_column)
     return found
+
+
+def _names(known: Any) -> dict[str, Any]:
+    return known
 
 
 def icon(assets: Assets, name: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -12,7 +12,6 @@ from seamline.observe.windows import Flow, Window
 NOW_S: Final = 30.0
 """What "now" means in figures: long enough for an edge with a call a second."""
 State = Literal["good", "warn", "bad", "idle"]
-_INWARD: Final = ("server", "http", "event")
 _ERRORS_BAD: Final = 0.05
 _ERRORS_WARN: Final = 0.01
 _LAG_WARN_MS: Final = 100.0
@@ -144,8 +143,9 @@ def _edges(windows: Sequence[Window], seconds: float) -> list[Edge]:
     found: dict[tuple[str, str, str], Edge] = {}
     told = {(key[0], key[1], key[2]) for window in windows for key in window.edges if key[3] == "client"}
     for window in windows:
-        for (caller, callee, method, side), flow in window.edges.items():
+        for (told_by, callee, method, side), flow in window.edges.items():
             kind: Literal["call", "public", "event"]
+            caller = told_by
             if side == "event":
                 kind = "event"
             elif side == "http" or (side == "server" and not caller):
@@ -164,9 +164,8 @@ def _module(name: str, homes: list[str], windows: Sequence[Window], seconds: flo
     found = ModuleNow(name, homes, Course(seconds))
     cpu_ns = 0
     for window in windows:
-        for (_, callee, _, side), flow in window.edges.items():
-            if callee == name and side in _INWARD:
-                found.inward.flow.add(flow)
+        for flow in inward(window, name):
+            found.inward.flow.add(flow)
         one = window.modules.get(name)
         if one is not None:
             cpu_ns += one.cpu_ns
@@ -175,6 +174,24 @@ def _module(name: str, homes: list[str], windows: Sequence[Window], seconds: flo
             found.errors_logged += one.errors_logged
     found.cpu_share = cpu_ns / 1e9 / seconds if seconds else 0.0
     return found
+
+
+def inward(window: Window, module: str = "", method: str = "") -> Iterator[Flow]:
+    """What came to a module, or to all. The callee counts what comes from another process, else the caller does."""
+    for (caller, callee, name, side), flow in window.edges.items():
+        if (module and callee != module) or (method and name != method):
+            continue
+        if (side == "client" and (caller, callee, name, "server") not in window.edges) or side in {
+            "server",
+            "http",
+            "event",
+        }:
+            yield flow
+
+
+def door(window: Window) -> Iterator[Flow]:
+    """What came from outside."""
+    return (flow for key, flow in window.edges.items() if key[3] == "http")
 
 
 def _workload(status: Mapping[str, Any], windows: Sequence[Window], seconds: float) -> WorkloadNow:
@@ -220,17 +237,14 @@ def strip(windows: Sequence[Window], *, module: str = "", method: str = "", step
 
     Where nothing comes from outside, all that is answered counts.
     """
-    sides = {key[3] for window in windows for key in window.edges}
-    door = not module and "http" in sides
+    outside = not module and any(key[3] == "http" for window in windows for key in window.edges)
     width_ns = max((windows[-1].end_ns - windows[0].at_ns) // steps, windows[0].length_ns) if windows else 0
     width_ns = -(-width_ns // windows[0].length_ns) * windows[0].length_ns if windows else 0
     rows: dict[int, Flow] = {}
     for window in windows:
         row = rows.setdefault(window.at_ns // width_ns, Flow())
-        for (_, callee, name, side), flow in window.edges.items():
-            wanted = side == "http" if door else side in _INWARD and (not module or callee == module)
-            if wanted and (not method or name == method):
-                row.add(flow)
+        for flow in door(window) if outside else inward(window, module, method):
+            row.add(flow)
     if len(rows) > 1 and windows[-1].end_ns % width_ns:
         rows.pop(max(rows))  # it is not whole yet
     width_s = width_ns / 1e9

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from seamline.observe.records import Mark
 from seamline.portal.live import fragments
+from seamline.portal.marking import chart_marks
 from seamline.portal.now import Edge, Picture, newest, picture, strip
 from seamline.portal.promises import promises
 from seamline.portal.shell import Page, portal_of, render
@@ -68,11 +69,6 @@ def _charts(columns: Mapping[str, list[Any]], marks: Sequence[Mark]) -> list[tup
         ("Errors", chart(("errors", "errors", "/s", "bad"))),
         ("Latency", chart(("p95", "p95", "ms", "accent"), ("p50", "p50", "ms", "muted"))),
     ]
-
-
-def chart_marks(marks: Sequence[Mark]) -> list[dict[str, Any]]:
-    """Marks as charts want them."""
-    return [{"at": each.at_ns / 1e9, "title": each.title, "kind": each.kind} for each in marks]
 
 
 async def _overview(request: Request) -> Response:
