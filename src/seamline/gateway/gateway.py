@@ -23,6 +23,7 @@ from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal.metrics import EdgeStats
+from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpRefusal, HttpServer
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Gateway:
         audit: told of what is turned away before anybody is asked who they are.
         limiter: counts requests; opened by :meth:`serve`, closed by :meth:`stop`.
         connections_per_address_max: of an IPv4 address or a /64 of IPv6; 0 is any number.
+        tracer: counts requests by route, and takes their spans.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Gateway:
         audit: Record | None = None,
         limiter: Limiter | None = None,
         connections_per_address_max: int = 0,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._names = tuple(hosts)
         self._audit = audit
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._limiter = limiter
+        self._tracer = tracer or Tracer(0.0)
         self._door = door
         self._clock = clock or SystemClock()
         self._on_request = on_request
@@ -159,6 +163,7 @@ class Gateway:
             door=self._door,
             audit=self._audit,
             limiter=self._limiter,
+            tracer=self._tracer,
         )
 
     def _peer_of(self, transport: asyncio.Transport) -> str | None:
@@ -234,6 +239,7 @@ class Gateway:
         finally:
             self._visits.discard(visit)
             self._count(visit, now() - started)
+            visit.tell()
 
     def _malformed(self, state: dict[str, Any], refusal: HttpRefusal) -> None:
         """Write down what is no request, or never became one."""

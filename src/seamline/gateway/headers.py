@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,11 +28,11 @@ SECURITY: tuple[Header, ...] = (
 STRICT_TRANSPORT: Header = (b"strict-transport-security", b"max-age=31536000")
 
 
-def request_id(sent: bytes | None) -> bytes:
-    """The client's own id if it is a plain token, else a new one."""
+def request_id(sent: bytes | None, trace_id: int) -> bytes:
+    """The client's own id if it is a plain token, else that of the request's trace."""
     if sent is not None and _REQUEST_ID.fullmatch(sent):
         return sent
-    return b"%032x" % random.getrandbits(128)
+    return b"%032x" % trace_id
 
 
 def for_app(headers: Sequence[Header], identity: bytes, client: bytes, scheme: bytes, host: bytes) -> list[Header]:

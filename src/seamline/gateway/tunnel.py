@@ -17,6 +17,7 @@ import msgspec
 
 from seamline.gateway.asgi import AsgiApp, Message, Receive, Scope, Send
 from seamline.gateway.errors import TunnelError
+from seamline.gateway.told import ROUTE
 from seamline.kernel.wire.http1 import Disconnected
 from seamline.module.errors import (
     CallError,
@@ -34,6 +35,8 @@ _log = logging.getLogger("seamline.gateway")
 _PIECE_BYTES = 32_768
 _FAILED = "seamline.failed"
 _NEXT = "next"
+_ROUTE = "route"
+_HEADS = frozenset({"http.response.start", "websocket.accept"})
 _PARTING_S = 5.0
 _SCOPE_KEYS = (
     "type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path", "headers",
@@ -61,6 +64,7 @@ class _Wire(TypedDict, total=False):
     reason: str | None
     subprotocol: str | None
     kind: str
+    route: str
     next: _Wire
     http_version: str
     scheme: str
@@ -106,7 +110,7 @@ class TunnelApp:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(_pump(stream, receive))
                 try:
-                    await self._relay(stream, send)
+                    await self._relay(stream, scope, send)
                 except Disconnected:
                     await _part(stream)
                     raise
@@ -120,12 +124,15 @@ class TunnelApp:
         finally:
             stream.cancel()
 
-    async def _relay(self, stream: Duplex, send: Send) -> None:
+    async def _relay(self, stream: Duplex, scope: Scope, send: Send) -> None:
         while (data := await stream.receive()) is not None:
             message = _message(data)
             if message["type"] == _FAILED:
                 failure = _FAILURES.get(message.get("kind", ""), InternalError)
                 raise failure("the app of the module failed; its process tells why in its log")
+            route = message.pop(_ROUTE, None)
+            if route is not None:
+                scope[ROUTE] = route
             following = message.pop(_NEXT, None)
             await send(message)
             if following is not None:
@@ -213,6 +220,8 @@ async def serve_tunnel(stream: Duplex, app: AsgiApp, known: Mapping[str, Any] | 
     async def send(message: Message) -> None:
         if gone:
             raise Disconnected("the client has gone")
+        if message["type"] in _HEADS and ROUTE in scope:
+            message = {**message, _ROUTE: scope[ROUTE]}
         await answer.send(message)
 
     answer = _Answer(stream)

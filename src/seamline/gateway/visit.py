@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from seamline.gateway import headers as heads
@@ -17,8 +18,10 @@ from seamline.gateway.limits.addresses import TrustedProxies
 from seamline.gateway.normal import Hosts, path_of
 from seamline.gateway.pages import error_page
 from seamline.gateway.routes import Route, RouteTable
+from seamline.gateway.told import SWITCHED, TRACE, Asked, asked, class_of, request_span, trace_of
 from seamline.gateway.websocket import WebSocketRun, handshake_of
 from seamline.kernel.settings import GatewaySettings
+from seamline.kernel.signal.trace import Tracer, new_span_id
 from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
 from seamline.module.errors import (
     CallError,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("seamline.gateway")
 _HTTP = "http"
+GATEWAY = "gateway"
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"dpop"})
 
 
@@ -59,6 +63,7 @@ class Site:
     audit: Record | None = None
     limiter: Limiter | None = None
     """Who counts; None where ``[limits]`` has no rules."""
+    tracer: Tracer = field(default_factory=lambda: Tracer(0.0))
 
 
 class Visit:
@@ -78,7 +83,12 @@ class Visit:
         except HttpRefusal as refusal:
             self._astray = refusal
         self.module = self.route.module if self.route is not None else ""
-        self.identity = heads.request_id(request.header(b"x-request-id"))
+        self.trace = site.tracer.enter(trace_of(request.headers))
+        self._parent_id = self.trace.span_id
+        self.trace.span_id = new_span_id()  # what is done for the request is done under its span
+        self._started = monotonic()
+        self._error: BaseException | None = None
+        self.identity = heads.request_id(request.header(b"x-request-id"), self.trace.trace_id)
         self.origin = request.header(b"origin") if site.cors is not None else None
         self.run: AsgiExchange | WebSocketRun | None = None
         timeout_s = (self.route.timeout_s if self.route is not None else 0) or site.settings.request_timeout_s
@@ -86,6 +96,7 @@ class Visit:
         self._task: asyncio.Task[Any] | None = None
         self._timed_out = False
         self._status = 0
+        self._asked = Asked(request.method, f"{self.route.root_path if self.route else ''}/*", self.path)
         self._caller: Caller | None = None
 
     @property
@@ -240,6 +251,7 @@ class Visit:
         client = exchange.connection_state["client_host"]
         headers = heads.for_app(exchange.request.headers, self.identity, client, self.site.scheme.encode(), self.host)
         scope = make_scope(exchange, kind, scheme, self.path, root_path, headers)
+        scope[TRACE] = self.trace
         caller = self._caller
         if caller is not None:
             scope["seamline.user"] = caller.user
@@ -265,6 +277,8 @@ class Visit:
         except Exception:
             if run.refused is None:  # else the app failed for want of a body that we refused
                 raise
+        finally:
+            self._asked = asked(scope, route.path)
         if run.refused is not None:
             self._fail(run.refused.status, run.refused.message)
         elif run.unanswered and not self.exchange.disconnected:
@@ -281,12 +295,29 @@ class Visit:
         del scope["method"]
         scope["subprotocols"] = subprotocols
         scope["extensions"] = {"websocket.http.response": {}}
-        await run.run(self.site.apps(route.module), scope)
+        try:
+            await run.run(self.site.apps(route.module), scope)
+        finally:
+            self._asked = asked(scope, route.path)
         if not exchange.started and not exchange.disconnected:
             self._fail(500, "The WebSocket was neither accepted nor refused.")
 
+    def tell(self) -> None:
+        """Count the request, and record its span if its trace is recorded or is to be."""
+        status, tracer, request = self.status, self.site.tracer, self._asked
+        module = self.module or GATEWAY
+        if status != SWITCHED:
+            stats = tracer.flows.stats(GATEWAY, module, request.name, "http")
+            stats.record(monotonic() - self._started, class_of(status))
+        user = self._caller.user if self._caller is not None else None
+        request_span(
+            tracer, self.trace, (self.trace.span_id, self._parent_id), (GATEWAY, ""), request, status, self._started,
+            self._error, user,
+        )  # fmt: skip
+
     def _failed(self, error: Exception) -> None:
         request = self.exchange.request
+        self._error = error
         if isinstance(error, HttpRefusal):
             self._fail(error.status, error.message)
             return

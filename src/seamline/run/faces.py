@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from seamline.kernel.signal.trace import TraceContext
+from seamline.gateway.told import LEFT, ROUTE, SWITCHED, TRACE, asked, request_span, trace_of
 from seamline.mesh.policy.rules import Elsewhere
 from seamline.mesh.policy.world import HTTP
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import Contract
+from seamline.module.errors import PermissionDenied, Unauthenticated
 from seamline.module.module import Module, Mount
 from seamline.module.port import MOUNTED
 from seamline.run.placement import GATEWAY
 
 if TYPE_CHECKING:
     from seamline.kernel.settings import GatewaySettings
+    from seamline.kernel.signal.trace import TraceContext
     from seamline.mesh.connection import ClientDuplex
     from seamline.mesh.mesh import Mesh
     from seamline.mesh.server import ServerDuplex
@@ -100,17 +103,27 @@ class Faces:
             caller: str = scope.pop(CALLER, GATEWAY)
             subject = self._subject(scope)
             await self._judge(caller, name, scope, subject)
-            app = _app_for(by_length, scope)
-            trace = _trace_of(scope) or tracer.root()
+            mount, app = _app_for(by_length, scope)
+            trace: TraceContext = scope.pop(TRACE, None) or tracer.enter(trace_of(scope.get("headers", ())))
             self._permitted(caller, name, subject, trace, _of_request(scope))
-            call = CURRENT.set(CallContext(name, caller, HTTP, trace=trace, subject=subject))
-            mounted = MOUNTED.set(stubs)
+            context = CallContext(name, caller, HTTP, trace=trace, subject=subject, span=0)
+            answer = Answer(scope, send, mount.at)
+            failure: BaseException | None = None
+            call, mounted = CURRENT.set(context), MOUNTED.set(stubs)
+            started = monotonic()
             try:
                 with mesh.revocations.bound(subject):
-                    await app(scope, receive, send)
+                    await app(scope, receive, answer.send)
+            except BaseException as error:
+                failure = error
+                raise
             finally:
                 MOUNTED.reset(mounted)
                 CURRENT.reset(call)
+                request_span(
+                    tracer, trace, (context.span_id(), trace.span_id), (name, caller), asked(scope, mount.at),
+                    answer.outcome(failure), started, failure, subject.user if subject is not None else None,
+                )  # fmt: skip
 
         return face
 
@@ -147,7 +160,7 @@ class Faces:
             async def open_stream(scope: MutableMapping[str, Any]) -> ClientDuplex:
                 subject = self._subject(scope)
                 await self._judge(GATEWAY, module, scope, subject)
-                return await tunnel.open(subject)
+                return await tunnel.open(subject, scope.get(TRACE))
 
             way = TunnelApp(open_stream)
 
@@ -167,7 +180,9 @@ class Faces:
         from seamline.gateway.tunnel import serve_tunnel
 
         def serve(app: AsgiApp) -> Callable[[ServerDuplex], Any]:
-            return lambda duplex: serve_tunnel(duplex, app, {SUBJECT: duplex.subject, CALLER: duplex.caller})
+            return lambda duplex: serve_tunnel(
+                duplex, app, {SUBJECT: duplex.subject, CALLER: duplex.caller, TRACE: duplex.trace}
+            )
 
         return {name: serve(app) for name, app in self._apps.items()}
 
@@ -183,19 +198,36 @@ class Faces:
         return list(table.values())
 
 
-def _app_for(apps: list[tuple[Mount, AsgiApp]], scope: MutableMapping[str, Any]) -> AsgiApp:
+class Answer:
+    """Sees how an app answers, on behalf of who tells of it."""
+
+    __slots__ = ("_mount", "_scope", "_send", "status")
+
+    def __init__(self, scope: MutableMapping[str, Any], send: Send, mount: str) -> None:
+        self._scope = scope
+        self._send = send
+        self._mount = mount
+        self.status = 0
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if not self.status:
+            self.status = message.get("status", SWITCHED if message["type"] == "websocket.accept" else 0)
+            self._scope[ROUTE] = asked(self._scope, self._mount).route  # known by now, and wanted at the other end
+        return self._send(message)
+
+    def outcome(self, failure: BaseException | None) -> int:
+        """The status, or what comes of there being none."""
+        if isinstance(failure, Exception):
+            return max(self.status, 500) if not isinstance(failure, (PermissionDenied, Unauthenticated)) else 403
+        return self.status or LEFT
+
+
+def _app_for(apps: list[tuple[Mount, AsgiApp]], scope: MutableMapping[str, Any]) -> tuple[Mount, AsgiApp]:
     path: str = scope.get("path", "/")
     for mount, app in apps:
         if mount.at in ("/", path) or path.startswith(f"{mount.at}/"):
-            return app
-    return apps[-1][1]
-
-
-def _trace_of(scope: MutableMapping[str, Any]) -> TraceContext | None:
-    for name, value in scope.get("headers", ()):
-        if name == b"traceparent":
-            return TraceContext.from_traceparent(value.decode("latin-1"))
-    return None
+            return mount, app
+    return apps[-1]
 
 
 def _of_request(scope: MutableMapping[str, Any]) -> dict[str, Any]:

@@ -376,7 +376,7 @@ class Host:
             settings, self._gateway_routes(), self._faces.app, door=door, client_ca=client_ca,
             hosts=own_hosts(self.settings), audit=partial(self.audit.write, "limit"),
             limiter=make_limiter(self.settings, self.data, self.clock, self._limits),
-            connections_per_address_max=self.settings.limits.connections_per_address_max,
+            connections_per_address_max=self.settings.limits.connections_per_address_max, tracer=self.mesh.tracer,
         )  # fmt: skip
         await self._gateway.serve(sock)
 
