@@ -12,16 +12,14 @@ import sys
 import time
 import zlib
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from tests.observe.otlp_rig import JSON, PROTOBUF, Place, place, until
+from tests.observe.otlp_rig import JSON, PROTOBUF, Attacked, Place, place, until
 
 from seamline.kernel.settings.observe import ObserveSettings
 from seamline.observe.otlp import OtlpReceiver
@@ -226,62 +224,6 @@ async def test_a_thousand_connections():
                     await until(lambda at_least=number - 50: here.receiver.connections > at_least)
             await until(lambda: here.receiver.connections >= 1000)
             await still_answers(here)
-
-
-ATTACKED = """
-import asyncio, sys
-from seamline.kernel.settings.observe import ObserveSettings
-from seamline.observe.otlp import OtlpReceiver
-
-async def main():
-    spans = 0
-    def sink(batch):
-        nonlocal spans
-        spans += len(batch.spans)
-    receiver = OtlpReceiver(ObserveSettings(otlp_listen="127.0.0.1:0", otlp_grpc_listen=sys.argv[1]), sink)
-    await receiver.start()
-    print(receiver.address[1], receiver.grpc_address[1] if receiver.grpc_address else 0, flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    await receiver.stop()
-    print(spans, flush=True)
-
-asyncio.run(main())
-"""
-
-
-class Attacked:
-    """A receiver in a process of its own, so that its memory can be looked at."""
-
-    def __init__(self, grpc: str = "") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ATTACKED, grpc], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        ports = self.process.stdout.readline().split()
-        self.port, self.grpc_port = int(ports[0]), int(ports[1])
-        self._rss = psutil.Process(self.process.pid)
-
-    def peak_mib(self) -> float:
-        """The most it ever had."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
-
-    def rss_mib(self) -> float:
-        return self._rss.memory_info().rss / MIB
-
-    def end(self) -> int:
-        """How many spans it took."""
-        out, _ = self.process.communicate("\n", timeout=30)
-        return int(out)
-
-    def post(self, body: bytes, kind: str = PROTOBUF, coding: str = "", path: str = "/v1/traces") -> int:
-        with socket.create_connection(("127.0.0.1", self.port)) as client:
-            extra = f"content-encoding: {coding}\r\n" if coding else ""
-            head = (
-                f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n{extra}content-length: {len(body)}\r\n\r\n"
-            )
-            client.sendall(head.encode() + body)
-            return int(client.makefile("rb").readline().split()[1])
 
 
 def bomb(size: int) -> bytes:
