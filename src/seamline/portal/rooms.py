@@ -12,7 +12,7 @@ from seamline.portal.shell import portal_of
 
 
 async def ask_all(
-    request: Request, room: str, operation: str, module: str | None = None, **arguments: Any
+    request: Request, room: str, operation: str, module: str | None = None, /, **arguments: Any
 ) -> list[Any]:
     """Each workload's answer. Raises what the supervisor or the room refused."""
     answer = await portal_of(request).admin.ask(
@@ -22,7 +22,7 @@ async def ask_all(
 
 
 async def ask_rows(
-    request: Request, operation: str, module: str | None = None, **arguments: Any
+    request: Request, operation: str, module: str | None = None, /, **arguments: Any
 ) -> list[dict[str, Any]]:
     """The rows of all about events, each once: while a topology changes, two workloads may host a module."""
     unique: dict[str, dict[str, Any]] = {}
@@ -32,7 +32,7 @@ async def ask_rows(
     return list(unique.values())
 
 
-async def ask_one(request: Request, room: str, operation: str, module: str | None = None, **arguments: Any) -> Any:
+async def ask_one(request: Request, room: str, operation: str, module: str | None = None, /, **arguments: Any) -> Any:
     """The first answer that is one; None where nobody has it."""
     found = await ask_all(request, room, operation, module, **arguments)
     return next((each for each in found if each is not None), None)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from seamline.kernel.audit.checkpoints import CHECKPOINTS
 from seamline.kernel.audit.verify import logs
@@ -56,6 +56,42 @@ def entries(folder: Path, query: Query) -> Iterator[Entry]:
     for entry in heapq.merge(*found, key=lambda each: str(each.get("time", ""))):
         if query.matches(entry):
             yield entry
+
+
+class Place(NamedTuple):
+    """Of a line among those of all logs, in the order of time."""
+
+    time: str
+    log: str
+    number: int
+
+
+def place_of(entry: Entry) -> Place:
+    number: Any = entry.get("number")
+    return Place(str(entry.get("time", "")), str(entry.get("log", "")), number if type(number) is int else 0)
+
+
+def latest(folder: Path, query: Query, limit: int, before: Place | None = None) -> list[Entry]:
+    """The newest ``limit`` that match, the newest first; of those before a place, if one is given.
+
+    Files are read from the newest back, and none that is older than what is asked for.
+    """
+    found: list[Entry] = []
+    for name, paths in logs(folder).items():
+        if name != CHECKPOINTS:
+            found += _latest_of(name, paths, query, limit, before)
+    return sorted(found, key=place_of, reverse=True)[:limit]
+
+
+def _latest_of(name: str, paths: list[Path], query: Query, limit: int, before: Place | None) -> list[Entry]:
+    found: list[Entry] = []
+    for path in reversed(paths):
+        whole = list(_of(name, [path]))
+        matching = (each for each in whole if (before is None or place_of(each) < before) and query.matches(each))
+        found = [*matching, *found]
+        if len(found) >= limit or (query.since and whole and str(whole[0].get("time", "")) < query.since):
+            break
+    return found[-limit:]
 
 
 def _of(name: str, paths: list[Path]) -> Iterator[Entry]:

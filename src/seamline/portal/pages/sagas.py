@@ -156,8 +156,8 @@ def steps_of(saga: Mapping[str, Any], now_ms: int) -> tuple[list[Step], bool]:
         begin = ended - took if each["kind"] in {"step", "undo"} else min(reached, ended)
         steps.append(
             Step(
-                each["place"], each["kind"], each["name"], each["outcome"], begin, ended, int(each.get("attempts") or 1),
-                str(each.get("error") or ""), _text(each.get("input")), _text(each.get("output")),
+                each["place"], each["kind"], each["name"], each["outcome"], begin, ended,
+                int(each.get("attempts") or 1), str(each.get("error") or ""), _text(each.get("input")), _text(each.get("output")),
             )
         )  # fmt: skip
         reached = max(reached, ended)
