@@ -32,7 +32,10 @@ class Call:
     """A call of payments."""
 
     module = "payments"
-    trace = TraceContext(0xABC, 0x12, True)
+    origin = TraceContext(0xABC, 0, True)
+
+    def span_id(self) -> int:
+        return 0x12
 
 
 def test_a_record_says_who_when_and_in_which_trace(lines: Any):

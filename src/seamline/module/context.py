@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -73,10 +75,19 @@ class CallContext:
 
     def under(self, span_id: int) -> CallContext:
         """The same call, as it goes on under another span of its trace."""
-        return CallContext(
+        under = _Under(
             self.module, self.caller, self.method, self.deadline, self.origin, self.priority, self.idempotency_key,
             self.key_for_calls, self.subject, span_id,
         )  # fmt: skip
+        under.call = self.call if isinstance(self, _Under) else self
+        return under
+
+
+class _Under(CallContext):
+    """A part of ``call``, under another span."""
+
+    __slots__ = ("call",)
+    call: CallContext
 
 
 CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")
@@ -85,6 +96,27 @@ CURRENT: ContextVar[CallContext] = ContextVar("seamline_call")
 def current() -> CallContext | None:
     """The call under way, or None outside of one."""
     return CURRENT.get(None)
+
+
+def call_as_a_whole() -> CallContext | None:
+    """The same for as long as the call lasts, whichever spans are begun in it: tells one call from another."""
+    call = CURRENT.get(None)
+    return call.call if isinstance(call, _Under) else call
+
+
+@contextmanager
+def under(trace: TraceContext) -> Generator[None]:
+    """``with under(span):`` what the call does inside is a child of that span of its trace; outside of calls nothing
+    changes."""
+    call = CURRENT.get(None)
+    if call is None:
+        yield
+        return
+    token = CURRENT.set(call.under(trace.span_id))
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -332,21 +332,17 @@ async def _hold_writer(held: Held, database: Database) -> None:
 @contextmanager
 def _slowed(held: Held, database: Database) -> Generator[None]:
     """Each statement waits inside the database layer, holding what it holds."""
-    from sqlalchemy import event
     from sqlalchemy.util import await_only
 
-    def wait(*_: Any) -> None:
+    def wait() -> None:
         if held.strikes():
             await_only(asyncio.sleep(held.order.amount / 1000))
 
-    engines = [engine.sync_engine for engine in database.engines]
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", wait)
+    database.statements.before.append(wait)
     try:
         yield
     finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", wait)
+        database.statements.before.remove(wait)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.identity.keyring import LocalSigners
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy.operations import PolicyOperations
-from seamline.module.context import current
+from seamline.module.context import call_as_a_whole, current, under
 from seamline.module.contract import Contract
 from seamline.module.module import Module
 from seamline.module.port import CallPort
@@ -33,6 +33,7 @@ from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
 from seamline.run.doorway import make_door, make_limiter, own_hosts
 from seamline.run.faces import Faces, PublicRoute
+from seamline.run.otel import OPENTELEMETRY
 from seamline.run.sensitive import Sensitive
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from seamline.events.streams.views import Views
     from seamline.gateway.gateway import Gateway
     from seamline.gateway.limits.sharing import Store
+    from seamline.kernel.signal.measures import Measure
     from seamline.kernel.store import Database
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
@@ -137,7 +139,7 @@ class Host:
         self._faces = Faces(self.mesh, self.stub, self._sensitive.request)
         self._gateway: Gateway | None = None
         self._routes: list[PublicRoute] = []
-        here.set_source(current)
+        here.set_source(current, under)
 
     # Start.
 
@@ -167,6 +169,7 @@ class Host:
             await runtime.start()
         if self._secrets is not None:
             await self._secrets.start({module.name: (module, self._wirings[module.name]) for module in self.modules})
+        OPENTELEMETRY.join(self.mesh.tracer)
 
     async def _open(self, module: Module, wiring: Wiring) -> None:
         """The module's database, if it needs one, and what the platform keeps there for it."""
@@ -224,11 +227,12 @@ class Host:
         from seamline.kernel.store import Database, Login, set_scope_source
 
         assert self._secrets is not None
-        set_scope_source(current)
+        set_scope_source(call_as_a_whole)
         url, lifetime_s = await self._secrets.log_in(module.name)
         database = self._databases[module.name] = Database(
             url.render_as_string(hide_password=True), module.name, module.tables, login=Login(url)
         )
+        database.statements.tell(self.mesh.tracer)
         self._secrets.keep_logged_in(database, lifetime_s)
         return database
 
@@ -340,11 +344,12 @@ class Host:
     def _database(self, module: Module) -> Database:
         from seamline.kernel.store import Database, set_scope_source, sqlite_url
 
-        set_scope_source(current)
+        set_scope_source(call_as_a_whole)
         database = self._databases.get(module.name)
         if database is None:
             url = self.settings.data.url_of(module.name) or sqlite_url(self.data, module.name)
             database = self._databases[module.name] = Database(url, module.name, module.tables)
+            database.statements.tell(self.mesh.tracer)
         return database
 
     @property
@@ -494,6 +499,12 @@ class Host:
         if self._secrets_audit is not None:
             self._secrets_audit.close()
         self.audit.close()
+
+    def take_measures(self) -> list[Measure]:
+        """How long databases were waited for, and what the application measured, since it was taken last."""
+        OPENTELEMETRY.join(self.mesh.tracer)
+        waits = [measure for database in self._databases.values() for measure in database.statements.take()]
+        return waits + OPENTELEMETRY.take()
 
     async def __aenter__(self) -> Self:
         await self.start()

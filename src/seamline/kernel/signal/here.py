@@ -11,13 +11,17 @@ if TYPE_CHECKING:
 
 
 class Call(Protocol):
-    """``module`` is the module at work, ``trace`` where in which trace it is."""
+    """``module`` is the module at work, ``origin`` its trace, as all calls of the trace share it in this process."""
 
     @property
     def module(self) -> str: ...
 
     @property
-    def trace(self) -> TraceContext | None: ...
+    def origin(self) -> TraceContext | None: ...
+
+    def span_id(self) -> int:
+        """The span at work; what is done now is its child."""
+        ...
 
 
 def _nobody() -> Call | None:

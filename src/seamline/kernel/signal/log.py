@@ -48,9 +48,9 @@ class JsonLines(logging.Formatter):
             "message": _cut(_message(record)),
             **self._fields,
         }
-        if call is not None and call.trace is not None:
-            line["trace_id"] = f"{call.trace.trace_id:032x}"
-            line["span_id"] = f"{call.trace.span_id:016x}"
+        if call is not None and call.origin is not None:
+            line["trace_id"] = f"{call.origin.trace_id:032x}"
+            line["span_id"] = f"{call.span_id():016x}"
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = _cut("".join(traceback.format_exception(*record.exc_info)))
         for name, value in record.__dict__.items():

@@ -261,6 +261,8 @@ class Tracer:
         if len(self._spans) >= self._capacity:
             self.dropped += 1
             return
+        if self._notes:
+            attributes, events, links = self._noted(span_id, attributes, events, links)
         self._spans.append(
             _new(
                 Span,

@@ -84,7 +84,7 @@ class Watchdog:
 
     def _look(self) -> None:
         frame = sys._current_frames().get(self._watched)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # documented
-        if frame is None or _waits(frame):
+        if frame is None or waits(frame):
             return
         noted = self._stacks.note(frame)
         if not self._seen and self._profiler is not None:
@@ -93,7 +93,7 @@ class Watchdog:
         self._stacks.forget_some()
 
 
-def _waits(frame: FrameType) -> bool:
+def waits(frame: FrameType) -> bool:
     """Whether the loop itself is innermost: nothing holds it up, it merely gets no CPU."""
     if frame.f_code.co_name == "select" and frame.f_back is not None:
         frame = frame.f_back

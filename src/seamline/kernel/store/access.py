@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 
 from sqlalchemy import Connection
@@ -21,6 +22,7 @@ from seamline.kernel.store.errors import (
     StoreError,
 )
 from seamline.kernel.store.postgresql import PostgresqlServer, sqlstate
+from seamline.kernel.store.tracing import Statements
 from seamline.kernel.store.unit import Unit, unit_of
 
 _READ_ONLY_STATE = "25006"
@@ -33,8 +35,9 @@ Refused = Callable[[BaseException], BaseException]
 class Access:
     """One way in. ``engine`` is None while the database is closed."""
 
-    def __init__(self, module: str, *, writes: bool) -> None:
+    def __init__(self, module: str, statements: Statements, *, writes: bool) -> None:
         self.module = module
+        self.statements = statements
         self.writes = writes
         self.engine: AsyncEngine | None = None
         self.server: PostgresqlServer | None = None
@@ -71,8 +74,10 @@ class Access:
             if self.server is None:
                 await connection.start()
             else:
+                began = monotonic()
                 async with self.server.reachable():
                     await connection.start()
+                self.statements.waited("connection", began)
         except BaseException:
             self._inside.pop(task, None)
             raise

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Self, TypeVar
 
 from sqlalchemy import URL, Connection, MetaData, NullPool, make_url, text
@@ -18,6 +19,7 @@ from seamline.kernel.store.access import Access, Block, Refused
 from seamline.kernel.store.errors import DamagedFileError, FolderError, NotStartedError, UrlError
 from seamline.kernel.store.postgresql import Login, PostgresqlServer, check_driver
 from seamline.kernel.store.sqlite_file import Readers, SqliteFile, Writer
+from seamline.kernel.store.tracing import Statements
 from seamline.kernel.store.unit import UNIT, Unit, unit_of
 
 T = TypeVar("T")
@@ -69,8 +71,10 @@ class Database:
         self.login = login
         self._file: SqliteFile | None = None
         self._server: PostgresqlServer | None = None
-        self._write = Access(module, writes=True)
-        self._read = Access(module, writes=False)
+        sqlite = self._url.get_backend_name() == "sqlite"
+        self.statements = Statements(module, "sqlite" if sqlite else "postgresql")
+        self._write = Access(module, self.statements, writes=True)
+        self._read = Access(module, self.statements, writes=False)
         if self.url.get_backend_name() != "sqlite":
             check_driver(self.url)
         elif not self.url.database or self.url.database == ":memory:":
@@ -92,11 +96,6 @@ class Database:
         if self._server is not None:
             async with self._server.reachable():
                 await self._server.renew()
-
-    @property
-    def engines(self) -> list[AsyncEngine]:
-        """What statements go through, while it is open; for the platform."""
-        return [each for each in (self._write.engine, self._read.engine) if each is not None]
 
     @property
     def path(self) -> Path | None:
@@ -123,12 +122,14 @@ class Database:
             server = PostgresqlServer(self.url, self.module, wait_s=self._wait_s, login=self.login)
             await server.prepare()
             self._server = self._write.server = self._read.server = server
+            for engine in (server.writer, server.reader):
+                self.statements.listen(engine)
             self._write.engine, self._read.engine = server.writer, server.reader
 
     def _open_file(self, path: Path) -> SqliteFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return SqliteFile(path, wait_s=self._wait_s)
+            return SqliteFile(path, self.statements, wait_s=self._wait_s)
         except (OSError, sqlite3.OperationalError) as error:
             raise FolderError(
                 f"the database file {str(path)!r} cannot be opened for writing ({error})",
@@ -203,11 +204,13 @@ class Database:
         """
         writer = self._open_file_or_raise().writer
         turn = writer.enter_now() or await writer.enter()
+        began = monotonic()
         try:
             result = work(turn.lane.connection)
         except BaseException:
             turn.rollback()
             raise
+        self.statements.worked(work, began)
         await turn.commit()
         return result
 
@@ -215,10 +218,13 @@ class Database:
         """As :meth:`raw`, to read: ``work`` sees one moment of the file, waits for no writer and cannot write."""
         readers = self._open_file_or_raise().readers
         turn = readers.enter_now() or await readers.enter()
+        began = monotonic()
         try:
-            return work(turn.lane.connection)
+            result = work(turn.lane.connection)
         finally:
             turn.rollback()
+        self.statements.worked(work, began)
+        return result
 
     def _open_file_or_raise(self) -> SqliteFile:
         if self._file is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from time import monotonic
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -42,6 +43,17 @@ class Cursor:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         turn = self._seat.turn()
+        began = monotonic()
+        try:
+            for hold_up in self._seat.statements.before:
+                hold_up()
+            self._execute(turn, sql, parameters)
+        except BaseException as error:
+            self._seat.statements.ran(sql, began, -1, error)
+            raise
+        self._seat.statements.ran(sql, began, max(len(self._rows), self.rowcount))
+
+    def _execute(self, turn: Turn, sql: str, parameters: Sequence[Any]) -> None:
         lane = turn.lane
         kind = lane.kind_of(sql, parameters)
         _refuse_forbidden(kind, sql)
@@ -61,6 +73,17 @@ class Cursor:
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         turn = self._seat.turn()
+        began = monotonic()
+        try:
+            for hold_up in self._seat.statements.before:
+                hold_up()
+            self._execute_many(turn, sql, rows)
+        except BaseException as error:
+            self._seat.statements.ran(sql, began, -1, error)
+            raise
+        self._seat.statements.ran(sql, began, self.rowcount)
+
+    def _execute_many(self, turn: Turn, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         lane = turn.lane
         kind = lane.kind_of(sql, rows[0]) if rows else Kind.SHORT
         _refuse_forbidden(kind, sql)
@@ -112,8 +135,8 @@ class StreamCursor(Cursor):
     _cursor: sqlite3.Cursor | None = None
     _turn: Turn | None = None
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        turn = self._turn = self._seat.turn()
+    def _execute(self, turn: Turn, sql: str, parameters: Sequence[Any]) -> None:
+        self._turn = turn
         _refuse_forbidden(turn.lane.kind_of(sql, parameters), sql)
         cursor = self._cursor = self._aside(lambda: turn.lane.connection.execute(sql, parameters))
         self._take(Outcome(cursor, []))
@@ -150,6 +173,7 @@ class Seat:
     isolation_level = ""
 
     def __init__(self, source: Writer | Readers) -> None:
+        self.statements = source.statements
         self._source = source
         self._turn: Turn | None = None
 
@@ -194,18 +218,24 @@ async def raw_in(connection: AsyncConnection, work: Callable[[sqlite3.Connection
     begun = connection.sync_connection
     if begun is not None and begun.in_transaction():
         seat = begun.connection.dbapi_connection
-        turn = seat.taken() if isinstance(seat, Seat) else None
-        if turn is not None:
-            return work(turn.lane.connection)  # nothing to wait for, so nothing for a greenlet
+        if isinstance(seat, Seat) and (turn := seat.taken()) is not None:
+            return _timed(seat, turn, work)  # nothing to wait for, so nothing for a greenlet
 
     def run(plain: Connection) -> T:
         if not plain.in_transaction():
             plain.begin()
         seat = plain.connection.dbapi_connection
         assert isinstance(seat, Seat)
-        return work(seat.turn().lane.connection)
+        return _timed(seat, seat.turn(), work)
 
     return await connection.run_sync(run)
+
+
+def _timed(seat: Seat, turn: Turn, work: Callable[[sqlite3.Connection], T]) -> T:
+    began = monotonic()
+    result = work(turn.lane.connection)
+    seat.statements.worked(work, began)
+    return result
 
 
 class _Driver:

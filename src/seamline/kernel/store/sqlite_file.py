@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from seamline.kernel.store.errors import NotStartedError, WriterBusyError
 from seamline.kernel.store.sqlite_commit import PAGES_MAX, Committer
 from seamline.kernel.store.sqlite_plan import Kind, Plans
+from seamline.kernel.store.tracing import Statements
 
 READ_BUDGET_S: Final = 0.0005
 READ_CHECK_INSTRUCTIONS: Final = 5_000
@@ -189,7 +190,8 @@ class ReadTurn:
 class Readers:
     """Connections that cannot write, opened as they are needed; each reader sees one moment of the file."""
 
-    def __init__(self, open_lane: Callable[[], Lane], *, wait_s: float) -> None:
+    def __init__(self, open_lane: Callable[[], Lane], statements: Statements, *, wait_s: float) -> None:
+        self.statements = statements
         self._open_lane = open_lane
         self._wait_s = wait_s
         self._idle: list[Lane] = []
@@ -200,6 +202,7 @@ class Readers:
     async def enter(self) -> ReadTurn:
         turn = self.enter_now()
         if turn is None:
+            began = time.monotonic()
             waiting: asyncio.Future[Lane] = asyncio.get_running_loop().create_future()
             self._queue.append(waiting)
             try:
@@ -208,6 +211,8 @@ class Readers:
                 if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
                     self.give_back(waiting.result())
                 raise
+            finally:
+                self.statements.waited("reader", began)
         return turn
 
     def enter_now(self) -> ReadTurn | None:
@@ -280,8 +285,9 @@ class WriteTurn:
 class Writer:
     """The one connection that writes: a fair gate in front, group commit behind."""
 
-    def __init__(self, lane: Lane, committer: Committer, *, wait_s: float) -> None:
+    def __init__(self, lane: Lane, committer: Committer, statements: Statements, *, wait_s: float) -> None:
         self.lane = lane
+        self.statements = statements
         self.commits = 0
         self._committer = committer
         self._wait_s = wait_s
@@ -291,6 +297,7 @@ class Writer:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._group: list[asyncio.Future[None]] = []
         self._group_since_s = 0.0
+        self._commit_began_s = 0.0
 
     async def enter(self) -> WriteTurn:
         """Wait for our turn and for other processes, and begin.
@@ -300,6 +307,13 @@ class Writer:
         """
         if self.closed:
             raise _closed()
+        began = time.monotonic()
+        try:
+            return await self._enter()
+        finally:
+            self.statements.waited("writer", began)
+
+    async def _enter(self) -> WriteTurn:
         if self._held or self._committing or self._queue:
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._queue.append(waiting)
@@ -379,10 +393,12 @@ class Writer:
                 return
         if group:
             self._committing = True
+            self._commit_began_s = time.monotonic()
             self._committer.commit(self.lane.connection, self._committed)
 
     def _committed(self, error: Exception | None) -> None:
         self._committing = False
+        self.statements.committed(self._commit_began_s, error)
         if error is not None:
             if self.lane.connection.in_transaction:
                 self.lane.connection.execute("ROLLBACK")
@@ -416,14 +432,15 @@ class Writer:
 class SqliteFile:
     """The file of one module, open."""
 
-    def __init__(self, path: Path, *, wait_s: float) -> None:
+    def __init__(self, path: Path, statements: Statements, *, wait_s: float) -> None:
         self._path = path
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
         self._read_threads = ThreadPoolExecutor(READER_THREADS_MAX, thread_name_prefix=f"read-{path.stem}")
         lane = Lane(connect(path, read_only=False), self._write_thread, read_only=False)
         lane.connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES_MAX}")
-        self.writer = Writer(lane, Committer(lambda: connect(path, read_only=False), path.stem), wait_s=wait_s)
-        self.readers = Readers(self._open_reader, wait_s=wait_s)
+        committer = Committer(lambda: connect(path, read_only=False), path.stem)
+        self.writer = Writer(lane, committer, statements, wait_s=wait_s)
+        self.readers = Readers(self._open_reader, statements, wait_s=wait_s)
 
     def _open_reader(self) -> Lane:
         return Lane(connect(self._path, read_only=True), self._read_threads, read_only=True)
