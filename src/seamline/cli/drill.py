@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from seamline.cli import connect, output
+from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand, ManualGroup
 from seamline.cli.options import App, Data, Json
 
@@ -111,3 +114,79 @@ def run(
         output.emit(ended)
     else:
         typer.echo(f"Over; it struck {ended['struck']} times. See `seamline incidents`.")
+
+
+@app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline drill score --app examples/boutique                # each fault once, in both topologies
+    seamline drill score --rounds 3 --rate 40 --quiet 3600      # thrice, and an hour each without any
+    seamline drill score --faults delay,network --topologies services
+    """,
+)
+def score(
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="How often each fault.")] = 1,
+    rate: Annotated[float, typer.Option("--rate", metavar="R", min=0.1, help="Steps of shoppers a second.")] = 20.0,
+    users: Annotated[int, typer.Option("--users", metavar="N", min=1, help="How many shoppers.")] = 30,
+    topologies: Annotated[
+        str, typer.Option("--topologies", metavar="A,B", help="In which, one after the other.")
+    ] = "monolith,services",
+    faults: Annotated[str, typer.Option("--faults", metavar="A,B", help="Only these.")] = "",
+    warm_s: Annotated[float, typer.Option("--warm", metavar="S", min=20, help="Load before the first.")] = 60.0,
+    quiet_s: Annotated[
+        float, typer.Option("--quiet", metavar="S", min=0, help="Load without a fault, for false alarms.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides where faults are planted.")] = 1,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Data and results; a second run goes on where it ended.")
+    ] = Path(".seamline-drills"),
+    app_folder: App = None,
+    as_json: Json = False,
+) -> None:
+    """Start the application under load, plant each fault, and score whether it was noticed and explained.
+
+    Beside each figure stands what plain methods make of the same windows, and chance.
+    """
+    import msgspec
+
+    from seamline.cli.drill_score import Results, Wanted, score_all
+    from seamline.cli.load import find_scenario
+    from seamline.cli.load_client import Target
+    from seamline.cli.load_engine import Plan
+    from seamline.observe.drills.catalog import FAULTS
+    from seamline.observe.drills.scoring import scores, table
+
+    settings = connect.read_settings(app_folder)
+    names = [each.strip() for each in faults.split(",") if each.strip()] or list(FAULTS)
+    unknown = [each for each in names if each not in FAULTS]
+    if unknown:
+        raise ArgumentError(f"there is no fault {unknown[0]!r}", f"There are {', '.join(FAULTS)}")
+    _, scenario = find_scenario(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    results = Results.at(out / "results.txt")
+    wanted = Wanted(
+        settings=settings,
+        folder=out,
+        plan=lambda url: Plan(target=Target.parse(url), scenario=scenario, users=users, rate=rate, seed=seed),
+        topologies=[each.strip() for each in topologies.split(",")],
+        faults=names,
+        rounds=rounds,
+        warm_s=warm_s,
+        quiet_s=quiet_s,
+        seed=seed,
+    )
+
+    def say(text: str) -> None:
+        typer.echo(text, err=as_json)
+
+    asyncio.run(score_all(wanted, results, say))
+    found = scores(results.rounds)
+    if as_json:
+        output.emit({name: msgspec.to_builtins(value) for name, value in
+                     (("scores", found), ("rounds", results.rounds), ("quiet", results.quiets))})  # fmt: skip
+        return
+    heads, rows = table(found)
+    output.console().print(output.table(dict.fromkeys(heads, "fixed"), rows))
+    for each in results.quiets:
+        cried = f": {'; '.join(each.incidents)}" if each.incidents else ""
+        typer.echo(f"{each.topology}: {len(each.incidents)} false alarms in {each.seconds / 60:.0f} min of load{cried}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -101,6 +103,8 @@ class Drilling:
         order = held.order
         where = FAULTS[order.fault].where
         module = next((each for each in self._host.modules if each.name == order.module), None)
+        if module is not None:
+            held.folder = f"{module.folder}/"
         if where == "handler":
             self._rewrap()
         elif module is None:
@@ -173,6 +177,8 @@ class Held:
         self.struck = 0
         self.stack = AsyncExitStack()
         self.dice = random.Random(order.id)
+        self.folder = ""
+        """Where the module's code is."""
         self.kept: list[bytearray] = []
         self.answers: dict[str, Any] = {}
         self.shaped: dict[int, Any] = {}
@@ -247,8 +253,7 @@ async def _declaring(held: Held, entry: Entry, _: Run) -> Any:
 
 
 async def _raising(held: Held, entry: Entry, run: Run) -> Any:
-    """Raise where the handler first waits, so that the error has the place of the module's own code."""
-    return await _Interrupted(run(), DrillError(f"drill {held.order.id}: raised in {entry.name}"))
+    return await _Interrupted(run(), held.folder, DrillError(f"drill {held.order.id}: raised in {entry.name}"))
 
 
 async def _emptied(held: Held, entry: Entry, run: Run) -> Any:
@@ -261,36 +266,48 @@ async def _emptied(held: Held, entry: Entry, run: Run) -> Any:
 
 
 class _Interrupted:
-    """Awaits a coroutine and throws ``error`` into it where it first waits; at once where it does not."""
+    """Awaits a coroutine, and raises ``error`` in the first line of code below ``folder`` that it comes to."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], error: Exception) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], folder: str, error: Exception) -> None:
         self._coroutine = coroutine
+        self._folder = folder
         self._error = error
+        self._raised = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
+        step: Callable[[Any], Any] = self._coroutine.send
+        sent: Any = None
         try:
-            waiting = coroutine.send(None)
-        except StopIteration:
-            raise self._error from None
-        _drop(waiting)
-        try:
-            waiting = coroutine.throw(self._error)
-            while True:  # it cleans up, or went on all the same
+            while True:
+                waiting = self._traced(step, sent)
                 try:
                     sent = yield waiting
                 except BaseException as error:
-                    waiting = coroutine.throw(error)
+                    step, sent = self._coroutine.throw, error
                 else:
-                    waiting = coroutine.send(sent)
+                    step = self._coroutine.send
         except StopIteration as stop:
+            if not self._raised:
+                raise self._error from None
             return stop.value
 
+    def _traced(self, step: Callable[[Any], Any], sent: Any) -> Any:
+        if self._raised:
+            return step(sent)
+        before = sys.gettrace()
+        sys.settrace(self._look)
+        try:
+            return step(sent)
+        finally:
+            sys.settrace(before)
 
-def _drop(waiting: Any) -> None:
-    """What it waited for, nobody waits for any more."""
-    if waiting is not None and hasattr(waiting, "_asyncio_future_blocking"):
-        waiting._asyncio_future_blocking = False  # noqa: SLF001  # as a task does when it takes it
+    def _look(self, frame: FrameType, _event: str, _value: object) -> Callable[..., Any] | None:
+        return self._raise if frame.f_code.co_filename.startswith(self._folder) else None
+
+    def _raise(self, _frame: FrameType, event: str, _value: object) -> None:
+        if event == "line" and not self._raised:
+            self._raised = True
+            raise self._error
 
 
 _STRIKES: Final[dict[str, Strike]] = {

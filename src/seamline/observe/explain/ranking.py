@@ -188,15 +188,16 @@ def _suspect(module: str, group: Sequence[Finding]) -> Suspect:
     by_kind: dict[SuspectKind, list[float]] = defaultdict(list)
     for each in group:
         by_kind[each.kind].append(each.weight)
-    strength = {kind: _together(weights) for kind, weights in by_kind.items()}
-    kind = max(
-        strength, key=lambda each: (each == "release", each in _SAY_MORE and strength[each] >= 0.25, strength[each])
-    )
+    kind = max(by_kind, key=lambda each: _telling(each, _together(by_kind[each])))
     ordered = sorted(group, key=lambda each: -each.weight)
     method = next((each.method for each in ordered if each.method), "")
     score = round(_together(each.weight for each in group), 3)
     evidence = [each.as_evidence() for each in ordered if each.weight >= 0.03]
     return Suspect(module.strip() if not module.startswith(" ") else "", kind, method, score, evidence)
+
+
+def _telling(kind: SuspectKind, strength: float) -> tuple[bool, bool, float]:
+    return (kind == "release", kind in _SAY_MORE and strength >= 0.25, strength)
 
 
 def _worst_first(suspect: Suspect) -> tuple[float, str]:

@@ -16,28 +16,44 @@ _MORE: Final = 1.6
 _FAST: Final = 0.4
 _FLOOD: Final = 1.5
 _CALLS_MIN: Final = 8
+_MIX_MAX: Final = 0.15
+"""By how much the share of one method may have changed."""
 
 
 def call_profile(picture: Picture) -> Iterator[Finding]:
-    """A callee that is suddenly not called, or twice as often, for the same work of its caller."""
+    """Callees that are suddenly not called, or twice as often, for the same work of their caller."""
     for caller in picture.modules:
         work_before, work_after = _work(picture.before, caller), _work(picture.after, caller)
-        if min(work_before, work_after) < _CALLS_MIN:
+        if min(work_before, work_after) < _CALLS_MIN or not _same_work(picture, caller):
             continue
+        changed: dict[str, tuple[float, float]] = {}
         for callee in sorted(picture.calls_to.get(caller, ())):
             before, after = _calls(picture.before, caller, callee), _calls(picture.after, caller, callee)
             expected = before / work_before * work_after
-            if max(expected, after) < _CALLS_MIN or abs(after - expected) < _SIGMAS * sqrt(max(expected, 1.0)):
-                continue
-            if _FEWER < after / max(expected, 1e-9) < _MORE:
-                continue
-            often = "more often" if after > expected else "less often"
-            yield Finding(
-                caller, "code", 0.4,
-                f"For the same work {caller} calls {callee} {often}: {before / work_before:.2f} calls of it for each "
-                f"that it serves became {after / work_after:.2f}.",
-                before / work_before, after / work_after, "calls", "", f"/modules/{caller}", callee, "call profile",
-            )  # fmt: skip
+            enough = max(expected, after) >= _CALLS_MIN
+            if enough and abs(after - expected) > _SIGMAS * sqrt(max(expected, 1.0)):
+                changed[callee] = (before / work_before, after / work_after)
+        changed = {
+            callee: each for callee, each in changed.items() if not _FEWER < each[1] / max(each[0], 1e-9) < _MORE
+        }
+        if not changed:
+            continue
+        callee = max(changed, key=lambda each: abs(changed[each][1] - changed[each][0]))
+        usual, now = changed[callee]
+        others = f", and {len(changed) - 1} others likewise" if len(changed) > 1 else ""
+        yield Finding(
+            caller, "code", 0.4,
+            f"For the same work {caller} calls {callee} {'more' if now > usual else 'less'} often: {usual:.2f} calls "
+            f"of it for each that it serves became {now:.2f}{others}.",
+            usual, now, "calls", "", f"/modules/{caller}", callee, "call profile",
+        )  # fmt: skip
+
+
+def _same_work(picture: Picture, module: str) -> bool:
+    """Whether what is asked of the module is composed as before, so that its own calls can be compared."""
+    methods = picture.methods_of(module)
+    before, after = (sum(each[side].calls for each in methods.values()) for side in (0, 1))
+    return all(abs(one.calls / before - two.calls / after) < _MIX_MAX for one, two in methods.values())
 
 
 def early_return(picture: Picture) -> Iterator[Finding]:
