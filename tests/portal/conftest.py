@@ -68,9 +68,12 @@ async def front(shop: Path) -> AsyncIterator[Front]:
     settings = Settings.load(shop, {})
     admin = FakeAdmin()
     reader = TelemetryReader(settings.data_folder / "telemetry")
-    portal = Portal(reader=reader, observatory=FakeObservatory(), admin=admin, settings=settings, clock=SystemClock())
+    clock = SystemClock()
+    observatory = FakeObservatory(planted(int(clock.now().timestamp() * 1e9)))
+    portal = Portal(reader=reader, observatory=observatory, admin=admin, settings=settings, clock=clock)
     async with Front(portal, admin).serving() as served:
         yield served
+    reader.close()
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ The front plays the part of the control API: sessions, their cookie and the page
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.portal.planted import STEP, TRACE, WORKLOADS, described
 
@@ -25,6 +26,16 @@ from seamline.run.admin import RefusedError
 from seamline.run.roles import Caller, Role, needed, suffices
 
 COOKIE = "seamline-test"
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
 
 
 class FakeAdmin:
@@ -81,11 +92,32 @@ class FakeAdmin:
         }  # fmt: skip
 
 
+class FakeIncidents:
+    """Remembers what people did about incidents; ``INC-7`` alone is open."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, ...]] = []
+
+    def acknowledge(self, name: str, by: str) -> bool:
+        return self._note("acknowledge", name, by)
+
+    def note(self, name: str, by: str, text: str) -> bool:
+        return self._note("note", name, by, text)
+
+    def close(self, name: str, by: str) -> bool:
+        return self._note("close", name, by)
+
+    def _note(self, *what: str) -> bool:
+        self.done.append(what)
+        return what[1] == "INC-7"
+
+
 class FakeObservatory:
     """What the planted shop told lately, and news that tests tell."""
 
     def __init__(self, batches: Iterable[Batch] = ()) -> None:
         self.live = Live()
+        self.incidents = FakeIncidents()
         self.latest: list[Window] = []
         for batch in batches:
             self.add(batch)
@@ -112,8 +144,11 @@ class Front:
     def __init__(self, portal: Portal, admin: FakeAdmin) -> None:
         self.portal = portal
         self.admin = admin
+        self.refuses = False
+        """Whether the control API has forgotten every session, as after a restart."""
         self.url = ""
         self._app = make_app(portal)
+        self._transports: set[asyncio.Transport] = set()
         self._tokens: dict[str, Role] = {}
         self._sessions: dict[str, tuple[str, Role, str]] = {}
 
@@ -131,6 +166,20 @@ class Front:
         """Those of a request that the control API has let through."""
         return {"hx-request": "true", "x-seamline-caller": "session 3", "x-seamline-role": role}
 
+    async def send(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Reply:
+        """A request as it stands, without a session."""
+
+        def ask() -> Reply:
+            connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=20)
+            try:
+                connection.request(method, path, body, {name.replace("_", "-"): each for name, each in headers.items()})
+                answer = connection.getresponse()
+                return Reply(answer.status, {name.lower(): each for name, each in answer.getheaders()}, answer.read())
+            finally:
+                connection.close()
+
+        return await asyncio.to_thread(ask)
+
     @asynccontextmanager
     async def serving(self) -> AsyncGenerator[Front]:
         runners = Runners()
@@ -144,8 +193,15 @@ class Front:
             await server.close()
             await runners.stop()
 
+    def cut(self) -> None:
+        """Break every connection."""
+        for each in self._transports:
+            each.abort()
+        self._transports.clear()
+
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
+        self._transports.add(exchange.transport)
         path = request.path.decode("latin-1")
         if path == "/v1/session":
             await self._session(exchange)
@@ -187,7 +243,7 @@ class Front:
         bearer = cookies.partition(f"{COOKIE}=")[2].partition(";")[0]
         name, role, page = self._sessions.get(bearer, ("", "viewer", ""))
         given = (exchange.request.header(b"x-seamline-page") or b"").decode("latin-1")
-        return Caller(name, role, "test") if name and given == page else None
+        return Caller(name, role, "test") if name and given == page and not self.refuses else None
 
 
 def _respond(exchange: Exchange, status: int, content: Any, more: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -56,11 +56,24 @@ class Admin(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """The incidents that are watched now. Each answers whether it could be done."""
+
+    def acknowledge(self, name: str, by: str) -> bool: ...
+    def note(self, name: str, by: str, text: str) -> bool: ...
+    def close(self, name: str, by: str) -> bool: ...
+
+
 class Watching(Protocol):
     """What the observatory has in memory."""
 
     @property
     def live(self) -> Live: ...
+    @property
+    def incidents(self) -> Kept:
+        """Those that are open, for people to act on."""
+        ...
+
     @property
     def latest(self) -> Sequence[Window]:
         """The newest windows, oldest first."""

@@ -160,7 +160,7 @@ export function forget() {
 }
 
 document.addEventListener("sl:theme", () => {
-  for (const [figure, chart] of charts) {
+  for (const [figure, chart] of [...charts]) {
     chart.stop();
     charts.delete(figure);
     if (figure.isConnected) drawOne(figure);

@@ -114,6 +114,7 @@ async function load(url, hash = "", y = 0) {
     note.textContent = said(await Promise.resolve(text).then(JSON.parse).catch(() => null), "This cannot be shown.");
     content.replaceChildren(note);
   }
+  const first = shown === "";
   shown = path;
   content.removeAttribute("aria-busy");
   for (const link of document.querySelectorAll("#sl-nav a[data-page]")) {
@@ -122,7 +123,7 @@ async function load(url, hash = "", y = 0) {
     if (current) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   if (!same) {
-    content.querySelector("h1")?.focus({ preventScroll: true });
+    if (!first) content.querySelector("h1")?.focus({ preventScroll: true });
     if (hash) document.getElementById(decodeURIComponent(hash.slice(1)))?.scrollIntoView(); else scrollTo(0, y);
   }
   await startPage();
