@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +24,9 @@ from seamline.portal.shell import page as answer
 from seamline.portal.showing import hues
 from seamline.portal.span_of_time import ago_ns
 
+if TYPE_CHECKING:
+    from seamline.portal.app import Kept
+
 KINDS: Final = {
     "code": "its own code", "latency": "slow by itself", "errors": "fails by itself", "network": "the network to it",
     "cpu": "processor time", "memory": "memory", "blocked": "a blocked event loop", "database": "its database",
@@ -33,6 +37,9 @@ KINDS: Final = {
 _COLUMNS: Final = {"errors": ("error_ratio", "ratio"), "latency": ("p95_ms", "ms"), "rate": ("rate", "/s")}
 _AROUND_NS: Final = 600 * 1_000_000_000
 _CHARTS_MAX: Final = 3
+_NOTE_MAX: Final = 4_000
+_LOOKS_MAX: Final = 20
+_LOOK_S: Final = 0.1
 _LAG: Final = "seamline.events.lag"
 
 
@@ -181,41 +188,50 @@ def _timeline(incident: Incident) -> list[Told]:
 
 
 async def _acknowledge(act: Act) -> Done:
-    wanted = await _permitted(act, "acknowledge")
-    _known(_incidents(act).acknowledge(wanted, act.caller.name), wanted)
+    wanted, kept = await _permitted(act, "acknowledge")
+    _open(kept.acknowledge(wanted, act.caller.name), wanted)
+    await _written(act, lambda incident: incident.acknowledged_by == act.caller.name)
     return Done(f"{wanted} is yours.", again=True)
 
 
 async def _note(act: Act) -> Done:
-    text = act.field("text")
-    wanted = await _permitted(act, "note")
-    _known(_incidents(act).note(wanted, act.caller.name, text[:4000]), wanted)
+    text = act.field("text")[:_NOTE_MAX]
+    wanted, kept = await _permitted(act, "note")
+    _open(kept.note(wanted, act.caller.name, text), wanted)
+    await _written(act, lambda incident: any(each.text == text for each in incident.notes))
     return Done("The note is kept.", again=True)
 
 
 async def _close(act: Act) -> Done:
-    wanted = await _permitted(act, "close")
-    _known(_incidents(act).close(wanted, act.caller.name), wanted)
+    wanted, kept = await _permitted(act, "close")
+    _open(kept.close(wanted, act.caller.name), wanted)
+    await _written(act, lambda incident: incident.status == "closed")
     return Done(f"{wanted} is closed.", again=True)
 
 
-async def _permitted(act: Act, operation: str) -> str:
+async def _permitted(act: Act, operation: str) -> tuple[str, Kept]:
     """The incident's id, when the supervisor has permitted the act and written it to the audit."""
     wanted = str(act.request.path_params["incident"])
     await act.ask("incident", operation=operation, incident=wanted)
-    return wanted
-
-
-def _incidents(act: Act) -> Any:
     observatory = portal_of(act.request).observatory
     if observatory is None:
         raise PortalError("nobody watches the application now", "Start it with `seamline up`.")
-    return observatory.incidents
+    return wanted, observatory.incidents
 
 
-def _known(found: Incident | None, wanted: str) -> None:
-    if found is None:
-        raise NotFoundError(f"there is no incident {wanted!r}", "The list has all that are kept.")
+def _open(done: bool, wanted: str) -> None:
+    if not done:
+        raise NotFoundError(f"{wanted!r} is not open", "Closed incidents stay as they are.")
+
+
+async def _written(act: Act, there: Callable[[Incident], bool]) -> None:
+    """Wait, though not for ever, until the store has it, which the page is then drawn from."""
+    reader, wanted = portal_of(act.request).reader, str(act.request.path_params["incident"])
+    for _ in range(_LOOKS_MAX):
+        found = await asyncio.to_thread(reader.incident, wanted)
+        if found is not None and there(found):
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 page = Page(

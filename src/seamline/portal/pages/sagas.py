@@ -157,7 +157,8 @@ def steps_of(saga: Mapping[str, Any], now_ms: int) -> tuple[list[Step], bool]:
         steps.append(
             Step(
                 each["place"], each["kind"], each["name"], each["outcome"], begin, ended,
-                int(each.get("attempts") or 1), str(each.get("error") or ""), _text(each.get("input")), _text(each.get("output")),
+                int(each.get("attempts") or 1), str(each.get("error") or ""), _text(each.get("input")),
+                _text(each.get("output")),
             )
         )  # fmt: skip
         reached = max(reached, ended)
