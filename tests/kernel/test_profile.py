@@ -33,7 +33,7 @@ def burn(cpu_s: float) -> None:
 
 @pytest.fixture
 def profiler() -> Iterator[Profiler]:
-    made = Profiler(HZ, MODULE.get, {str(Path(__file__).parent): "kernel_tests"})
+    made = Profiler(HZ, MODULE.get, {"kernel_tests": str(Path(__file__).parent)})
     yield made
     made.stop()
     assert signal.getsignal(signal.SIGPROF) in (signal.SIG_DFL, signal.SIG_IGN)

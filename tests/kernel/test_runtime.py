@@ -19,7 +19,7 @@ from seamline.kernel.signal.profile import Profiler
 from seamline.kernel.signal.runtime import Runtime
 from seamline.kernel.signal.watchdog import waits
 
-HERE = {str(Path(__file__).parent): "kernel_tests"}
+HERE = {"kernel_tests": str(Path(__file__).parent)}
 
 
 @pytest.fixture

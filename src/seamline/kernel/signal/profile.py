@@ -34,7 +34,7 @@ class Profiler:
     Args:
         hz: samples per second of CPU time; 0 switches it off.
         module_source: the module at work in the main thread, ``""`` between modules.
-        folders: a module by the folder of its code. What other threads do is told by their stacks.
+        folders: of each module's code. Whose the work of other threads is, their stacks tell.
     """
 
     def __init__(self, hz: float, module_source: Callable[[], str], folders: Mapping[str, str] | None = None) -> None:

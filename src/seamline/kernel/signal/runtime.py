@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from seamline.kernel.signal.measures import Histogram, Measure
 from seamline.kernel.signal.profile import Profiler
-from seamline.kernel.signal.stacks import shown_file
+from seamline.kernel.signal.stacks import Stacks, shown_file
 from seamline.kernel.signal.watchdog import BEAT_S, Blocked, Watchdog
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,12 +28,12 @@ class Runtime:
     Args:
         profiler: asked which module is at work when the loop stands still; without it, or where it stands aside, the
             stack tells.
-        folders: a module by the folder of its code.
+        folders: of each module's code.
     """
 
     def __init__(self, profiler: Profiler | None = None, folders: Mapping[str, str] | None = None) -> None:
-        self._folders = dict(folders or {})
-        self._watchdog = Watchdog(profiler, self._folders)
+        self._stacks = Stacks(folders)
+        self._watchdog = Watchdog(profiler, self._stacks)
         self._lag = Histogram(_SECONDS)
         self._pauses = Histogram(_SECONDS)
         self._pause_began_s = 0.0
@@ -110,7 +110,7 @@ class Runtime:
         grown.sort(key=lambda each: each.size_diff, reverse=True)
         return [
             (
-                self._module_of([frame.filename for frame in each.traceback]),
+                self._stacks.module_of([frame.filename for frame in each.traceback][::-1]),
                 ";".join(f"{shown_file(frame.filename)}:{frame.lineno}" for frame in each.traceback),
                 each.size_diff,
             )
@@ -122,13 +122,6 @@ class Runtime:
         if self._memory is not None:
             self._memory = None
             tracemalloc.stop()
-
-    def _module_of(self, files: list[str]) -> str:
-        for file in reversed(files):
-            for folder, name in self._folders.items():
-                if file.startswith(f"{folder}/"):
-                    return name
-        return ""
 
     # What comes to pass.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -28,12 +28,12 @@ class Stacks:
     """Notes stacks at little cost, and spells them out when somebody reads them.
 
     Args:
-        folders: a module by the folder of its code, to guess who a stack belongs to where nobody says it.
+        folders: of each module's code, to guess who a stack belongs to where nobody says it.
     """
 
     def __init__(self, folders: Mapping[str, str] | None = None) -> None:
         self._codes: dict[int, CodeType] = {}  # by id: to hash a code object is to hash all that it holds
-        self._folders = sorted(((f"{folder}/", name) for folder, name in (folders or {}).items()), reverse=True)
+        self._folders = sorted(((f"{folder}/", name) for name, folder in (folders or {}).items()), reverse=True)
 
     def note(self, frame: FrameType | None) -> Frames:
         codes = self._codes
@@ -73,13 +73,15 @@ class Stacks:
 
     def module(self, frames: Frames) -> str:
         """Whose code the innermost frame of a module is; ``""`` where there is none."""
-        for number in frames[::2]:
-            code = self._codes.get(number)
-            if code is not None:
-                for folder, name in self._folders:
-                    if code.co_filename.startswith(folder):
-                        return name
-        return ""
+        codes = [self._codes[number] for number in frames[::2] if number in self._codes]
+        return self.module_of(code.co_filename for code in codes)
+
+    def module_of(self, files: Iterable[str]) -> str:
+        """Whose the first file is that is a module's."""
+        return next(
+            (name for file in files for folder, name in self._folders if file.startswith(folder)),
+            "",
+        )
 
 
 @lru_cache(4_096)

@@ -6,7 +6,6 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -33,9 +32,9 @@ class Blocked(NamedTuple):
 class Watchdog:
     """Watches the thread that starts it, which calls :meth:`beat` every ``BEAT_S``."""
 
-    def __init__(self, profiler: Profiler | None, folders: Mapping[str, str]) -> None:
+    def __init__(self, profiler: Profiler | None, stacks: Stacks) -> None:
         self._profiler = profiler
-        self._stacks = Stacks(folders)
+        self._stacks = stacks
         self._watched = 0
         self._due_s = 0.0
         self._seen: list[tuple[str, str]] = []
