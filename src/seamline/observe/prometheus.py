@@ -272,8 +272,10 @@ def label_names(attributes: Mapping[str, str]) -> Labels:
         name = _NOT_LABEL.sub("_", key) or "_"
         if name[0].isdigit():
             name = f"key_{name}"
-        if name.startswith("__"):
+        elif name.startswith("__"):
             name = f"key{name}"  # two underscores are Prometheus' own
+        elif name == "le":
+            name = "key_le"  # so is a bucket's bound
         found[name] = f"{found[name]};{value}" if name in found else value
     return tuple(sorted(found.items()))
 
