@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median, pstdev, quantiles
 from typing import Final
 
-from seamline.observe.explain.picture import Slice, hosts
+from seamline.observe.explain.picture import Slice, both_sides, hosts
 from seamline.observe.windows import Window
 
 Ranking = list[str]
+_SERVED: Final = ("client", "server", "http", "event")
 _Series = dict[tuple[str, str], list[float]]
 """By module and metric, a value for each window."""
 
@@ -56,7 +57,7 @@ METHODS: Final[Mapping[str, Callable[[Sequence[Window], Sequence[Window]], Ranki
 
 def modules_of(windows: Sequence[Window]) -> list[str]:
     """The modules that did anything."""
-    return sorted({module for window in windows for module in Slice(window).served if module})
+    return sorted({key[1] for window in windows for key in window.edges if key[3] in _SERVED and key[1]})
 
 
 def _ranked(
@@ -73,7 +74,8 @@ def _ranked(
 
 def _series(windows: Sequence[Window]) -> _Series:
     series: _Series = {}
-    slices = [Slice(window) for window in windows]
+    two_sided = both_sides(windows)
+    slices = [Slice(window, two_sided) for window in windows]
     hosted = hosts(slices, modules_of(windows))
     for each in slices:
         for module, flows in each.served.items():

@@ -15,6 +15,7 @@ from seamline.observe.records import OK, Attribute, Span
 _PER_S_MIN: Final = 0.05
 _SHARE_MIN: Final = 0.1
 _UNREACHED: Final = frozenset({"unavailable", "deadline_exceeded", "cancelled", "unauthenticated"})
+_NO_ERRORS: Final = frozenset({"1xx", "2xx", "3xx", "4xx"})
 _OURS: Final = ("site-packages", "/seamline/", "<frozen", "/lib/python")
 _TEXT_MAX: Final = 200
 
@@ -64,7 +65,8 @@ def _codes(picture: Picture, module: str) -> tuple[Counter[str], str]:
     methods: Counter[str] = Counter()
     for each in picture.after:
         for (_, method), flow in each.served.get(module, {}).items():
-            codes.update(flow.codes or ({"error": flow.errors} if flow.errors else {}))
+            if flow.errors:
+                codes.update({code: count for code, count in flow.codes.items() if code not in _NO_ERRORS})
             methods[method] += flow.errors
     (worst, count), *_ = methods.most_common(1) or [("", 0)]
     return codes, worst if count else ""

@@ -9,7 +9,7 @@ for several at once is given less than its share, never more.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -17,8 +17,8 @@ from seamline.observe.windows import Flow, Window
 
 MAD_TO_SIGMA: Final = 1.4826
 _SERVES: Final = ("http", "event")
-_BOTH_SIDES_SHARE: Final = 0.5
-"""The callee's own count stands for an edge if it has at least so much of the caller's."""
+_BOTH_SIDES_SHARE: Final = 0.3
+"""The callee's own count stands for an edge if, over all windows, it has at least so much of the caller's."""
 
 EdgeMethod = tuple[str, str, str]
 """Caller, callee and method."""
@@ -59,7 +59,7 @@ class Sides(NamedTuple):
 class Slice:
     """One window, put in order: who served what, for whom, and which calls that took."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, two_sided: Collection[EdgeMethod]) -> None:
         self.window = window
         self.seconds = window.length_ns / 1e9
         self.edges: dict[EdgeMethod, Sides] = {}
@@ -82,17 +82,14 @@ class Slice:
                 if side == "http":
                     self.door.setdefault(callee, Flow()).add(flow)
         for key in clients.keys() | servers.keys():
-            self._edge(key, clients.get(key), servers.get(key))
-
-    def _edge(self, key: EdgeMethod, client: Flow | None, server: Flow | None) -> None:
-        caller, callee, method = key
-        self.edges[key] = Sides(client, server)
-        told = server is not None and (client is None or server.calls >= client.calls * _BOTH_SIDES_SHARE)
-        served = server if told else client
-        if served is not None:
-            self.served[callee][caller, method] = served
-        if client is not None:
-            self.made[caller][key] = client
+            caller, callee, method = key
+            client, server = clients.get(key), servers.get(key)
+            self.edges[key] = Sides(client, server)
+            served = server if key in two_sided or client is None else client
+            if served is not None:
+                self.served[callee][caller, method] = served
+            if client is not None:
+                self.made[caller][key] = client
 
     def calls_served(self, module: str) -> int:
         return sum(flow.calls for flow in self.served.get(module, {}).values())
@@ -124,8 +121,9 @@ class Picture:
     """The stretches before and after, and the extras in them."""
 
     def __init__(self, before: Sequence[Window], after: Sequence[Window]) -> None:
-        self.before = [Slice(window) for window in before]
-        self.after = [Slice(window) for window in after]
+        two_sided = both_sides(before, after)
+        self.before = [Slice(window, two_sided) for window in before]
+        self.after = [Slice(window, two_sided) for window in after]
         self._usual = Usual()
         for each in self.before:
             for key, (client, server) in each.edges.items():
@@ -213,6 +211,20 @@ class Picture:
         if not self.after:
             return (0, 0)
         return (self.after[0].window.at_ns, max(each.window.end_ns for each in self.after))
+
+
+def both_sides(*stretches: Sequence[Window]) -> set[EdgeMethod]:
+    """The edges that are counted by the callee, too: it is another process.
+
+    Decided once for all windows: two processes do not tell in the same moment, and a window may have one side only.
+    """
+    calls: dict[EdgeMethod, list[int]] = {}
+    for stretch in stretches:
+        for window in stretch:
+            for (caller, callee, method, side), flow in window.edges.items():
+                if side in ("client", "server"):
+                    calls.setdefault((caller, callee, method), [0, 0])[side == "server"] += flow.calls
+    return {key for key, (client, server) in calls.items() if server and server >= client * _BOTH_SIDES_SHARE}
 
 
 def hosts(slices: Sequence[Slice], modules: Iterable[str]) -> Mapping[str, list[str]]:
