@@ -179,7 +179,7 @@ class Share:
         if self.alarmed:
             self._heal()
             return False
-        if not self._drop and not self._surge:
+        if max(self._drop, self._surge) < _UNREMARKABLE:
             self.rise_ns = at_ns
         unrest = self._unrest
         drop = (0.8 * expected - 1.61 * calls) / unrest
