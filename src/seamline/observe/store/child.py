@@ -25,7 +25,6 @@ from seamline.observe.errors import HistoryError, QueryTooLongError
 MODULE: Final = "seamline.observe.store.duck"
 IDLE_S: Final = 30.0
 """A child that is not asked for so long ends."""
-START_S: Final = 10.0
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -47,7 +46,6 @@ class Child:
                 if process is None or process.poll() is not None:
                     self._drop()
                     process = self._process = _start()
-                    until += START_S if attempt == 1 else 0.0
                 try:
                     answer = self._exchange(process, job, until, timeout_s)
                 except (BrokenPipeError, EOFError) as error:

@@ -48,7 +48,7 @@ MODULES_MAX: Final = 10_000
 CLOSE_S: Final = 10.0
 
 _MARK: Final = msgspec.msgpack.Encoder()
-_DRAWS: Final = 3
+_TRIES: Final = 4
 
 
 class TelemetryStore:
@@ -193,8 +193,14 @@ class TelemetryStore:
                     return
                 time.sleep(OPEN_AGAIN_S)
                 continue
-            self._commit(batches, incidents)
-            self._do(jobs)
+            try:
+                self._commit(batches, incidents)
+                self._do(jobs)
+            except Exception as error:
+                log.exception("telemetry: the writer begins again")
+                self._in_trouble(f"telemetry is dropped: {error}")
+                self._lose(batches)
+                self._shut()
             if closing and self._is_done():
                 self._shut()
                 return
@@ -251,6 +257,10 @@ class TelemetryStore:
         set_meta(connection, "window_ns", self._window_ns)
         self._rollups.load(connection)
         self._modules.load(connection)
+        self._look_again(connection)
+
+    def _look_again(self, connection: sqlite3.Connection) -> None:
+        """What others than a commit change."""
         self._tables = set(connection.execute("SELECT kind, hour FROM words"))
         for kind in self._floors:
             self._floors[kind] = meta(connection, f"floor_{kind}")
@@ -269,15 +279,16 @@ class TelemetryStore:
             try:
                 future.set_result(work(connection))
             except BaseException as error:
+                future.set_exception(error)
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                future.set_exception(error)
-            for kind in self._floors:
-                self._floors[kind] = meta(connection, f"floor_{kind}")
-            self._tables = set(connection.execute("SELECT kind, hour FROM words"))
+            try:
+                self._look_again(connection)
+            except sqlite3.DatabaseError as error:
+                self._begin_anew(error)
 
     def _commit(self, batches: list[Batch], incidents: list[Incident]) -> None:
-        for attempt in range(_DRAWS):
+        for _ in range(_TRIES):
             connection = self._connection
             assert connection is not None
             try:
@@ -292,7 +303,7 @@ class TelemetryStore:
                         break
                     continue
                 self._take_back(connection)
-                if attempt == 0 and self._made_room(connection, error):
+                if self._made_room(connection, error):
                     continue
                 self._in_trouble(f"telemetry is dropped: {error}")
                 break
@@ -322,7 +333,7 @@ class TelemetryStore:
         if pages - free < most * 0.9:
             return False
         try:
-            return evict(connection, self._size_max // 20) > 0
+            return evict(connection, self._size_max // 10) > 0
         except sqlite3.DatabaseError:
             self._take_back(connection)
             return False
