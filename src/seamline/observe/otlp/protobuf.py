@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import types
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from seamline.observe.otlp import messages
@@ -37,6 +38,8 @@ _WIRE_TYPE: Final = {
     Form.FIXED32: _I32,
     Form.FIXED64: _I64, Form.SFIXED64: _I64, Form.DOUBLE: _I64, Form.FIXED64S: _I64, Form.DOUBLES: _I64,
 }  # fmt: skip
+_LISTS: Final = frozenset({Form.INTEGERS, Form.FIXED64S, Form.DOUBLES})
+_SCALARS: Final = frozenset(_WIRE_TYPE) - _LISTS
 _fixed32 = struct.Struct("<I")
 _fixed64 = struct.Struct("<Q")
 _sfixed64 = struct.Struct("<q")
@@ -49,38 +52,55 @@ _INT64_SIGN = 1 << 63
 _MASK64 = (1 << 64) - 1
 
 
+def _varint_of(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+_SMALL = [_varint_of(value) for value in range(2048)]
+
+
+def _number(value: int) -> bytes:
+    return _SMALL[value] if value < 2048 else _varint_of(value)
+
+
 class _Slot(NamedTuple):
     name: str
     form: Form
     inner: type[Message]
-    optional: bool
-    """Absent and zero are different things."""
 
 
 class _Table(NamedTuple):
     make: Callable[..., Message]
     slots: dict[int, _Slot]
     """By the field's tag, as it stands in the bytes."""
+    written: list[tuple[str, Form, bytes, bool]]
+    """Name, form, the tag's bytes, and whether absent and zero are different things."""
 
 
 def _table(kind: type[Message]) -> _Table:
     slots: dict[int, _Slot] = {}
+    written: list[tuple[str, Form, bytes, bool]] = []
     for name, hint in get_type_hints(kind, dict(vars(messages)), include_extras=True).items():
         bare, field = get_args(hint)
         assert isinstance(field, Field)
         inner = Message
         parts = get_args(bare) if isinstance(bare, types.UnionType) else (bare,)
-        optional = type(None) in parts
         for part in parts:
             for candidate in (part, *get_args(part)):
                 if isinstance(candidate, type) and issubclass(candidate, Message):
                     inner = candidate
-        slot = _Slot(name, field.form, inner, optional)
-        wire = _WIRE_TYPE.get(field.form, _LEN)
-        slots[field.number << 3 | wire] = slot
-        if field.form in (Form.INTEGERS, Form.FIXED64S, Form.DOUBLES):
-            slots[field.number << 3 | _LEN] = slot  # packed, which is how they are written
-    return _Table(kind, slots)
+        tag = field.number << 3 | _WIRE_TYPE.get(field.form, _LEN)
+        slots[tag] = _Slot(name, field.form, inner)
+        if field.form in _LISTS:
+            tag = field.number << 3 | _LEN  # packed, which is how they are written
+            slots[tag] = slots[field.number << 3 | _WIRE_TYPE[field.form]]
+        written.append((name, field.form, _number(tag), type(None) in parts))
+    return _Table(kind, slots, written)
 
 
 _TABLES: Final[dict[type[Message], _Table]] = {
@@ -122,7 +142,7 @@ class Reader:
             if slot is None:
                 at = _skip(data, at, tag)
                 continue
-            name, form, inner, _ = slot
+            name, form, inner = slot
             if form is _FIXED64:
                 (found[name],) = _unpack_fixed64(data, at)
                 at += 8
@@ -350,21 +370,25 @@ def _packed(form: Form, data: bytes, at: int, stop: int) -> list[Any]:
 def write(message: Message) -> bytes:
     """The message in the binary form."""
     parts: list[bytes] = []
-    for tag, slot in _TABLES[type(message)].slots.items():
-        value = getattr(message, slot.name)
-        if value is None or (not slot.optional and not value):
+    for name, form, head, optional in _TABLES[type(message)].written:
+        value = getattr(message, name)
+        if not value and (value is None or not optional):
             continue
-        form = slot.form
-        if tag & 7 == _LEN:
-            head = _number(tag)
-            if form is Form.PAIRS:
-                parts += [_framed(head, _write_pair(key, item)) for key, item in value.values.items()]
-            elif form is Form.MESSAGES:
-                parts += [_framed(head, write(item)) for item in value]
-            else:
-                parts.append(_framed(head, _write_long(form, value)))
-        elif form not in (Form.INTEGERS, Form.FIXED64S, Form.DOUBLES):
-            parts += (_number(tag), _write_scalar(form, value))
+        if form is _PAIRS:
+            for key, item in value.values.items():
+                pair = _write_pair(key, item)
+                parts += (head, _number(len(pair)), pair)
+        elif form is _FIXED64:
+            parts += (head, _fixed64.pack(value))
+        elif form is _MESSAGES:
+            for item in value:
+                body = write(item)
+                parts += (head, _number(len(body)), body)
+        elif form in _SCALARS:
+            parts += (head, _write_scalar(form, value))
+        else:
+            body = _write_long(form, value)
+            parts += (head, _number(len(body)), body)
     return b"".join(parts)
 
 
@@ -400,23 +424,20 @@ def _write_scalar(form: Form, value: Any) -> bytes:
             return _number(int(value) & _MASK64)
 
 
-def _number(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
 def _framed(head: bytes, body: bytes) -> bytes:
     return b"%b%b%b" % (head, _number(len(body)), body)
 
 
 def _write_pair(key: str, value: Attribute) -> bytes:
+    if type(value) is str and len(value) + len(key) <= _CACHED_BYTES_MAX:
+        return _write_text(key, value)
     return _framed(b"\x0a", key.encode()) + _framed(b"\x12", _write_value(value))
+
+
+@lru_cache(_CACHED_MAX)
+def _write_text(key: str, value: str) -> bytes:
+    """A short text, as most attributes are; they repeat."""
+    return _framed(b"\x0a", key.encode()) + _framed(b"\x12", _framed(b"\x0a", value.encode()))
 
 
 def _write_value(value: Attribute) -> bytes:
