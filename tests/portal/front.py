@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from tests.portal.planted import STEP, TRACE, WORKLOADS, described
 
@@ -202,7 +203,7 @@ class Front:
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
         self._transports.add(exchange.transport)
-        path = request.path.decode("latin-1")
+        path = unquote(request.path.decode("latin-1"))
         if path == "/v1/session":
             await self._session(exchange)
             return

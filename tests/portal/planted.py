@@ -104,6 +104,7 @@ def _points(random_: random.Random, modules: list[str]) -> list[Point]:
         Point("process.memory.usage", random_.uniform(58e6, 61e6), unit="By"),
         Point("seamline.loop.lag", random_.uniform(0.1, 1.5), unit="ms"),
         *(Point("seamline.cpu.time", random_.uniform(0.05, 0.2), each, "counter", "s") for each in modules),
+        *(Point("seamline.events.lag", 37.0, each, attributes={"group": f"{each}.on_order"}) for each in modules),
         *(Point("shop.cart.size", random_.uniform(1, 9), each, attributes={"kind": "guest"}) for each in modules),
     ]
 

@@ -6,10 +6,10 @@ import gzip
 
 import pytest
 from playwright.async_api import Browser, ViewportSize, expect
-
-from seamline.portal.app import found_pages
 from tests.portal.conftest import PHONE, WIDE, accessible, fits, looking, needs_chromium, settled
 from tests.portal.front import Front
+
+from seamline.portal.app import found_pages
 
 
 async def test_strangers_get_the_shell_and_nothing_in_it(front: Front):

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -152,7 +153,7 @@ async def _module(request: Request) -> Response:
         asyncio.to_thread(reader.logs, logged),
         asyncio.to_thread(reader.profile, name, span.since_ns, span.until_ns),
     )
-    live = f"/live/modules/{name}?{request.url.query}" if span.live else None
+    live = f"/live/modules/{quote(name)}?{request.url.query}" if span.live else None
     return answer(
         request, "module.html", title=name, live=live, described=described, failed=traces.items, logged=logs.items,
         flames=flames(stacks), forms=_forms(described), written=forms.written, tried=request.query_params.get("try"),
@@ -209,8 +210,8 @@ page = Page(
     routes=[
         Route("/modules", _modules),
         Route("/live/modules", _live_modules),
-        Route("/modules/{name}", _module),
-        Route("/live/modules/{name}", _live),
-        action("/modules/{name}/try", "operator", _try),
+        action("/modules/{name:path}/try", "operator", _try),
+        Route("/modules/{name:path}", _module),
+        Route("/live/modules/{name:path}", _live),
     ],
 )

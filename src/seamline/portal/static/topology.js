@@ -140,6 +140,10 @@ export function start(root, { request, settle }) {
   watch.observe(holder);
   const repaint = () => { cy.style(style()); flow.paint(); };
   document.addEventListener("sl:theme", repaint);
+  holder.picture = () => ({
+    nodes: Object.fromEntries(cy.nodes().filter((each) => each.data("kind") !== "workload").map((each) => [each.id(), { ...each.position(), parent: each.parent().id() }])),
+    edges: cy.edges().map((each) => each.id()),
+  });
   take(JSON.parse(holder.dataset.graph));
   const asked = new URL(location.href).searchParams.get("node");
   if (asked) choose(asked);
