@@ -45,11 +45,13 @@ AGAIN_S: Final = 7.0
 REST_S: Final = 12.0
 LONG_REST_S: Final = 24.0
 _LINGERS: Final = frozenset({"poison", "release", "leak"})
-BEFORE_S: Final = 120.0
+BEFORE_MAX: Final = 60
+"""Windows of quiet that plain methods compare with."""
 _COMMITTED_S: Final = 4.0
 _RATE_MIN: Final = 0.5
 """Calls a second of a module, below which nothing is planted in it."""
 _TRIES: Final = 6
+STEADY_NS: Final = 20 * 10**9
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class Site:
         self._reader = reader
         self._portal = data / "run" / "portal.sock"
         self._dice = dice
+        self._steady_ns = time.time_ns() + STEADY_NS
         self._faulty: list[tuple[int, int]] = []
         """When something was planted, and the rest after it."""
 
@@ -222,12 +225,12 @@ class Site:
             struck = int((await self._admin.ask("drill", operation="end", id=name))["struck"])
         ended = time.time_ns()
         opened = await self._incidents(planted)
-        windows = await self._windows(planted - int(BEFORE_S * 1e9), ended)
+        windows = await self._windows(ended)
         rest_s = LONG_REST_S if fault.name in _LINGERS else REST_S
         await asyncio.sleep(rest_s)
         self._faulty.append((planted, time.time_ns()))
         await self.close_incidents(0)
-        before = [each for each in windows if each.end_ns <= planted]
+        before = [each for each in windows if each.end_ns <= planted][-BEFORE_MAX:]
         after = [each for each in windows if each.at_ns >= planted]
         modules = baselines.modules_of(before)
         rankings = {each: rank(before, after)[:3] for each, rank in baselines.METHODS.items()} if after else {}
@@ -279,10 +282,10 @@ class Site:
             busy = {module for module, rate in rates.items() if rate >= _RATE_MIN}
         return self._dice.sample(sorted(busy), len(busy))
 
-    async def _windows(self, since: int, until: int) -> list[Window]:
-        """Those in which nothing was planted before, and what came since."""
+    async def _windows(self, until: int) -> list[Window]:
+        """All since the load is steady, without those in which something else was planted."""
         await asyncio.sleep(_COMMITTED_S)
-        found = await asyncio.to_thread(self._reader.windows, since, until)
+        found = await asyncio.to_thread(self._reader.windows, self._steady_ns, until)
         return [
             each for each in found if not any(begin < each.end_ns and each.at_ns < end for begin, end in self._faulty)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from seamline.observe.explain.finding import Finding, share
@@ -115,29 +115,17 @@ def _listed(codes: Counter[str]) -> str:
     return ", ".join(f"{code!r} ({count})" for code, count in codes.most_common(3)) or "errors"
 
 
-def unreached(picture: Picture) -> Iterator[Finding]:
-    """Errors that callers saw and the callee did not make: it was not reached, or died under them."""
-    lost: Counter[tuple[str, str]] = Counter()
-    calls: Counter[tuple[str, str]] = Counter()
-    usual: Counter[tuple[str, str]] = Counter()
-    for tally, slices in ((usual, picture.before), (lost, picture.after)):
-        for each in slices:
-            for (caller, callee, _), sides in each.edges.items():
-                if sides.client is None:
-                    continue
-                failed = sum(count for code, count in sides.client.codes.items() if code in _UNREACHED)
-                seen = sides.server.errors if sides.server is not None else 0
-                two_sided = sides.server is not None or _two_sided(picture, caller, callee)
-                tally[caller, callee] += max(failed - seen, 0) if two_sided else 0
-                if tally is lost:
-                    calls[caller, callee] += sides.client.calls
+def unreached(picture: Picture, failing: Collection[str]) -> Iterator[Finding]:
+    """Errors that callers saw and the callee did not make: it was not reached, or died under them.
+
+    Of a callee that fails by itself this says nothing: its callers' circuit breakers keep calls back.
+    """
+    usual, _ = _lost(picture, picture.before)
+    lost, calls = _lost(picture, picture.after)
     for (caller, callee), count in lost.items():
-        if count < 3 or count <= 3 * usual[caller, callee]:
+        if count < 3 or count <= 3 * usual[caller, callee] or callee in failing:
             continue
-        ended = any(
-            each.window.workloads[name].restarts for each in picture.after for name in each.window.workloads
-            if name == callee
-        ) or any(callee in each.window.unknown for each in picture.after)  # fmt: skip
+        ended = _ended(picture, callee)
         text = f"{count} of {calls[caller, callee]} calls from {caller} did not reach a handler of {callee}"
         yield Finding(
             callee, "errors" if ended else "network", 0.75 if ended else 0.45,
@@ -146,13 +134,29 @@ def unreached(picture: Picture) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _two_sided(picture: Picture, caller: str, callee: str) -> bool:
-    """Whether the callee was another process before: both sides counted."""
+def _lost(picture: Picture, slices: Sequence[Slice]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Calls that failed on the way, and all calls, by caller and callee; only where the callee counts, too."""
+    lost: Counter[tuple[str, str]] = Counter()
+    calls: Counter[tuple[str, str]] = Counter()
+    for each in slices:
+        for key, (client, server) in each.edges.items():
+            if key not in picture.two_sided:
+                continue
+            caller, callee, _ = key
+            if client is not None:
+                lost[caller, callee] += sum(count for code, count in client.codes.items() if code in _UNREACHED)
+                calls[caller, callee] += client.calls
+            if server is not None:
+                lost[caller, callee] -= server.errors
+    return lost, calls
+
+
+def _ended(picture: Picture, module: str) -> bool:
+    """Whether a process of the module was started again, or tells no more."""
     return any(
-        sides.server is not None and sides.client is not None
-        for each in picture.before
-        for (by, to, _), sides in each.edges.items()
-        if by == caller and to == callee
+        module in each.window.unknown
+        or any(known.restarts and module in (name, *known.modules) for name, known in each.window.workloads.items())
+        for each in picture.after
     )
 
 

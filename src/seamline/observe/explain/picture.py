@@ -121,9 +121,9 @@ class Picture:
     """The stretches before and after, and the extras in them."""
 
     def __init__(self, before: Sequence[Window], after: Sequence[Window]) -> None:
-        two_sided = both_sides(before, after)
-        self.before = [Slice(window, two_sided) for window in before]
-        self.after = [Slice(window, two_sided) for window in after]
+        self.two_sided = both_sides(before, after)
+        self.before = [Slice(window, self.two_sided) for window in before]
+        self.after = [Slice(window, self.two_sided) for window in after]
         self._usual = Usual()
         for each in self.before:
             for key, (client, server) in each.edges.items():

@@ -97,7 +97,7 @@ def _findings(picture: Picture, used: Used, traces: Traces | None, profile: Prof
         *latency.edge_gap(time),
         *latency.database(picture, time),
         *failures.errors(picture, own_errors, traces),
-        *failures.unreached(picture),
+        *failures.unreached(picture, own_errors),
         *failures.dead_letters(picture),
         *saturation.cpu(picture, used, profile),
         *saturation.blocked(picture, used),
