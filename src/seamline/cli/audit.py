@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -17,6 +15,7 @@ from seamline.cli import connect, output
 from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand, ManualGroup
 from seamline.cli.options import App, Data, Json
+from seamline.cli.times import past
 
 if TYPE_CHECKING:
     from seamline.kernel.audit import Written
@@ -39,7 +38,6 @@ app = typer.Typer(
 )
 
 _POLL_S = 0.2
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Since = Annotated[
     str, typer.Option("--since", metavar="TIME", help="Not before: 2026-01-31T08:00, or 15m, 1h, 7d ago.")
 ]
@@ -206,15 +204,7 @@ def moment(given: str) -> str:
     """A time as the lines have it, from itself or from how long ago it was."""
     if not given:
         return ""
-    if found := re.fullmatch(r"(\d+)([smhd])", given):
-        then = datetime.now(UTC) - timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-    else:
-        try:
-            then = datetime.fromisoformat(given)
-        except ValueError:
-            raise ArgumentError(f"{given!r} is no time", "Write 2026-01-31T08:00, or 15m, 1h, 7d") from None
-        then = then.astimezone(UTC) if then.tzinfo else then.replace(tzinfo=UTC)
-    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return past(given).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def show(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
