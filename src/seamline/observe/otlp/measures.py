@@ -25,7 +25,7 @@ _NO_VALUE: Final = 1
 """A flag: the series has ended, there is no value."""
 _ATTRIBUTES_MAX: Final = 24
 _CHARACTERS_MAX: Final = 200
-_RESERVED: Final = frozenset({"workload", "replica", "module"})
+RESERVED: Final = frozenset({"workload", "replica", "module"})
 """Our own processes say here for whom they speak."""
 _EXPONENT_MAX: Final = 1023.0
 _TOO_MANY_SERIES: Final = "there are more series than are kept: fewer attributes, or fewer values of them"
@@ -192,7 +192,7 @@ class _Maker:
         for key, value in (bag.values if bag is not None else {}).items():
             if len(labels) >= _ATTRIBUTES_MAX:
                 break
-            labels[f"otlp.{key}" if key in _RESERVED else key] = _text(value)
+            labels[f"otlp.{key}" if key in RESERVED else key] = _text(value)
         if self._instance:
             labels.setdefault("service.instance.id", self._instance[:_CHARACTERS_MAX])
         return labels

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 UNPACKED: Final = 4
 """How many times larger a body may be once it is unpacked."""
-_HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 _BACKLOG: Final = 1024
 _NO_BODY_LIMIT: Final = 2**40  # ours is looked at where it can be answered as OTLP wants it
 _LIMITS: Final = HttpLimits(
@@ -40,8 +40,8 @@ _LIMITS: Final = HttpLimits(
     connections_max=2048,
     pipelined_max=4,
 )
-_PATHS: Final[dict[bytes, Signal]] = {b"/v1/traces": "traces", b"/v1/logs": "logs", b"/v1/metrics": "metrics"}
-_TYPES: Final[dict[bytes, Encoding]] = {b"application/x-protobuf": "protobuf", b"application/json": "json"}
+PATHS: Final[dict[bytes, Signal]] = {b"/v1/traces": "traces", b"/v1/logs": "logs", b"/v1/metrics": "metrics"}
+TYPES: Final[dict[bytes, Encoding]] = {b"application/x-protobuf": "protobuf", b"application/json": "json"}
 _CODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
 _REJECTED: Final[dict[Signal, str]] = {
     "traces": "rejectedSpans",
@@ -94,7 +94,7 @@ class OtlpReceiver:
         self._clock = clock or SystemClock()
         self._runners = Runners()
         self._http = HttpServer(self._handle, _LIMITS, runners=self._runners)
-        self.bodies = Bodies(settings.otlp_bytes_max, max(_HELD_BYTES_MAX, 2 * settings.otlp_bytes_max))
+        self.bodies = Bodies(settings.otlp_bytes_max, max(HELD_BYTES_MAX, 2 * settings.otlp_bytes_max))
         self._thread = ThreadPoolExecutor(1, "otlp")
         self._decoding: Decoding | None = None
         self._began_ns = self._now_ns()
@@ -166,7 +166,7 @@ class OtlpReceiver:
     async def _handle(self, exchange: Exchange) -> None:
         # What is told as an error is told in the sender's own encoding, as far as it is known.
         kind = _media_type(exchange)
-        encoding: Encoding = _TYPES.get(kind, "json")
+        encoding: Encoding = TYPES.get(kind, "json")
         try:
             body = await self._answer(exchange, kind)
             exchange.respond(200, [_content_type(encoding)], body)
@@ -179,7 +179,7 @@ class OtlpReceiver:
 
     async def _answer(self, exchange: Exchange, kind: bytes) -> bytes:
         signal, coding = self._checked(exchange, kind)
-        encoding = _TYPES[kind]
+        encoding = TYPES[kind]
         held = await self.bodies.read(exchange.request)
         try:
             loop = asyncio.get_running_loop()
@@ -196,14 +196,14 @@ class OtlpReceiver:
     def _checked(self, exchange: Exchange, kind: bytes) -> tuple[Signal, str]:
         """Whether it can be an export at all, before any of its body is read."""
         request = exchange.request
-        signal = _PATHS.get(request.path)
+        signal = PATHS.get(request.path)
         if signal is None:
             raise HttpRefusal(404, "not_found", "OTLP is taken at /v1/traces, /v1/logs and /v1/metrics")
         if request.method != "POST":
             raise HttpRefusal(405, "unimplemented", "OTLP is sent with POST", [(b"allow", b"POST")])
         if request.header(b"origin") is not None or request.header(b"sec-fetch-site") is not None:
             raise HttpRefusal(403, "permission_denied", "telemetry is not taken from browsers")
-        if kind not in _TYPES:
+        if kind not in TYPES:
             fact = "the content-type is not application/x-protobuf or application/json"
             raise HttpRefusal(415, "invalid_argument", fact)
         coding = _CODINGS.get((request.header(b"content-encoding") or b"").strip().lower())

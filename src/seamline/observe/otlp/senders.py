@@ -24,7 +24,7 @@ from seamline.observe.otlp.values import encode_hook
 TIMEOUT_S: Final = 10.0
 _ANSWER_BYTES_MAX: Final = 64 * 1024
 _PACKED_FROM_BYTES: Final = 1024
-_AGAIN: Final = frozenset({429, 502, 503, 504})
+AGAIN: Final = frozenset({429, 502, 503, 504})
 _PATHS: Final = {"traces": "v1/traces", "logs": "v1/logs", "metrics": "v1/metrics"}
 _METHODS: Final = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -83,7 +83,7 @@ class HttpSender:
         status = response.status
         if 200 <= status < 300:
             return Outcome(rejected=_rejected(response.header(b"content-type") or b"", answer))
-        if status in _AGAIN:
+        if status in AGAIN:
             after_s = self._retry_after(response.header(b"retry-after") or b"")
             return Outcome(f"it answers with status {status}", again=True, after_s=after_s)
         return Outcome(f"it answers with status {status}")
