@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export UV_SYSTEM_CERTS ?= 1
 export UV_NATIVE_TLS ?= 1
 
-.PHONY: env lock demo test check bench torture format clean
+.PHONY: env lock demo test check bench drills torture format clean
 
 env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 
@@ -39,6 +39,9 @@ bench: env ## our figures beside the peers', in one run: make bench [ONLY=row_na
 	$(UV) pip install --quiet --require-hashes -r requirements-bench.lock
 	test -x .venv/peers/node_modules/.bin/restate-server || npm install --silent --no-audit --no-fund --prefix .venv/peers @restatedev/restate-server@1.7
 	$(RUN)python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+drills: env ## plant each fault in the boutique under load: noticed? explained? (make drills ARGS="--rounds 3 --quiet 3600")
+	$(RUN)seamline drill score --app examples/boutique $(ARGS)
 
 torture: env ## the long attacks: kill sweeps, fuzzing with a large budget, repeated switches
 	$(RUN)pytest -m torture
