@@ -82,7 +82,10 @@ class Results:
     def at(cls, path: Path) -> Results:
         found = cls(path)
         if path.exists():
-            for line in path.read_bytes().splitlines():
+            written, _, broken = path.read_bytes().rpartition(b"\n")
+            if broken:  # cut off in the middle of a line
+                path.write_bytes(written + b"\n" if written else b"")
+            for line in written.splitlines():
                 kind, _, body = line.partition(b" ")
                 if kind == b"round":
                     found.rounds.append(msgspec.json.decode(body, type=Round))
