@@ -48,6 +48,7 @@ VERBS: dict[str, Entry] = {
     "logs": Entry(LOOK, "The merged log of all workloads, as it comes and as it was", "logs"),
     "traces": Entry(LOOK, "Which requests failed or were slow, and what one of them waited for", "traces"),
     "metrics": Entry(LOOK, "What was measured, over time", "metrics"),
+    "incidents": Entry(LOOK, "What goes wrong, since when, and who is suspected", "incidents"),
     "graph": Entry(LOOK, "Which module calls which contract", "graph"),
     "contracts": Entry(LOOK, "The contracts, their methods, types and JSON schema", "contracts"),
     "events": Entry(LOOK, "Topics, lag, the last events, dead letters and replay", "events"),

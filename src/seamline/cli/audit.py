@@ -217,11 +217,7 @@ def show(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
         user = f" for user {entry['user']}" if entry.get("user") and not entry.get("reason") else ""
         because = entry.get("reason") or (f"{entry['suppressed']} more" if "suppressed" in entry else "")
         line = f"{entry.get('time', '')}  {entry.get('decision', ''):<7}  {' '.join(told.split())}{user}"
-        # What a stranger has sent must not speak to the terminal.
-        shown = f"{line}{f'  ({because})' if because else ''}"
-        sys.stdout.write(
-            "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown) + "\n"
-        )
+        sys.stdout.write(output.harmless(f"{line}{f'  ({because})' if because else ''}") + "\n")
     sys.stdout.flush()
 
 

@@ -144,6 +144,11 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> Any:
     return drawn
 
 
+def harmless(text: str) -> str:
+    """What a stranger has had a hand in must not speak to the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def milliseconds(value: float | None) -> str:
     """Two or three figures: ``3 µs``, ``0.31 ms``, ``12.4 ms``, ``1.52 s``."""
     if value is None:

@@ -188,7 +188,7 @@ def _show_one(spans: Sequence[Span], *, as_json: bool) -> None:
     whole = sum(path for _, _, path in shares) or 1
     for module, own, path in shares[:MODULES_SHOWN]:
         said = f"{path / whole:4.0%} of the path, {output.milliseconds(own / 1e6)} of its own"
-        typer.echo(f"{said}  {_clean(module)}")
+        typer.echo(f"{said}  {output.harmless(module)}")
 
 
 def bar(found: Waterfall, row: Row) -> str:
@@ -233,12 +233,7 @@ def _hex(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _clean(text: str) -> str:
-    """What a stranger has sent must not speak to the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(_clean(text))
+    return escape(output.harmless(text))
