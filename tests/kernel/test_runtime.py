@@ -17,7 +17,7 @@ import uvloop
 from seamline.kernel.signal.measures import Histogram, Measure
 from seamline.kernel.signal.profile import Profiler
 from seamline.kernel.signal.runtime import Runtime
-from seamline.kernel.signal.watchdog import waits
+from seamline.kernel.signal.watchdog import Blocked, waits
 
 HERE = {"kernel_tests": str(Path(__file__).parent)}
 
@@ -69,9 +69,9 @@ async def test_who_holds_up_the_loop_is_found_while_it_does(profiled: bool):
         profiler.start()
     runtime.start()
     try:
-        await asyncio.sleep(0.06)  # one beat
         hold_up(0.5)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0)  # it turns
+        await asyncio.sleep(0)
         found = [each for each in runtime.take_blocked() if "hold_up" in each.stack]
         lag = by_name(runtime.take(), "seamline.loop.lag")
     finally:
@@ -82,6 +82,23 @@ async def test_who_holds_up_the_loop_is_found_while_it_does(profiled: bool):
     assert all(each.stack.split(";")[-1].startswith("hold_up (") for each in found)
     assert lag.value > 0.4
     assert lag.buckets.keys() & {"0.5", "1", "2.5", "5"}
+
+
+def count_far() -> None:
+    sum(range(15_000_000))
+
+
+async def test_what_lets_no_other_thread_run_is_found_right_after_it(runtime: Runtime):
+    """A long call into C keeps the watchdog out, too; it sees what is there when it may run again."""
+    found: list[Blocked] = []
+    deadline = time.monotonic() + 30
+    while not found and time.monotonic() < deadline:  # without CPU of its own it looks as if it only waited for some
+        await asyncio.sleep(0.06)
+        count_far()
+        await asyncio.sleep(0.06)
+        found += [each for each in runtime.take_blocked() if "count_far" in each.stack or "test_what" in each.stack]
+    assert found[0].module == "kernel_tests"
+    assert found[0].wall_ns > 0.1e9
 
 
 @pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -16,7 +16,7 @@ from typing import Any, Final
 from seamline.kernel.signal.measures import Histogram, Measure
 from seamline.kernel.signal.profile import Profiler
 from seamline.kernel.signal.stacks import Stacks, shown_file
-from seamline.kernel.signal.watchdog import BEAT_S, Blocked, Watchdog
+from seamline.kernel.signal.watchdog import Blocked, Watchdog
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _MEMORY_FRAMES: Final = 12
@@ -40,8 +40,7 @@ class Runtime:
         self._collections = [(0, 0, 0)] * 3
         self._counted: dict[tuple[str, str], float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._beat: asyncio.TimerHandle | None = None
-        self._memory: tracemalloc.Snapshot | None = None
+        self._follows_memory = False
 
     def start(self) -> None:
         """On the event loop that is to be watched."""
@@ -52,14 +51,11 @@ class Runtime:
         self._counted = {key: value for key, value, _ in _totals()}
         gc.callbacks.append(self._collected)
         self._watchdog.start()
-        self._beat = self._loop.call_later(BEAT_S, self._on_beat)
 
     def stop(self) -> None:
         if self._loop is None:
             return
         self._loop = None
-        if self._beat is not None:
-            self._beat.cancel()
         gc.callbacks.remove(self._collected)
         self._watchdog.stop()
         self.end_memory()
@@ -78,6 +74,8 @@ class Runtime:
             self._counted[name, what] = total
             found.append(Measure(name, grown, "", "counter", unit, {attribute: what}))
         found += self._take_collections()
+        for lag_s in self._watchdog.take_lags():
+            self._lag.add(lag_s)
         for name, histogram in (("seamline.loop.lag", self._lag), ("seamline.gc.pause", self._pauses)):
             taken = histogram.take(name, "", "s", {})
             if taken is not None:
@@ -92,44 +90,34 @@ class Runtime:
 
     def begin_memory(self) -> None:
         """Follow each allocation from now on. Everything is about half as fast meanwhile."""
-        if self._memory is None:
+        if not self._follows_memory:
+            self._follows_memory = True
             tracemalloc.start(_MEMORY_FRAMES)
-            self._memory = tracemalloc.take_snapshot()
 
     def take_memory(self, top: int = 20) -> list[tuple[str, str, int]]:
-        """Module, stack and bytes by which memory grew there since :meth:`begin_memory`, the most first.
+        """Module, stack and bytes of what was allocated since :meth:`begin_memory` and is still there, the most first.
 
-        The module is a guess: whose code is the innermost one of the stack.
+        The module is a guess: whose code is the innermost one of the stack. It takes a while: ask in another thread.
         """
-        if self._memory is None:
+        if not self._follows_memory:
             return []
         ours = [tracemalloc.Filter(False, tracemalloc.__file__), tracemalloc.Filter(False, __file__)]
-        grown = (
-            tracemalloc.take_snapshot().filter_traces(ours).compare_to(self._memory.filter_traces(ours), "traceback")
-        )
-        grown.sort(key=lambda each: each.size_diff, reverse=True)
+        kept = tracemalloc.take_snapshot().filter_traces(ours).statistics("traceback")
         return [
             (
                 self._stacks.module_of([frame.filename for frame in each.traceback][::-1]),
                 ";".join(f"{shown_file(frame.filename)}:{frame.lineno}" for frame in each.traceback),
-                each.size_diff,
+                each.size,
             )
-            for each in grown[:top]
-            if each.size_diff > 0
+            for each in kept[:top]
         ]
 
     def end_memory(self) -> None:
-        if self._memory is not None:
-            self._memory = None
+        if self._follows_memory:
+            self._follows_memory = False
             tracemalloc.stop()
 
     # What comes to pass.
-
-    def _on_beat(self) -> None:
-        if self._loop is None:
-            return
-        self._lag.add(self._watchdog.beat())
-        self._beat = self._loop.call_later(BEAT_S, self._on_beat)
 
     def _collected(self, phase: str, _info: dict[str, Any]) -> None:
         if phase == "start":
