@@ -27,6 +27,7 @@ def watched(front: Front) -> FakeObservatory:
 def told(front: Front, caller: str, callee: str, method: str, calls: int = 60) -> None:
     """Calls that have just been counted, on either side."""
     observatory = watched(front)
+    at_ns = observatory.latest[-1].at_ns + STEP
     for side in ("client", "server"):
         stats = EdgeStats()
         for _ in range(calls):
@@ -34,7 +35,6 @@ def told(front: Front, caller: str, callee: str, method: str, calls: int = 60) -
         flow = stats.take(caller, callee, method, side)
         assert flow is not None
         traffic = Traffic(caller, callee, method, side, flow.calls, 0, 0, 0, flow.sum_ns, flow.histogram, {})
-        at_ns = observatory.latest[-1].at_ns
         window = observatory.add(Batch(Source("till"), at_ns, STEP, traffic=[traffic]))
     observatory.live.tell("windows", window)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jinja2 import Environment
@@ -27,6 +27,7 @@ from seamline.portal import pages
 from seamline.portal.assets import Assets
 from seamline.portal.errors import NotFoundError, PortalError
 from seamline.portal.fragments import environment
+from seamline.portal.now import Recent, Row
 from seamline.portal.shell import GROUPS, Page, page
 from seamline.portal.status import status_route
 from seamline.run.roles import Caller
@@ -96,6 +97,12 @@ class Portal:
     admin: Admin
     settings: Settings
     clock: Clock
+
+    recent: Recent = field(default_factory=Recent)
+
+    def rows(self) -> list[Row]:
+        """What is in memory, oldest first; nothing where nothing runs."""
+        return self.recent.look(self.observatory.latest) if self.observatory is not None else []
 
     def now_ns(self) -> int:
         return int(self.clock.now().timestamp() * 1e9)

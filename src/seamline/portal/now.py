@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -12,6 +13,8 @@ from seamline.observe.windows import Flow, Window
 NOW_S: Final = 30.0
 """What "now" means in figures: long enough for an edge with a call a second."""
 State = Literal["good", "warn", "bad", "idle"]
+_INWARD: Final = ("server", "http", "event")
+_SERVED_FOR_NS: Final = 60_000_000_000
 _ERRORS_BAD: Final = 0.05
 _ERRORS_WARN: Final = 0.01
 _LAG_WARN_MS: Final = 100.0
@@ -112,16 +115,71 @@ class Picture:
         return used * 1000 / calls if calls else None
 
 
-def newest(windows: Sequence[Window], seconds: float = NOW_S) -> list[Window]:
-    """The windows of the last ``seconds`` that are known."""
-    end_ns = windows[-1].end_ns if windows else 0
-    return [each for each in windows if each.at_ns >= end_ns - int(seconds * 1e9)]
+class Row:
+    """One window, looked at once: what came to each module by method, and what came from outside."""
+
+    __slots__ = ("calls", "inward", "public", "window")
+
+    def __init__(self, window: Window, inward: dict[str, dict[str, Flow]], public: Flow) -> None:
+        self.window = window
+        self.inward = inward
+        self.public = public
+        self.calls = {name: sum(flow.calls for flow in methods.values()) for name, methods in inward.items()}
+
+
+class Recent:
+    """The windows in memory as rows.
+
+    What a module is asked is counted by the module where the caller is in another process, and by the caller otherwise.
+    The two do not tell in the same moment: an edge that the callee has counted of late is the callee's to count, until
+    the topology changes.
+    """
+
+    def __init__(self) -> None:
+        self._rows: deque[Row] = deque()
+        self._served_ns: dict[tuple[str, str, str], int] = {}
+        self._last_ns = 0
+
+    def look(self, windows: Sequence[Window]) -> list[Row]:
+        """Rows of these windows, which are the same as last time but for those that have come and gone."""
+        if not windows:
+            return []
+        while self._rows and self._rows[0].window.at_ns < windows[0].at_ns:
+            self._rows.popleft()
+        for window in windows:
+            if window.at_ns > self._last_ns:
+                self._rows.append(self._row(window))
+                self._last_ns = window.at_ns
+        return list(self._rows)
+
+    def _row(self, window: Window) -> Row:
+        if any(each.kind == "switch" for each in window.marks):
+            self._served_ns.clear()
+        for caller, callee, method, side in window.edges:
+            if side == "server":
+                self._served_ns[caller, callee, method] = window.at_ns
+        since_ns = window.at_ns - _SERVED_FOR_NS
+        inward: dict[str, dict[str, Flow]] = {}
+        public = Flow()
+        for (caller, callee, method, side), flow in window.edges.items():
+            if side == "http":
+                public.add(flow)
+            if side in _INWARD or (side == "client" and self._served_ns.get((caller, callee, method), 0) < since_ns):
+                inward.setdefault(callee, {}).setdefault(method, Flow()).add(flow)
+        return Row(window, inward, public)
+
+
+def newest(rows: Sequence[Row], seconds: float = NOW_S) -> Sequence[Row]:
+    """The rows of the last ``seconds`` that are known."""
+    since_ns = rows[-1].window.end_ns - int(seconds * 1e9) if rows else 0
+    return [each for each in rows[-500:] if each.window.at_ns >= since_ns]
 
 
 def picture(
-    windows: Sequence[Window], names: Iterable[str], status: Mapping[str, Any], incidents: Sequence[Incident]
+    rows: Sequence[Row], names: Iterable[str], status: Mapping[str, Any], incidents: Sequence[Incident]
 ) -> Picture:
-    """``windows`` added up; ``names`` are the modules that there are, ``status`` is what the supervisor says."""
+    """``rows`` added up; ``names`` are the modules that there are, ``status`` is what the supervisor says."""
+    windows = [each.window for each in rows]
     seconds = sum(each.length_ns for each in windows) / 1e9
     workloads = [_workload(each, windows, seconds) for each in status.get("workloads", ())]
     edges = _edges(windows, seconds)
@@ -129,12 +187,11 @@ def picture(
     heard = {each.callee for each in edges} | {each.caller for each in edges if each.caller}
     for name in dict.fromkeys([*names, *sorted(heard)]):
         homes = [each.name for each in workloads if name in each.modules]
-        modules[name] = _module(name, homes, windows, seconds)
+        modules[name] = _module(name, homes, rows, seconds)
     _judge(modules, workloads, incidents)
     public = Course(seconds)
-    for edge in edges:
-        if edge.kind == "public":
-            public.flow.add(edge.all.flow)
+    for row in rows:
+        public.flow.add(row.public)
     return Picture(seconds, edges, modules, workloads, public)
 
 
@@ -160,13 +217,13 @@ def _edges(windows: Sequence[Window], seconds: float) -> list[Edge]:
     return sorted(found.values(), key=lambda each: (each.caller, each.callee, each.kind))
 
 
-def _module(name: str, homes: list[str], windows: Sequence[Window], seconds: float) -> ModuleNow:
+def _module(name: str, homes: list[str], rows: Sequence[Row], seconds: float) -> ModuleNow:
     found = ModuleNow(name, homes, Course(seconds))
     cpu_ns = 0
-    for window in windows:
-        for flow in inward(window, name):
+    for row in rows:
+        for flow in row.inward.get(name, {}).values():
             found.inward.flow.add(flow)
-        one = window.modules.get(name)
+        one = row.window.modules.get(name)
         if one is not None:
             cpu_ns += one.cpu_ns
             found.events_lag = one.events_lag
@@ -174,24 +231,6 @@ def _module(name: str, homes: list[str], windows: Sequence[Window], seconds: flo
             found.errors_logged += one.errors_logged
     found.cpu_share = cpu_ns / 1e9 / seconds if seconds else 0.0
     return found
-
-
-def inward(window: Window, module: str = "", method: str = "") -> Iterator[Flow]:
-    """What came to a module, or to all. The callee counts what comes from another process, else the caller does."""
-    for (caller, callee, name, side), flow in window.edges.items():
-        if (module and callee != module) or (method and name != method):
-            continue
-        if (side == "client" and (caller, callee, name, "server") not in window.edges) or side in {
-            "server",
-            "http",
-            "event",
-        }:
-            yield flow
-
-
-def door(window: Window) -> Iterator[Flow]:
-    """What came from outside."""
-    return (flow for key, flow in window.edges.items() if key[3] == "http")
 
 
 def _workload(status: Mapping[str, Any], windows: Sequence[Window], seconds: float) -> WorkloadNow:
@@ -232,26 +271,60 @@ def _judge(modules: Mapping[str, ModuleNow], workloads: Sequence[WorkloadNow], i
             module.state, module.why = "warn", f"{module.dead_letters} new dead letters"
 
 
-def strip(windows: Sequence[Window], *, module: str = "", method: str = "", steps: int = 150) -> dict[str, list[Any]]:
+def strip(rows: Sequence[Row], *, module: str = "", method: str = "", steps: int = 150) -> dict[str, list[Any]]:
     """Rate, errors and latency over time, of the public door or of one module, in whole steps: columns for a chart.
 
     Where nothing comes from outside, all that is answered counts.
     """
-    outside = not module and any(key[3] == "http" for window in windows for key in window.edges)
-    width_ns = max((windows[-1].end_ns - windows[0].at_ns) // steps, windows[0].length_ns) if windows else 0
-    width_ns = -(-width_ns // windows[0].length_ns) * windows[0].length_ns if windows else 0
-    rows: dict[int, Flow] = {}
-    for window in windows:
-        row = rows.setdefault(window.at_ns // width_ns, Flow())
-        for flow in door(window) if outside else inward(window, module, method):
-            row.add(flow)
-    if len(rows) > 1 and windows[-1].end_ns % width_ns:
-        rows.pop(max(rows))  # it is not whole yet
+    outside = not module and any(row.public.calls for row in rows)
+    sums: dict[int, Flow] = {}
+    width_ns = _step_ns(rows, steps)
+    for row in rows:
+        step = sums.setdefault(row.window.at_ns // width_ns, Flow())
+        for flow in (row.public,) if outside else _flows(row, module, method):
+            step.add(flow)
+    _drop_unfinished(sums, rows, width_ns)
     width_s = width_ns / 1e9
     return {
-        "at": [index * width_s for index in rows],
-        "rate": [round(row.calls / width_s, 3) for row in rows.values()],
-        "errors": [round(row.errors / width_s, 3) for row in rows.values()],
-        "p50": [round(row.quantile_ms(0.5), 3) if row.calls else None for row in rows.values()],
-        "p95": [round(row.quantile_ms(0.95), 3) if row.calls else None for row in rows.values()],
+        "at": [index * width_s for index in sums],
+        "rate": [round(step.calls / width_s, 3) for step in sums.values()],
+        "errors": [round(step.errors / width_s, 3) for step in sums.values()],
+        "p50": [round(step.quantile_ms(0.5), 3) if step.calls else None for step in sums.values()],
+        "p95": [round(step.quantile_ms(0.95), 3) if step.calls else None for step in sums.values()],
     }
+
+
+def rates(rows: Sequence[Row], module: str, *, method: str = "", steps: int = 40) -> list[float]:
+    """Calls a second over time, of one module or method: for a small line."""
+    sums: dict[int, int] = {}
+    width_ns = _step_ns(rows, steps)
+    for row in rows:
+        index = row.window.at_ns // width_ns
+        flow = row.inward.get(module, {}).get(method) if method else None
+        calls = row.calls.get(module, 0) if not method else flow.calls if flow is not None else 0
+        sums[index] = sums.get(index, 0) + calls
+    _drop_unfinished(sums, rows, width_ns)
+    return [calls * 1e9 / width_ns for calls in sums.values()]
+
+
+def _flows(row: Row, module: str, method: str) -> Iterator[Flow]:
+    for name, methods in row.inward.items():
+        if not module or name == module:
+            yield from (flow for each, flow in methods.items() if not method or each == method)
+
+
+def _step_ns(rows: Sequence[Row], steps: int) -> int:
+    """A step's length: a whole number of windows."""
+    if not rows:
+        return 1
+    length_ns = rows[0].window.length_ns
+    span_ns = rows[-1].window.end_ns - rows[0].window.at_ns
+    return max(-(-span_ns // (steps * length_ns)), 1) * length_ns
+
+
+def _drop_unfinished(sums: dict[int, Any], rows: Sequence[Row], width_ns: int) -> None:
+    """The first and the last step, where a part of them is out of sight or still to come."""
+    if len(sums) > 2 and rows[0].window.at_ns % width_ns:
+        sums.pop(min(sums))
+    if len(sums) > 1 and rows[-1].window.end_ns % width_ns:
+        sums.pop(max(sums))

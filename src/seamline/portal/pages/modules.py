@@ -14,14 +14,13 @@ from starlette.routing import Route
 
 from seamline.kernel.errors import SeamlineError
 from seamline.observe.store.query import LogQuery, SeriesQuery, TraceQuery
-from seamline.observe.windows import Window
 from seamline.portal import forms
 from seamline.portal.acting import Act, Done, action
 from seamline.portal.errors import NotFoundError
 from seamline.portal.flames import flames
 from seamline.portal.live import fragments
 from seamline.portal.marking import chart_marks
-from seamline.portal.now import Picture, newest, picture, strip
+from seamline.portal.now import Picture, Row, newest, picture, rates, strip
 from seamline.portal.session import caller_of
 from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
@@ -34,25 +33,25 @@ _ERROR_SEVERITY: Final = 17
 _LIVE_SPAN: Final = "15m"
 
 
-async def _now(request: Request) -> tuple[list[Window], Picture]:
+async def _now(request: Request) -> tuple[list[Row], Picture]:
     portal = portal_of(request)
-    windows = list(portal.observatory.latest) if portal.observatory is not None else []
+    rows = portal.rows()
     status, incidents = await asyncio.gather(
         running(request), asyncio.to_thread(portal.reader.incidents, open_only=True)
     )
-    return windows, picture(newest(windows), portal.settings.modules, status, incidents)
+    return rows, picture(newest(rows), portal.settings.modules, status, incidents)
 
 
 async def _modules(request: Request) -> Response:
-    windows, found = await _now(request)
-    sparks = {name: strip(windows, module=name, steps=40)["rate"] for name in found.modules}
+    rows, found = await _now(request)
+    sparks = {name: rates(rows, name) for name in found.modules}
     return answer(request, "modules.html", title="Modules", live="/live/modules", picture=found, sparks=sparks)
 
 
 async def _live_modules(request: Request) -> Response:
     async def draw() -> dict[str, str]:
-        windows, found = await _now(request)
-        sparks = {name: strip(windows, module=name, steps=40)["rate"] for name in found.modules}
+        rows, found = await _now(request)
+        sparks = {name: rates(rows, name) for name in found.modules}
         return {"modules-list": render(request, "modules.html#list", picture=found, sparks=sparks)}
 
     return fragments(request, draw, "windows", "incidents")
@@ -65,8 +64,8 @@ def _named(request: Request) -> str:
     """Raises NotFoundError for what was neither named in the settings nor ever told of a call."""
     name = request.path_params["name"]
     portal = portal_of(request)
-    windows = portal.observatory.latest if portal.observatory is not None else ()
-    if name not in portal.settings.modules and not any(name in key[:2] for each in windows for key in each.edges):
+    known = (each.window.edges for each in portal.rows())
+    if name not in portal.settings.modules and not any(name in key[:2] for edges in known for key in edges):
         raise NotFoundError(f"there is no module {name!r}", "See Modules.")
     return name
 
@@ -87,17 +86,17 @@ async def _context(request: Request, name: str) -> dict[str, Any]:
     portal = portal_of(request)
     span = time_span(request.query_params, portal.now_ns(), _LIVE_SPAN)
     method = request.query_params.get("method", "")
-    windows, found = await _now(request)
+    rows, found = await _now(request)
     marks = await asyncio.to_thread(portal.reader.marks, span.since_ns, span.until_ns)
     ours = [each for each in marks if not each.modules or name in each.modules]
     if span.span == _LIVE_SPAN:
-        columns: Mapping[str, list[Any]] = strip(windows, module=name, method=method)
+        columns: Mapping[str, list[Any]] = strip(rows, module=name, method=method)
     else:
         columns = await asyncio.to_thread(_kept, request, name, method, span)
     module = found.modules[name]
     return {
         "name": name, "module": module, "picture": found, "span": span, "method": method,
-        "charts": _charts(columns, chart_marks(ours)), "methods": _methods(found, windows, name),
+        "charts": _charts(columns, chart_marks(ours)), "methods": _methods(found, rows, name),
         "inward": [each for each in found.edges if each.callee == name],
         "outward": [each for each in found.edges if each.caller == name],
         "homes": [each for each in found.workloads if name in each.modules],
@@ -130,13 +129,10 @@ def _charts(columns: Mapping[str, list[Any]], marks: list[dict[str, Any]]) -> li
     ]
 
 
-def _methods(found: Picture, windows: list[Window], name: str) -> list[tuple[str, Any, list[Any]]]:
+def _methods(found: Picture, rows: list[Row], name: str) -> list[tuple[str, Any, list[Any]]]:
     """Every method that was called lately: its course now, and its rate over time."""
     courses = {method: course for edge in found.edges if edge.callee == name for method, course in edge.methods.items()}
-    return [
-        (method, course, strip(windows, module=name, method=method, steps=40)["rate"])
-        for method, course in sorted(courses.items())
-    ]
+    return [(method, course, rates(rows, name, method=method)) for method, course in sorted(courses.items())]
 
 
 async def _module(request: Request) -> Response:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from seamline.observe.records import Mark
 from seamline.portal.live import fragments
 from seamline.portal.marking import chart_marks
-from seamline.portal.now import Edge, Picture, newest, picture, strip
+from seamline.portal.now import Edge, Picture, newest, picture, rates, strip
 from seamline.portal.promises import promises
 from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
@@ -26,7 +26,7 @@ _QUARTER_NS: Final = 900_000_000_000
 
 async def _context(request: Request) -> dict[str, Any]:
     portal = portal_of(request)
-    windows = list(portal.observatory.latest) if portal.observatory is not None else []
+    rows = portal.rows()
     now_ns = portal.now_ns()
     status, marks, incidents, kept = await asyncio.gather(
         running(request),
@@ -34,18 +34,18 @@ async def _context(request: Request) -> dict[str, Any]:
         asyncio.to_thread(portal.reader.incidents, open_only=True),
         promises(portal, now_ns),
     )
-    found = picture(newest(windows), portal.settings.modules, status, incidents)
+    found = picture(newest(rows), portal.settings.modules, status, incidents)
     return {
         "picture": found,
         "status": status,
         "marks": sorted(marks, key=lambda each: -each.at_ns)[:_SHOWN],
         "incidents": incidents,
         "promises": kept,
-        "charts": _charts(strip(windows), [each for each in marks if windows and each.at_ns >= windows[0].at_ns]),
+        "charts": _charts(strip(rows), [each for each in marks if rows and each.at_ns >= rows[0].window.at_ns]),
         "slowest": _slowest(found),
         "costly": sorted(found.modules.values(), key=lambda each: -each.cpu_share)[:_SHOWN],
         "cpu_all": sum(each.cpu_share for each in found.modules.values()) or 1.0,
-        "sparks": {name: strip(windows, module=name, steps=40)["rate"] for name in found.modules},
+        "sparks": {name: rates(rows, name) for name in found.modules},
     }
 
 

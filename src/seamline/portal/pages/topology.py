@@ -27,11 +27,10 @@ PUBLIC: Final = "public"
 
 async def _context(request: Request) -> dict[str, Any]:
     portal = portal_of(request)
-    windows = list(portal.observatory.latest) if portal.observatory is not None else []
     status, incidents = await asyncio.gather(
         running(request), asyncio.to_thread(portal.reader.incidents, open_only=True)
     )
-    found = picture(newest(windows), portal.settings.modules, status, incidents)
+    found = picture(newest(portal.rows()), portal.settings.modules, status, incidents)
     return {"picture": found, "status": status, "graph": graph(found), "topologies": portal.settings.topologies}
 
 
