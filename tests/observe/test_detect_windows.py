@@ -218,6 +218,16 @@ def test_what_is_known_by_name_finds_its_place():
     assert window.workloads["shop"].modules == ["a"]
 
 
+def test_the_longest_lag_counts_and_not_the_mean_and_dead_letters_are_those_that_consumers_count():
+    """Nine turns in no time do not hide one of a quarter of a second."""
+    window = Window(0, 2 * S)
+    lags = Point(LOOP_LAG, 0.26, kind="histogram", unit="s", count=10, buckets={"0.001": 9, "0.25": 1, "inf": 0})
+    window.add_point(lags, "shop")
+    assert window.workloads["shop"].loop_lag_ms == 250.0
+    window.add_traffic(Traffic("orders", "mail", "OrderPlaced/mail", "event", 3, 2, codes={"dead_letter": 2}))
+    assert window.modules["mail"].dead_letters == 2
+
+
 def test_windows_laid_together_add_counts_and_keep_the_highest_levels():
     one, two = Window(0, 2 * S), Window(2 * S, 2 * S)
     one.edges[("a", "b", "m", "client")] = Flow(2, 1, 10, histogram={3: 2})

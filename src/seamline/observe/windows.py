@@ -25,6 +25,8 @@ EVENTS_LAG: Final = "seamline.events.lag"
 DEAD_LETTERS: Final = "seamline.events.dead_letters"
 DB_WAIT: Final = "seamline.db.wait"
 """The points that a window knows by name; of the others it keeps the value."""
+DEAD_LETTER: Final = "dead_letter"
+"""The code under which a consumer counts an event that it gave up."""
 
 _ERROR_SEVERITY: Final = 17
 _GRACE_S: Final = 2.5
@@ -152,6 +154,8 @@ class Window(msgspec.Struct, gc=False):
         if flow is None:
             flow = self.edges[key] = Flow()
         flow.add(traffic)
+        if traffic.side == "event" and DEAD_LETTER in traffic.codes:
+            self.module(traffic.callee).dead_letters += traffic.codes[DEAD_LETTER]
 
     def add_profile(self, profile: Profile) -> None:
         module = self.module(profile.module)
@@ -193,7 +197,7 @@ class Window(msgspec.Struct, gc=False):
             held.rss_bytes = max(held.rss_bytes, int(value))
         elif name == LOOP_LAG:
             held = self.workload(workload)
-            lag = value / point.count if point.kind == "histogram" and point.count else value
+            lag = _longest(point) if point.kind == "histogram" else value
             held.loop_lag_ms = max(held.loop_lag_ms, _milliseconds(lag, point.unit))
         elif name == RESTARTS:
             self.workload(workload).restarts += int(value)
@@ -466,6 +470,13 @@ def _part_of_counts(counts: Mapping[_K, int], begin: float, end: float) -> dict[
         if here > 0:
             part[key] = here
     return part
+
+
+def _longest(point: Point) -> float:
+    """The longest that a histogram knows of, as far as its bounds tell; at least the mean."""
+    mean = point.value / point.count if point.count else 0.0
+    bounds = [float(bound) for bound, count in point.buckets.items() if count]
+    return max([mean, *(bound for bound in bounds if math.isfinite(bound))])
 
 
 def _milliseconds(value: float, unit: str) -> float:
