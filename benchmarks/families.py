@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import authentication, boutique, events, inprocess, policy, principal, remote, revocation, sagas
+from benchmarks.rows import (
+    authentication,
+    boutique,
+    events,
+    inprocess,
+    otlp,
+    policy,
+    principal,
+    remote,
+    revocation,
+    sagas,
+    telemetry,
+)
 
 FAMILIES = (
     *inprocess.FAMILIES,
@@ -13,5 +25,7 @@ FAMILIES = (
     *revocation.FAMILIES,
     *events.FAMILIES,
     *sagas.FAMILIES,
+    *telemetry.FAMILIES,
+    *otlp.FAMILIES,
     *boutique.FAMILIES,
 )

@@ -15,7 +15,7 @@ ITEMS_MAX: Final = 1024
 DEPTH_MAX: Final = 16
 EVENTS_MAX: Final = 128
 LINKS_MAX: Final = 128
-OBJECTS_MAX: Final = 400_000
+OBJECTS_MAX: Final = 250_000
 """In one request, attributes among them: an empty one takes two bytes on the wire and a hundred here."""
 BUCKETS_MAX: Final = 512
 SERVICES_MAX: Final = 256
