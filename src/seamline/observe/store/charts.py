@@ -7,14 +7,15 @@ of an hour; the edges of the time that are not whole minutes come from the windo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 
+from seamline.kernel.signal.metrics import BUCKETS, bucket_ms
 from seamline.observe.records import Mark, Point, Profile, Side, Traffic
 from seamline.observe.store.query import EdgeSummary, MetricName, Series, SeriesQuery
-from seamline.observe.store.rollups import Cell, add_flow, meta
+from seamline.observe.store.rollups import COUNTS, NAMED, Cell, add_flow, meta
 from seamline.observe.store.schema import HOUR_NS, MINUTE_NS
 from seamline.observe.store.search import FOREVER, Look
 from seamline.observe.windows import Flow, Window
@@ -25,6 +26,7 @@ STEPS_MAX: Final = 2_000
 WINDOWS_MAX: Final = 10_000
 STACKS_MAX: Final = 2_000
 _S: Final = 10**9
+_SHARES: Final = (0.5, 0.95, 0.99)
 _NICE: Final = tuple(
     each * _S for each in (1, 2, 4, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 )
@@ -100,22 +102,49 @@ class Cover(NamedTuple):
 def graph(look: Look, since: int, until: int, *, by_method: bool) -> list[EdgeSummary]:
     names = _edges(look)
     flows: dict[tuple[str, str, str, Side], Flow] = {}
-    for part in Cover.of(look, "traffic").parts(since, until):
-        sql = f"SELECT edge, {_FLOW} FROM traffic WHERE tier = ? AND at >= ? AND at < ? ORDER BY at"  # noqa: S608
-        latest: dict[tuple[str, str, str, Side], dict[int, int]] = {}
-        for edge, *row in look.connection.execute(sql, part):
-            caller, callee, method, side = names[edge]
-            key = (caller, callee, method if by_method else "", side)
-            flow = flows.get(key)
-            if flow is None:
-                flow = flows[key] = Flow()
-            add_flow(flow, row)
-            latest.setdefault(key, {})[edge] = cast("int", row[3])
-        for key, by_edge in latest.items():
-            flows[key].inflight = sum(by_edge.values())
+    for edge, flow in _summed(look, Cover.of(look, "traffic").parts(since, until)).items():
+        caller, callee, method, side = names[edge]
+        key = (caller, callee, method if by_method else "", side)
+        known = flows.get(key)
+        if known is None:
+            flows[key] = flow
+        else:
+            known.add(flow)
     seconds = max(until - since, 1) / 1e9
     found = [_edge(key, flow, seconds) for key, flow in flows.items()]
     return sorted(found, key=lambda each: (-each.calls, each.caller, each.callee, each.side, each.method))
+
+
+def _summed(look: Look, parts: Iterable[Part]) -> dict[int, Flow]:
+    """What was counted on each edge. The graph of a whole application reads many rows: sums are kept in lists."""
+    sums: dict[int, list[int]] = {}
+    histograms: dict[int, list[int]] = {}
+    codes: dict[int, list[bytes]] = {}
+    for part in parts:
+        sql = f"SELECT edge, {_FLOW} FROM traffic WHERE tier = ? AND at >= ? AND at < ? ORDER BY at"  # noqa: S608
+        for edge, calls, errors, retries, inflight, sum_ns, histogram, code in look.connection.execute(sql, part):
+            total = sums.get(edge)
+            if total is None:
+                total = sums[edge] = [0, 0, 0, 0, 0]
+                histograms[edge] = [0] * BUCKETS
+            total[0] += calls
+            total[1] += errors
+            total[2] += sum_ns
+            total[3] += retries
+            total[4] = inflight
+            counts = histograms[edge]
+            for bucket, count in COUNTS.decode(histogram).items():
+                counts[bucket] += count
+            if code is not None:
+                codes.setdefault(edge, []).append(code)
+    flows: dict[int, Flow] = {}
+    for edge, total in sums.items():
+        flow = flows[edge] = Flow(*total)
+        flow.histogram = {bucket: count for bucket, count in enumerate(histograms[edge]) if count}
+        for packed in codes.get(edge, ()):
+            for code, count in NAMED.decode(packed).items():
+                flow.codes[code] = flow.codes.get(code, 0) + count
+    return flows
 
 
 def _edges(look: Look) -> dict[int, tuple[str, str, str, Side]]:
@@ -127,6 +156,7 @@ def _edges(look: Look) -> dict[int, tuple[str, str, str, Side]]:
 
 def _edge(key: tuple[str, str, str, Side], flow: Flow, seconds: float) -> EdgeSummary:
     caller, callee, method, side = key
+    p50, p95, p99 = _quantiles(flow)
     return EdgeSummary(
         caller=caller,
         callee=callee,
@@ -137,12 +167,23 @@ def _edge(key: tuple[str, str, str, Side], flow: Flow, seconds: float) -> EdgeSu
         inflight=flow.inflight,
         rate=flow.calls / seconds,
         mean_ms=flow.mean_ms,
-        p50_ms=flow.quantile_ms(0.5),
-        p95_ms=flow.quantile_ms(0.95),
-        p99_ms=flow.quantile_ms(0.99),
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
         codes=flow.codes,
         method=method,
     )
+
+
+def _quantiles(flow: Flow) -> list[float]:
+    """p50, p95 and p99 in milliseconds, in one walk over the buckets that are not empty."""
+    filled = sorted(flow.histogram.items())
+    total, found, seen = sum(flow.histogram.values()), list[float](), 0
+    for bucket, count in filled:
+        seen += count
+        while len(found) < len(_SHARES) and seen >= _SHARES[len(found)] * total:
+            found.append(bucket_ms(bucket))
+    return found or [0.0] * len(_SHARES)
 
 
 def red(look: Look, q: SeriesQuery) -> Series:
@@ -173,8 +214,7 @@ def red(look: Look, q: SeriesQuery) -> Series:
 def _red_of(flow: Flow | None, seconds: float) -> tuple[float | None, ...]:
     if flow is None or not flow.calls:
         return 0, 0, 0.0, None, None, None, None, None
-    quantiles = (flow.quantile_ms(share) for share in (0.5, 0.95, 0.99))
-    return flow.calls, flow.errors, flow.calls / seconds, flow.error_ratio, flow.mean_ms, *quantiles
+    return flow.calls, flow.errors, flow.calls / seconds, flow.error_ratio, flow.mean_ms, *_quantiles(flow)
 
 
 def _title(q: SeriesQuery) -> str:

@@ -241,14 +241,16 @@ def _add_attributes(attributes: Mapping[str, Attribute], pairs: set[tuple[str, o
         kind = type(value)
         if kind is str:
             text = cast("str", value)
-            pairs.add((key, text if len(text) <= _INDEXED_TEXT else text[:_INDEXED_TEXT]))
-            if len(text) <= _INDEXED_TEXT:
-                texts.add(text)
-            else:
+            if len(text) > _INDEXED_TEXT:
                 texts.add(text[: 16 * _INDEXED_TEXT])
+                text = text[:_INDEXED_TEXT]
+            else:
+                texts.add(text)
+            pairs.add((key, text))
+        elif kind is int:
+            pairs.add((key, str(value)))
         else:
-            for each in shown(value):
-                pairs.add((key, each))
+            pairs.update((key, each) for each in shown(value))
 
 
 def hashed(key: str, value: object) -> str:

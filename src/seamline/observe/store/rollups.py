@@ -14,6 +14,7 @@ from typing import Final, cast
 
 import msgspec
 
+from seamline.kernel.signal.metrics import BUCKETS
 from seamline.observe.records import Batch, Point, Profile, Traffic
 from seamline.observe.store.schema import FINEST_KEPT_NS, HOUR_NS, MINUTE_NS
 from seamline.observe.windows import Flow
@@ -34,8 +35,8 @@ _TEXT_MAX: Final = 256
 _ATTRIBUTES_MAX: Final = 32
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_COUNTS: Final = msgspec.msgpack.Decoder(dict[int, int])
-_NAMED: Final = msgspec.msgpack.Decoder(dict[str, int])
+COUNTS: Final = msgspec.msgpack.Decoder(dict[int, int])
+NAMED: Final = msgspec.msgpack.Decoder(dict[str, int])
 _JSON: Final = msgspec.json.Encoder(order="sorted")
 
 EdgeRow = tuple[int, int, int, int, int, bytes, bytes | None]
@@ -60,10 +61,10 @@ def add_flow(flow: Flow, row: Sequence[object]) -> None:
     flow.inflight = inflight
     flow.sum_ns += sum_ns
     mine = flow.histogram
-    for bucket, count in _COUNTS.decode(histogram).items():
+    for bucket, count in COUNTS.decode(histogram).items():
         mine[bucket] = mine.get(bucket, 0) + count
     if codes is not None:
-        for code, count in _NAMED.decode(codes).items():
+        for code, count in NAMED.decode(codes).items():
             flow.codes[code] = flow.codes.get(code, 0) + count
 
 
@@ -91,7 +92,7 @@ class Cell(msgspec.Struct, gc=False):
         self.sum += sum_
         self.low, self.high, self.last = min(self.low, low), max(self.high, high), last
         if buckets is not None:
-            for bound, number in _NAMED.decode(buckets).items():
+            for bound, number in NAMED.decode(buckets).items():
                 self.buckets[bound] = self.buckets.get(bound, 0) + number
 
     def pack(self) -> PointRow:
@@ -212,7 +213,8 @@ class Rollups:
         if edge is None:
             caller, callee, _, side = names
             edge = self._edges.number(connection, (caller, callee, REST, side))
-        if edge is None:
+        buckets = traffic.histogram
+        if edge is None or (buckets and not (min(buckets) >= 0 and max(buckets) < BUCKETS)):
             self._dropped += 1
             return
         flows = self._flows.get(window)
