@@ -153,6 +153,10 @@ class Front:
         self._tokens: dict[str, Role] = {}
         self._sessions: dict[str, tuple[str, Role, str]] = {}
 
+    def show(self, portal: Portal) -> None:
+        """Serve another portal from now on."""
+        self.portal, self._app = portal, make_app(portal)
+
     def token(self, role: Role = "admin") -> str:
         """What `seamline admin token` prints."""
         value = secrets.token_urlsafe(16)
