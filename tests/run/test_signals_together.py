@@ -117,5 +117,6 @@ def test_one_order_is_one_trace(told: tuple[dict[str, Any], list[dict[str, Any]]
     assert line["module"] == letter["module"] == "mail"
     assert (int(line["trace_id"], 16), int(line["span_id"], 16)) == (letter["trace_id"], letter["span_id"])
     assert ["sold", "orders", 1.0] in found["measures"]
+    assert ["seamline.events.lag", "mail"] in [measure[:2] for measure in found["measures"]]
     assert ["orders", "sqlite", "INSERT orders"] in found["flows"]
     assert ["mail", "sqlite", "INSERT letters"] in found["flows"]

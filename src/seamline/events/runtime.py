@@ -25,6 +25,7 @@ from seamline.events.relay import Relay
 from seamline.events.tables import METADATA
 from seamline.kernel.clock import now_ms
 from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.signal.measures import Measure
 from seamline.module.errors import EventError
 from seamline.module.values import Event
 
@@ -380,6 +381,16 @@ class EventsRuntime:
             ],
             "relays": [{"topic": each.topic, "relayed": each.relayed} for each in self._relays.values()],
         }
+
+    def take_measures(self) -> list[Measure]:
+        """How many events were fetched and are not handled yet, by consumer; of the rest only its log knows."""
+        found: list[Measure] = []
+        for each in self._consumers.values():
+            stats = each.stats()
+            held = float(stats["waiting"] + stats["resting"] + stats["working"])
+            names = {"seamline.events.group": each.group, "seamline.events.topic": each.topic}
+            found.append(Measure("seamline.events.lag", held, each.group.partition(".")[0], "gauge", "{event}", names))
+        return found
 
     async def admin(self, operation: str, arguments: dict[str, Any]) -> Any:
         """Answer the command line; see :mod:`seamline.events.operations`."""

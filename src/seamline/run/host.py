@@ -501,10 +501,11 @@ class Host:
         self.audit.close()
 
     def take_measures(self) -> list[Measure]:
-        """How long databases were waited for, and what the application measured, since it was taken last."""
+        """How long databases were waited for, how many events wait, and what the application measured."""
         OPENTELEMETRY.join(self.mesh.tracer)
         waits = [measure for database in self._databases.values() for measure in database.statements.take()]
-        return waits + OPENTELEMETRY.take()
+        lags = self._events.take_measures() if self._events is not None else []
+        return waits + lags + OPENTELEMETRY.take()
 
     async def __aenter__(self) -> Self:
         await self.start()
