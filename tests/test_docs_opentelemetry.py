@@ -70,7 +70,7 @@ def test_the_names_that_are_kept_from_others():
     """The mark, and the labels that are renamed."""
     text = section("What becomes of it")
     assert f"`{names.MARK}`" in text
-    for label in measures.RESERVED:
+    for label in (*measures.RESERVED, *names.RESERVED):
         assert f"`{label}`" in text
 
 
@@ -107,7 +107,7 @@ def test_the_settings_of_the_way_out():
 def test_how_it_is_sent():
     """Queue, request, attempts, and the statuses after which there is another."""
     text = section("Out")
-    assert f"queue of {exporter.QUEUED_MAX:,}" in text
+    assert f"has a queue of {exporter.QUEUED_MAX:,}" in text
     assert f"at most {exporter.AT_ONCE} of them" in text
     assert f"up to {exporter.ATTEMPTS} times" in text
     assert f"After {', '.join(map(str, sorted(senders.AGAIN)))} and lost" in text

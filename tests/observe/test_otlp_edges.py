@@ -97,6 +97,7 @@ def test_nobody_speaks_in_the_name_of_a_module():
         ("otlp:orders", "payments", "GET", "client")
     ]
     assert edges(world.tell("evil", SERVER, 2, peer__service="orders")) == [("otlp:orders", "evil", "GET", "server")]
+    assert edges(world.tell("gateway", CLIENT, 5, peer__service="x"))[0][0] == "otlp:gateway"
     assert edges(world.tell("otlp:orders", CLIENT, 3, peer__service="x"))[0][0] == "otlp:orders"
     assert edges(world.tell(" orders\n", CLIENT, 4, peer__service="x"))[0][0] == "otlp:orders"
 

@@ -6,14 +6,21 @@ import asyncio
 import gzip
 import json
 import logging
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -118,7 +125,7 @@ async def test_out_and_in_again(
         url = f"http://{here.grpc_target}" if protocol == "grpc" else here.url
         async with sending(url, protocol) as out:
             out.add(FULL)
-            await until(lambda: out.sent.total() == 6)
+            await until(lambda: out.sent.total() == 8)
             assert out.dropped.total() == 0
         failed, paid = sorted(here.spans, key=lambda found: found.name)
         sent = FULL.spans[0]
@@ -168,7 +175,7 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend() -> AsyncGenerator[Backend]:
+async def backend(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Backend]:
     here = Backend()
 
     async def handle(exchange: Exchange) -> None:
@@ -180,7 +187,7 @@ async def backend() -> AsyncGenerator[Backend]:
 
     runners = Runners()
     http = HttpServer(handle, runners=runners)
-    server = await asyncio.get_running_loop().create_server(http.protocol, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(http.protocol, "127.0.0.1", 0, ssl=tls)
     here.port = server.sockets[0].getsockname()[1]
     try:
         yield here
@@ -206,7 +213,7 @@ async def test_the_requests_are_what_opentelemetrys_classes_read():
     clock = ManualClock()
     async with backend() as there, sending(there.url + "/otlp/", clock=clock, headers={"X-Key": "s3cret"}) as out:
         out.add(FULL)
-        await passing(clock, lambda: out.sent.total() == 6)
+        await passing(clock, lambda: out.sent.total() == 8)
         found = {request.path: body for request, body in there.requests}
         assert set(found) == {b"/otlp/v1/traces", b"/otlp/v1/logs", b"/otlp/v1/metrics"}
         request = there.requests[0][0]
@@ -273,7 +280,7 @@ async def test_a_signal_that_the_backend_does_not_know_does_not_hold_up_the_othe
         there.answer = lambda e: e.respond(200 if e.request.path == b"/v1/traces" else 503)
         out.add(FULL)
         await passing(clock, lambda: out.sent["traces"] == 2)
-        await passing(clock, lambda: out.dropped["logs"] == 2 and out.dropped["metrics"] == 2, 5.0)
+        await passing(clock, lambda: out.dropped["logs"] == 2 and out.dropped["metrics"] == 4, 5.0)
 
 
 async def test_a_backend_that_is_away(caplog: pytest.LogCaptureFixture):
@@ -294,9 +301,42 @@ async def test_the_queue_is_bounded():
     """While the backend is away, no more than the bound waits; what does not fit is counted."""
     clock = ManualClock()
     async with sending("http://127.0.0.1:9", clock=clock) as out:
-        for _ in range(60):
-            out.add(Batch(SOURCE, NOW, spans=[span()] * 500))
-        assert out.dropped["traces"] == 60 * 500 - exporter.QUEUED_MAX
+        for _ in range(120):
+            out.add(Batch(SOURCE, NOW, spans=[span()] * 500, points=[Point("p", 1.0)] * 500))
+        assert out.dropped == dict.fromkeys(("traces", "metrics"), 120 * 500 - exporter.QUEUED_MAX)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_the_servers_certificate_is_checked(trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Over TLS nothing is sent, secret headers least of all, to whom the machine does not trust."""
+    certificate, tls = self_signed(tmp_path)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    clock = ManualClock()
+    async with backend(tls) as there, sending(f"https://localhost:{there.port}", clock=clock) as out:
+        out.add(Batch(SOURCE, NOW, spans=[span()]))
+        await passing(clock, lambda: bool(out.sent or out.trouble))
+        assert (out.sent["traces"], len(there.requests)) == ((1, 1) if trusted else (0, 0))
+        assert trusted or "certificate" in out.trouble.lower()
+
+
+def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    today = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), today, today + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, private)
+    return certificate, tls
 
 
 async def test_what_waits_is_sent_at_the_end():

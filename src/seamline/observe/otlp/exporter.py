@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from seamline.observe.otlp.senders import Outcome, Sender
     from seamline.observe.otlp.telling import Item, Teller
 
-QUEUED_MAX: Final = 20_000
-"""Spans, log lines or batches of points that wait."""
+QUEUED_MAX: Final = 50_000
+"""Spans, log lines or measurements that wait."""
 AT_ONCE: Final = 512
 """In one request."""
 LINGER_S: Final = 1.0

@@ -14,6 +14,8 @@ from seamline.observe.otlp.bounds import SERVICES_MAX
 MARK: Final = "otlp:"
 """Before the name of a foreign service that is also the name of a module. No module's name has a colon."""
 OTHER: Final = MARK + "other"
+RESERVED: Final = frozenset({"gateway", "seamline", "supervisor"})
+"""Parts of ours that are told of beside modules."""
 UNNAMED: Final = "unknown_service"
 _CHARACTERS_MAX: Final = 80
 _IDLE_NS: Final = 3600 * 10**9
@@ -56,7 +58,7 @@ class Names:
     """
 
     def __init__(self, own: Collection[str]) -> None:
-        self._own = frozenset(own)
+        self._own = RESERVED.union(own)
         self._services: Places[str] = Places(SERVICES_MAX)
         self._peers: Places[str] = Places(SERVICES_MAX)
 

@@ -35,11 +35,11 @@ class Item(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The points or the traffic of one batch."""
+    """A point or an edge's traffic, and its time."""
 
     at_ns: int
     start_ns: int
-    things: list[records.Point] | list[records.Traffic]
+    thing: records.Point | records.Traffic
 
 
 def items(batch: Batch) -> dict[str, list[Item]]:
@@ -51,10 +51,9 @@ def items(batch: Batch) -> dict[str, list[Item]]:
         "metrics": [],
     }
     times = (batch.at_ns, batch.at_ns - batch.interval_ns)
-    if batch.points:
-        found["metrics"].append(Item(source, Measured(*times, batch.points)))
-    if batch.traffic and source.workload:  # that of others was counted from their spans, which are sent themselves
-        found["metrics"].append(Item(source, Measured(*times, batch.traffic)))
+    # Traffic of others was counted from their spans, which are sent themselves.
+    for thing in (*batch.points, *(batch.traffic if source.workload else ())):
+        found["metrics"].append(Item(source, Measured(*times, thing)))
     return found
 
 
@@ -186,15 +185,13 @@ class Teller:
 
     def metrics(self, told: Iterable[Item]) -> messages.Metrics:
         blocks = _Blocks(self._whole)
+        known: dict[tuple[object, ...], messages.Metric] = {}
         for source, measured in told:
-            metrics: dict[tuple[str, str, str, str], messages.Metric] = {}
-            for thing in measured.things:
-                for module, metric in (
-                    self._point(thing, measured) if isinstance(thing, records.Point) else self._calls(thing, measured)
-                ):
-                    _merge(metrics, module, metric)
-            for (module, *_), metric in metrics.items():
-                blocks.put(self._resource(source, module, "", 0), (_SCOPE, {}), metric)
+            thing = measured.thing
+            found = self._point(thing, measured) if isinstance(thing, records.Point) else self._calls(thing, measured)
+            for module, metric in found:
+                if not _merged(known, (source.workload, source.replica, source.pid, module), metric):
+                    blocks.put(self._resource(source, module, "", 0), (_SCOPE, {}), metric)
         return messages.Metrics([
             messages.ResourceMetrics(resource, [messages.ScopeMetrics(scope, found) for scope, found in scopes])
             for resource, scopes in blocks.all()
@@ -308,12 +305,16 @@ def _scope(told: str, attributes: Attribute) -> messages.Scope:
     return messages.Scope(name, version, Bag(found), dropped)
 
 
-def _merge(metrics: dict[tuple[str, str, str, str], messages.Metric], module: str, metric: messages.Metric) -> None:
-    """Points of one metric stand together."""
+def _merged(
+    known: dict[tuple[object, ...], messages.Metric], teller: tuple[object, ...], metric: messages.Metric
+) -> bool:
+    """Whether its points were put to those of the same metric."""
     kind = "gauge" if metric.gauge else "sum" if metric.sum else "histogram"
-    known = metrics.setdefault((module, metric.name, metric.unit, kind), metric)
-    if known is not metric:
-        getattr(known, kind).data_points.extend(getattr(metric, kind).data_points)
+    first = known.setdefault((*teller, metric.name, metric.unit, kind), metric)
+    if first is metric:
+        return False
+    getattr(first, kind).data_points.extend(getattr(metric, kind).data_points)
+    return True
 
 
 def _taken(attributes: dict[str, Attribute], key: str) -> Attribute:
