@@ -12,6 +12,8 @@ from seamline.observe.windows import Flow, Window
 
 NOW_S: Final = 30.0
 """What "now" means in figures: long enough for an edge with a call a second."""
+EdgeName = tuple[str, str, Literal["call", "public", "event"]]
+"""Caller, callee and kind."""
 State = Literal["good", "warn", "bad", "idle"]
 _INWARD: Final = ("server", "http", "event")
 _SERVED_FOR_NS: Final = 60_000_000_000
@@ -32,8 +34,8 @@ class Course:
         return self.flow.calls / self.seconds if self.seconds else 0.0
 
     @property
-    def error_ratio(self) -> float:
-        return self.flow.error_ratio
+    def error_ratio(self) -> float | None:
+        return self.flow.error_ratio if self.flow.calls else None
 
     @property
     def p50_ms(self) -> float | None:
@@ -82,8 +84,9 @@ class ModuleNow:
 
     @property
     def cpu_ms_per_call(self) -> float | None:
+        """None where too little was seen to say."""
         calls = self.inward.flow.calls
-        return self.cpu_share * self.inward.seconds * 1000 / calls if calls else None
+        return self.cpu_share * self.inward.seconds * 1000 / calls if calls and self.cpu_share else None
 
 
 @dataclass(slots=True)
@@ -115,6 +118,21 @@ class Picture:
         return used * 1000 / calls if calls else None
 
 
+def follows(callee: str, method: str) -> bool:
+    """Whether it is how a consumer reads another module's events, and no call of the application's."""
+    return method == f"{callee}_events.follow"
+
+
+def _edge_name(caller: str, callee: str, method: str, side: str) -> EdgeName | None:
+    if follows(callee, method):
+        return callee, caller, "event"
+    if side == "event":
+        return caller, callee, "event"
+    if side == "http" or (side == "server" and not caller):
+        return "", callee, "public"
+    return (caller, callee, "call") if side in {"client", "server"} else None
+
+
 class Row:
     """One window, looked at once: what came to each module by method, and what came from outside."""
 
@@ -136,6 +154,8 @@ class Recent:
     """
 
     def __init__(self) -> None:
+        self.seen: dict[EdgeName, int] = {}
+        """Who had to do with whom, and when that was last seen."""
         self._rows: deque[Row] = deque()
         self._served_ns: dict[tuple[str, str, str], int] = {}
         self._last_ns = 0
@@ -150,6 +170,7 @@ class Recent:
             if window.at_ns > self._last_ns:
                 self._rows.append(self._row(window))
                 self._last_ns = window.at_ns
+        self.seen = {name: at_ns for name, at_ns in self.seen.items() if at_ns >= windows[0].at_ns}
         return list(self._rows)
 
     def _row(self, window: Window) -> Row:
@@ -162,8 +183,13 @@ class Recent:
         inward: dict[str, dict[str, Flow]] = {}
         public = Flow()
         for (caller, callee, method, side), flow in window.edges.items():
+            name = _edge_name(caller, callee, method, side)
+            if name is not None:
+                self.seen[name] = window.at_ns
             if side == "http":
                 public.add(flow)
+            if follows(callee, method):
+                continue
             if side in _INWARD or (side == "client" and self._served_ns.get((caller, callee, method), 0) < since_ns):
                 inward.setdefault(callee, {}).setdefault(method, Flow()).add(flow)
         return Row(window, inward, public)
@@ -176,13 +202,23 @@ def newest(rows: Sequence[Row], seconds: float = NOW_S) -> Sequence[Row]:
 
 
 def picture(
-    rows: Sequence[Row], names: Iterable[str], status: Mapping[str, Any], incidents: Sequence[Incident]
+    rows: Sequence[Row],
+    names: Iterable[str],
+    status: Mapping[str, Any],
+    incidents: Sequence[Incident],
+    seen: Iterable[EdgeName] = (),
 ) -> Picture:
-    """``rows`` added up; ``names`` are the modules that there are, ``status`` is what the supervisor says."""
+    """``rows`` added up.
+
+    Args:
+        names: the modules that there are.
+        status: what the supervisor says.
+        seen: edges that are shown although nothing flows there now.
+    """
     windows = [each.window for each in rows]
     seconds = sum(each.length_ns for each in windows) / 1e9
     workloads = [_workload(each, windows, seconds) for each in status.get("workloads", ())]
-    edges = _edges(windows, seconds)
+    edges = _edges(windows, seconds, seen)
     modules: dict[str, ModuleNow] = {}
     heard = {each.callee for each in edges} | {each.caller for each in edges if each.caller}
     for name in dict.fromkeys([*names, *sorted(heard)]):
@@ -195,23 +231,17 @@ def picture(
     return Picture(seconds, edges, modules, workloads, public)
 
 
-def _edges(windows: Sequence[Window], seconds: float) -> list[Edge]:
+def _edges(windows: Sequence[Window], seconds: float, seen: Iterable[EdgeName]) -> list[Edge]:
     """As the caller counted, which has the network in it; as the callee did where no caller told."""
-    found: dict[tuple[str, str, str], Edge] = {}
+    found = {name: Edge(*name, Course(seconds)) for name in seen}
     told = {(key[0], key[1], key[2]) for window in windows for key in window.edges if key[3] == "client"}
     for window in windows:
-        for (told_by, callee, method, side), flow in window.edges.items():
-            kind: Literal["call", "public", "event"]
-            caller = told_by
-            if side == "event":
-                kind = "event"
-            elif side == "http" or (side == "server" and not caller):
-                kind, caller = "public", ""
-            elif side == "client" or (side == "server" and (caller, callee, method) not in told):
-                kind = "call"
-            else:
+        for (caller, callee, method, side), flow in window.edges.items():
+            name = _edge_name(caller, callee, method, side)
+            twice = side == "server" and (caller, callee, method) in told
+            if name is None or twice or not flow.calls or follows(callee, method):
                 continue
-            edge = found.setdefault((caller, callee, kind), Edge(caller, callee, kind, Course(seconds)))
+            edge = found.setdefault(name, Edge(*name, Course(seconds)))
             edge.all.flow.add(flow)
             edge.methods.setdefault(method, Course(seconds)).flow.add(flow)
     return sorted(found.values(), key=lambda each: (each.caller, each.callee, each.kind))
@@ -260,7 +290,7 @@ def _judge(modules: Mapping[str, ModuleNow], workloads: Sequence[WorkloadNow], i
         ill = next((homes[each] for each in module.workloads if homes[each].state in {"warn", "bad"}), None)
         module.state = module.inward.state
         if module.state in {"warn", "bad"}:
-            module.why = f"{module.inward.error_ratio:.1%} of its answers are errors"
+            module.why = f"{module.inward.flow.error_ratio:.1%} of its answers are errors"
         if module.name in suspected:
             module.state, module.why = "bad", f"suspected in {suspected[module.name]}"
         elif ill is not None:

@@ -169,16 +169,13 @@ class Application:
 
     def asked(self) -> list[tuple[str, str, str, str]]:
         """:meth:`graph`, with the place where each contract is asked for."""
-        owners = {contract.__name__: module for contract, module in self.contracts.items()}
-        return sorted(
-            (module.name, contract, owners[contract], place)
-            for module in self.modules.values()
-            for contract, place in {
-                **{c.__name__: module.place for c in self.calls_of(module)},
-                **_used_in(module.folder),
-            }.items()
-            if contract in owners
-        )
+        return sorted(arrow for module in self.modules.values() for arrow in self.asked_by(module))
+
+    def asked_by(self, module: Module) -> list[tuple[str, str, str, str]]:
+        """The arrows that begin at one module."""
+        owners = {contract.__name__: owner for contract, owner in self.contracts.items()}
+        used = {**{c.__name__: module.place for c in self.calls_of(module)}, **_used_in(module.folder)}
+        return sorted((module.name, name, owners[name], place) for name, place in used.items() if name in owners)
 
     def heard(self) -> list[tuple[str, str, str]]:
         """Which module handles which event of which, as (hearer, event, publisher), in order."""

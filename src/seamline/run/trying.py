@@ -6,6 +6,7 @@ always recorded. Nothing is permitted to ``portal`` that policy does not permit.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -47,7 +48,7 @@ class Trying:
     async def ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """``describe`` the ``module``, or ``call`` its ``method`` with ``arguments``."""
         if operation == "describe":
-            return self.describe(str(arguments["module"]))
+            return await asyncio.to_thread(self.describe, str(arguments["module"]))
         return await self.call(str(arguments["module"]), str(arguments["method"]), arguments.get("arguments", {}))
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Trying:
             "owner": module.owner,
             "version": module.version,
             "routes": [{"at": each.at, "host": each.host or ""} for each in module.mounts],
-            "calls": [[contract, callee] for caller, contract, callee in application.graph() if caller == name],
+            "calls": [[contract, callee] for _, contract, callee, _ in application.asked_by(module)],
             "hears": [[event, publisher] for hearer, event, publisher in application.heard() if hearer == name],
             "sagas": sorted(each.name for each in module.sagas),
             "views": list(module.views),

@@ -39,7 +39,7 @@ async def _now(request: Request) -> tuple[list[Row], Picture]:
     status, incidents = await asyncio.gather(
         running(request), asyncio.to_thread(portal.reader.incidents, open_only=True)
     )
-    return rows, picture(newest(rows), portal.settings.modules, status, incidents)
+    return rows, picture(newest(rows), portal.settings.modules, status, incidents, portal.recent.seen)
 
 
 async def _modules(request: Request) -> Response:

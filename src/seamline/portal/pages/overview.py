@@ -34,7 +34,7 @@ async def _context(request: Request) -> dict[str, Any]:
         asyncio.to_thread(portal.reader.incidents, open_only=True),
         promises(portal, now_ns),
     )
-    found = picture(newest(rows), portal.settings.modules, status, incidents)
+    found = picture(newest(rows), portal.settings.modules, status, incidents, portal.recent.seen)
     return {
         "picture": found,
         "status": status,

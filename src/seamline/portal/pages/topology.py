@@ -30,7 +30,7 @@ async def _context(request: Request) -> dict[str, Any]:
     status, incidents = await asyncio.gather(
         running(request), asyncio.to_thread(portal.reader.incidents, open_only=True)
     )
-    found = picture(newest(portal.rows()), portal.settings.modules, status, incidents)
+    found = picture(newest(portal.rows()), portal.settings.modules, status, incidents, portal.recent.seen)
     return {"picture": found, "status": status, "graph": graph(found), "topologies": portal.settings.topologies}
 
 

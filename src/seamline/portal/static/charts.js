@@ -70,11 +70,11 @@ function make(figure, data, text) {
   tip.className = "chart-tip";
   tip.hidden = true;
   const options = {
-    width: Math.max(holder.clientWidth, 120), height, legend: { show: false }, padding: [8, 8, 0, 0],
+    width: Math.max(holder.clientWidth, 120), height, legend: { show: false }, padding: [8, 18, 0, 0],
     cursor: { sync: { key: figure.dataset.sync ?? "page" }, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] } },
     axes: [
-      { ...axis(), space: 70, size: 24, values: (_, splits) => splits.map(moment) },
+      { ...axis(), space: 70, size: 24, values: (plot, splits) => splits.map((s) => moment(s, plot.scales.x.max - plot.scales.x.min < 240)) },
       { ...axis(), size: 58, space: 34, values: (_, splits) => splits.map((value) => written(value, unit)) },
     ],
     series: [{}, ...data.series.map((each, index) => {
@@ -96,7 +96,7 @@ function make(figure, data, text) {
 
 const format = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
 const precise = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-const moment = (s) => format.format(new Date(s * 1000));
+const moment = (s, fine) => (fine ? precise : format).format(new Date(s * 1000));
 
 function drawMarks(plot, marks) {
   const { ctx, bbox } = plot;

@@ -32,7 +32,7 @@ export function start(root, { request, settle }) {
       cy.elements().filter((each) => !wanted.has(each.id())).remove();
       for (const edge of graph.edges) if (wanted.has(edge.source) && wanted.has(edge.target)) put("edges", edge);
     });
-    const shape = JSON.stringify([graph.nodes.map((each) => [each.id, each.parent]), upright()]);
+    const shape = JSON.stringify([graph.nodes.map((each) => [each.id, each.parent]), holder.clientWidth < 640]);
     if (shape !== placed) arrange(graph, placed !== "");
     placed = shape;
     flow.measure();
@@ -45,11 +45,9 @@ export function start(root, { request, settle }) {
     else cy.add({ group, data });
   }
 
-  const upright = () => holder.clientWidth < 640;
-
-  function arrange(graph, moving) {
+  function planned(graph, rankdir) {
     const g = new Graph({ compound: true, multigraph: true });
-    g.setGraph({ rankdir: upright() ? "TB" : "LR", nodesep: 26, ranksep: upright() ? 48 : 68, marginx: 12, marginy: 12 });
+    g.setGraph({ rankdir, nodesep: 24, ranksep: rankdir === "TB" ? 48 : 68, marginx: 12, marginy: 12 });
     g.setDefaultEdgeLabel(() => ({}));
     for (const node of graph.nodes) {
       g.setNode(node.id, node.kind === "workload" ? {} : { width: width(node) + 12, height: 56 });
@@ -58,6 +56,14 @@ export function start(root, { request, settle }) {
     for (const edge of graph.edges) if (edge.source !== edge.target) g.setEdge(edge.source, edge.target, {}, edge.id);
     for (const node of graph.nodes) if (node.kind === "workload" && !g.children(node.id).length) g.removeNode(node.id);
     layout(g);
+    return g;
+  }
+
+  function arrange(graph, moving) {
+    // From left to right or downwards: whichever can be drawn larger.
+    const scale = (g) => Math.min(holder.clientWidth / g.graph().width, holder.clientHeight / g.graph().height, 1.15);
+    const [across, down] = [planned(graph, "LR"), planned(graph, "TB")];
+    const g = scale(across) >= scale(down) * 0.98 ? across : down;
     const at = (id) => ({ x: g.node(id).x, y: g.node(id).y });
     const leaves = cy.nodes().filter((each) => each.data("kind") !== "workload");
     if (moving && !STILL.matches) {
