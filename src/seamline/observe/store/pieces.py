@@ -27,7 +27,7 @@ _TEXTS_MAX: Final = 400
 _MARK: Final = "\u01c2"
 """A letter that begins no word that people write: a term cannot be taken for a word of the text."""
 _ZLIB: Final = 0x78
-_MEMO_MAX: Final = 50_000
+_MEMO_MAX: Final = 10_000
 _INT64: Final = 1 << 63
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

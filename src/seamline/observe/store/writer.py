@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 COMMIT_S: Final = 0.25
 COMMIT_ROWS: Final = 5_000
-QUEUE_MAX: Final = 20_000
+QUEUE_MAX: Final = 10_000
 """Spans and logs that wait; beyond it, what comes is dropped, first that of who has most of them waiting."""
 BATCHES_MAX: Final = 4_000
 OPEN_AGAIN_S: Final = 1.0
@@ -127,15 +127,15 @@ class TelemetryStore:
                 self._condition.notify()
 
     def _has_room(self, who: str, rows: int) -> bool:
-        if self._waiting + rows <= QUEUE_MAX:
+        if not self._waiting or self._waiting + rows <= QUEUE_MAX:
             return True
         share = QUEUE_MAX // max(len(self._queued), 2)
         return self._queued[who] + rows <= share and self._waiting + rows <= 2 * QUEUE_MAX
 
     @property
     def full(self) -> bool:
-        """Whether what is added now would be dropped."""
-        return self._waiting >= QUEUE_MAX
+        """Whether who can wait should: half of the queue is taken, and what does not fit into the rest is dropped."""
+        return self._waiting >= QUEUE_MAX // 2
 
     def put_incident(self, incident: Incident) -> None:
         with self._condition:
