@@ -107,7 +107,7 @@ async def _drawn(request: Request, span: TimeSpan, names: list[MetricName]) -> d
     asked = asked_for(request.query_params, span)
     chosen = next((each for each in names if each.name == asked.name), None)
     reader = portal_of(request).reader
-    charts = await asyncio.to_thread(_charts, reader, asked, chosen)
+    charts = await asyncio.to_thread(charts_of, reader, asked, chosen)
     marks = await asyncio.to_thread(reader.marks, asked.since_ns, asked.until_ns)
     return {"asked": asked, "chosen": chosen, "charts": charts, "marks": marks, "fixed": span.fixed()}
 
@@ -132,7 +132,7 @@ def step_of(length_ns: int) -> int:
     return next((each for each in _STEPS_S if each >= wanted_s), _STEPS_S[-1]) * _NS
 
 
-def _charts(reader: TelemetryReader, asked: Asked, chosen: MetricName | None) -> list[Chart]:
+def charts_of(reader: TelemetryReader, asked: Asked, chosen: MetricName | None) -> list[Chart]:
     if asked.name == CALLS:
         return _of_calls(reader, asked)
     found = _read(reader, asked)
