@@ -16,13 +16,15 @@ from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
-from seamline.observe.incidents import Incident
+from seamline.observe.detect.keeping import Incidents
+from seamline.observe.detect.promises import Promises
 from seamline.observe.intake import Intake
 from seamline.observe.live import Live
 from seamline.observe.otlp import OtlpExporter, OtlpReceiver
 from seamline.observe.prometheus import Totals
 from seamline.observe.records import Batch
 from seamline.observe.store import TelemetryReader, TelemetryStore
+from seamline.observe.watching import Watching
 from seamline.observe.windows import Window, Windows
 
 TELEMETRY_FOLDER: Final = "telemetry"
@@ -52,6 +54,7 @@ class Observatory:
         self.receiver = OtlpReceiver(observe, self._from_others, own=settings.modules, room=self._has_room, clock=clock)
         self.exporter = OtlpExporter(telemetry, application=settings.app.name, clock=clock) if telemetry.otlp else None
         self._windows = Windows(observe.window_s, clock)
+        self._watching = Watching(settings, self.reader, self.store, self.live, clock)
         self._intake = Intake(self._from_ours)
         self._owner = TaskOwner("observatory")
 
@@ -60,6 +63,7 @@ class Observatory:
         if self.store is not None:
             await asyncio.to_thread(self.store.start)
             self._owner.spawn(self.store.keep(), name="keeping telemetry")
+        await self._watching.start()
         if self.exporter is not None:
             self.exporter.start()
         try:
@@ -73,11 +77,22 @@ class Observatory:
         """Write down what has come, and close everything."""
         await self.receiver.stop()
         await self._owner.stop()
+        await self._watching.stop()
         if self.exporter is not None:
             await self.exporter.stop(1.0)
         if self.store is not None:
             await asyncio.to_thread(self.store.close)
         self.reader.close()
+
+    @property
+    def incidents(self) -> Incidents:
+        """Those that go on, and a hand on them."""
+        return self._watching.incidents
+
+    @property
+    def promises(self) -> Promises:
+        """How the SLOs stand."""
+        return self._watching.detector.promises
 
     @property
     def troubles(self) -> list[str]:
@@ -123,8 +138,4 @@ class Observatory:
     def _look_at(self, window: Window) -> None:
         self.latest.append(window)
         self.live.tell("windows", window)
-
-    def _changed(self, incident: Incident) -> None:
-        if self.store is not None:
-            self.store.put_incident(incident)
-        self.live.tell("incidents", incident)
+        self._watching.feed(window)

@@ -131,16 +131,19 @@ class Incidents:
 
         What those windows show opens nothing anew; it is the incident that is known already.
         """
-        for incident in sorted(known, key=lambda each: each.number):
-            self._last = max(self._last, incident.number)
-            if incident.status == "open":
-                sites = {symptom.module for symptom in incident.symptoms}
-                case = Case(incident.began_ns, incident.detected_ns, incident.detected_ns, set(sites), sites)
-                case.symptoms = {symptom.series: symptom for symptom in incident.symptoms}
-                self._cases.append(_Open(case, copied(incident), 0, opened=True, looked_ns=[incident.explained_ns]))
         for window in past:
             self._note(window)
             self.detector.feed(window)
+        graph = Graph(self.detector.callees(), self._hosts)
+        for incident in sorted(known, key=lambda each: each.number):
+            self._last = max(self._last, incident.number)
+            if incident.status == "open" and incident.symptoms:
+                deepest, *others = causes.sort(incident.symptoms, graph)
+                case = Case.of(deepest, graph)
+                for symptom in others:
+                    case.add(symptom, graph)
+                looked_ns = [incident.explained_ns] if incident.explained_ns else []
+                self._cases.append(_Open(case, copied(incident), 0, opened=True, looked_ns=looked_ns))
 
     def feed(self, window: Window) -> None:
         """Take in one window: find symptoms, place them, open, look into and close incidents."""
@@ -309,7 +312,10 @@ class Incidents:
                     self._enter(each, "recovered", f"{symptom.series} is as before")
 
     def _age(self, each: _Open, active: dict[str, Symptom]) -> None:
-        each.quiet = 0 if any(series in active for series in each.case.symptoms) else each.quiet + 1
+        # A budget burns on for a while by what has already failed: alone it keeps open what it alone has opened.
+        symptoms = each.case.symptoms
+        weighty = [series for series, symptom in symptoms.items() if symptom.what != "slo"] or symptoms
+        each.quiet = 0 if any(series in active for series in weighty) else each.quiet + 1
         if each.opened and each.quiet >= min(QUIET << min(each.incident.reopened, 4), QUIET_MAX):
             self._close(each, "nothing is out of the usual any more")
 
