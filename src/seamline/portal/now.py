@@ -20,6 +20,8 @@ _SERVED_FOR_NS: Final = 60_000_000_000
 _ERRORS_BAD: Final = 0.05
 _ERRORS_WARN: Final = 0.01
 _LAG_WARN_MS: Final = 100.0
+_LATE_WINDOWS: Final = 3
+"""So many of the newest windows must be late before a workload needs a look: one is a start, or a pause."""
 
 
 @dataclass(slots=True)
@@ -266,18 +268,20 @@ def _module(name: str, homes: list[str], rows: Sequence[Row], seconds: float) ->
 def _workload(status: Mapping[str, Any], windows: Sequence[Window], seconds: float) -> WorkloadNow:
     replicas: list[Mapping[str, Any]] = list(status["replicas"])
     found = WorkloadNow(status["name"], list(status["modules"]), replicas)
+    late = 0
     for window in windows:
         one = window.workloads.get(found.name)
         if one is not None:
             found.cpu_share += one.cpu_s / seconds
             found.rss_bytes = one.rss_bytes
             found.loop_lag_ms = max(found.loop_lag_ms, one.loop_lag_ms)
+            late += one.loop_lag_ms > _LAG_WARN_MS
     ill = [each for each in replicas if each["state"] not in {"ready", "draining", "stopped"}]
     if any(each.get("crash_loop") for each in replicas):
         found.state, found.why = "bad", "keeps crashing"
     elif ill:
         found.state, found.why = "warn", f"{len(ill)} of {len(replicas)} {ill[0]['state']}"
-    elif found.loop_lag_ms > _LAG_WARN_MS:
+    elif late >= _LATE_WINDOWS:
         found.state, found.why = "warn", f"its event loop is {found.loop_lag_ms:.0f} ms late"
     return found
 
