@@ -6,6 +6,7 @@ from benchmarks.rows import (
     authentication,
     boutique,
     events,
+    explanation,
     inprocess,
     otlp,
     policy,
@@ -26,6 +27,7 @@ FAMILIES = (
     *events.FAMILIES,
     *sagas.FAMILIES,
     *telemetry.FAMILIES,
+    *explanation.FAMILIES,
     *otlp.FAMILIES,
     *boutique.FAMILIES,
 )

@@ -229,8 +229,7 @@ class Site:
         ended = time.time_ns()
         opened = await self._incidents(planted)
         windows = await self._windows(ended)
-        rest_s = LONG_REST_S if fault.name in _LINGERS else REST_S
-        await asyncio.sleep(rest_s)
+        await self._rest(fault, planted)
         self._faulty.append((planted, time.time_ns()))
         await self.close_incidents(0)
         before = [each for each in windows if each.end_ns <= planted][-BEFORE_MAX:]
@@ -252,6 +251,13 @@ class Site:
             modules=len(modules),
             incidents=len(opened),
         )
+
+    async def _rest(self, fault: Fault, planted: int) -> None:
+        """Until what was noticed is as before, and a little longer."""
+        await asyncio.sleep(LONG_REST_S if fault.name in _LINGERS else REST_S)
+        until = time.monotonic() + LONG_REST_S
+        while time.monotonic() < until and not all(map(_is_over, await self._incidents(planted))):
+            await asyncio.sleep(LOOK_S)
 
     async def _first_incident(self, planted: int) -> tuple[float | None, float | None, Incident | None]:
         """When it was noticed and explained, and the incident as it stood soon after."""
@@ -305,6 +311,11 @@ class Site:
         if open_ones:
             with unix_address(self._portal) as address:
                 await _close(Path(address), open_ones)
+
+
+def _is_over(incident: Incident) -> bool:
+    recovered = sum(each.kind == "recovered" for each in incident.timeline)
+    return incident.status == "closed" or recovered >= len(incident.symptoms)
 
 
 async def _close(portal: Path, incidents: Iterable[Incident]) -> None:

@@ -63,6 +63,8 @@ class Slice:
         self.window = window
         self.seconds = window.length_ns / 1e9
         self.edges: dict[EdgeMethod, Sides] = {}
+        self.between: dict[tuple[str, str], list[tuple[EdgeMethod, Flow, Flow]]] = defaultdict(list)
+        """What both sides counted, by caller and callee."""
         self.served: dict[str, dict[tuple[str, str], Flow]] = defaultdict(dict)
         """By module, then by caller and method."""
         self.made: dict[str, dict[EdgeMethod, Flow]] = defaultdict(dict)
@@ -85,6 +87,8 @@ class Slice:
             caller, callee, method = key
             client, server = clients.get(key), servers.get(key)
             self.edges[key] = Sides(client, server)
+            if client is not None and server is not None:
+                self.between[caller, callee].append((key, client, server))
             served = server if key in two_sided or client is None else client
             if served is not None:
                 self.served[callee][caller, method] = served
@@ -125,6 +129,7 @@ class Picture:
         self.before = [Slice(window, self.two_sided) for window in before]
         self.after = [Slice(window, self.two_sided) for window in after]
         self._usual = Usual()
+        self._methods: dict[str, dict[str, tuple[Flow, Flow]]] = {}
         for each in self.before:
             for key, (client, server) in each.edges.items():
                 if client is not None:
@@ -168,9 +173,7 @@ class Picture:
     def extra_gap_s(self, each: Slice, caller: str, callee: str) -> float:
         """Extra seconds between caller and callee that the callee knows nothing of, a second."""
         extra = 0.0
-        for key, (client, server) in each.edges.items():
-            if key[0] != caller or key[1] != callee or client is None or server is None:
-                continue
+        for key, client, server in each.between.get((caller, callee), ()):
             mean_ns = server.sum_ns / server.calls if server.calls else 0.0
             at_server = Flow(calls=client.calls, sum_ns=int(mean_ns * client.calls))
             extra += self._usual.extra_s(("client", *key), client) - self._usual.extra_s(("server", *key), at_server)
@@ -198,7 +201,10 @@ class Picture:
 
     def methods_of(self, module: str) -> dict[str, tuple[Flow, Flow]]:
         """What the module served by method, before and after."""
-        found: dict[str, tuple[Flow, Flow]] = {}
+        known = self._methods.get(module)
+        if known is not None:
+            return known
+        found = self._methods[module] = {}
         for side, slices in enumerate((self.before, self.after)):
             for each in slices:
                 for (_, method), flow in each.served.get(module, {}).items():

@@ -105,6 +105,7 @@ def _findings(picture: Picture, used: Used, traces: Traces | None, profile: Prof
         *saturation.memory(picture, used, spent),
         *shape.call_profile(picture),
         *shape.early_return(picture),
+        *shape.fewer_statements(picture),
         *shape.traffic(picture),
     ]
 

@@ -72,6 +72,27 @@ def early_return(picture: Picture) -> Iterator[Finding]:
                 )  # fmt: skip
 
 
+def fewer_statements(picture: Picture) -> Iterator[Finding]:
+    """For the same work hardly any statements in its database any more."""
+    for module in picture.modules:
+        work_before, work_after = _work(picture.before, module), _work(picture.after, module)
+        if min(work_before, work_after) < _CALLS_MIN or not _same_work(picture, module):
+            continue
+        before, after = _statements(picture.before, module), _statements(picture.after, module)
+        expected = before / work_before * work_after
+        if expected >= 2 * _CALLS_MIN and after < _FAST * expected:
+            yield Finding(
+                module, "code", 0.5,
+                f"For the same work {module} asks its database {before / work_before:.2f} times for each call that it "
+                f"serves, and now {after / work_after:.2f} times: it seems to leave out its work.",
+                before / work_before, after / work_after, "statements", "", f"/modules/{module}", sign="early return",
+            )  # fmt: skip
+
+
+def _statements(slices: Sequence[Slice], module: str) -> int:
+    return sum(flow.calls for each in slices for flow in each.sql.get(module, {}).values())
+
+
 def _apart(before: Flow, after: Flow) -> bool:
     """Whether hardly any call is as slow as the usual one was: a mean alone may be that of a few outliers."""
     return after.quantile_ms(0.75) < before.quantile_ms(0.3) if before.histogram and after.histogram else True
