@@ -79,7 +79,7 @@ def test_the_bounds():
     expected = [
         bounds.ATTRIBUTES_MAX, bounds.KEY_CHARACTERS_MAX, bounds.TEXT_CHARACTERS_MAX, bounds.ITEMS_MAX,
         bounds.DEPTH_MAX, bounds.EVENTS_MAX, bounds.LINKS_MAX, bounds.BUCKETS_MAX, bounds.TIMES_MAX,
-        bounds.SERVICES_MAX, bounds.SERIES_MAX, bounds.OBJECTS_MAX,
+        bounds.SERVICES_MAX, bounds.SERIES_MAX, bounds.METRICS_MAX, bounds.OBJECTS_MAX,
     ]  # fmt: skip
     assert [int(row[0].replace(",", "")) for row in rows("What is refused", 1)] == expected
     assert names.OTHER in section("What is refused")

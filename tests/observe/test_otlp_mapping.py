@@ -359,10 +359,10 @@ def test_nothing_grows_beyond_its_bounds():
         assert found.attributes["otel.dropped_attributes_count"] == 500 - bounds.ATTRIBUTES_MAX + 7
         assert found.attributes["otel.dropped_events_count"] == 500 - bounds.EVENTS_MAX
         assert found.attributes["otel.dropped_links_count"] == 500 - bounds.LINKS_MAX
-        assert len(found.name) <= bounds.TEXT_CHARACTERS_MAX + 1
+        assert len(found.name) == bounds.TEXT_CHARACTERS_MAX
         event = found.events[0].attributes
         assert event["otel.dropped_attributes_count"] == 2  # the nest and the bytes; a text ends in "…"
-        assert len(str(event["long"])) == bounds.TEXT_CHARACTERS_MAX + 1
+        assert len(str(event["long"])) == bounds.TEXT_CHARACTERS_MAX
 
 
 def test_a_large_resource_does_not_stand_with_each_of_many_spans():
@@ -423,6 +423,17 @@ def test_codes_of_failures(told: dict[str, Attribute], code: str):
     span = Span(b"\1" * 16, b"\2" * 8, b"", "w", "server", "", "", NOW, 5, "unknown", attributes=told)
     (batch,) = decoding().take("traces", "protobuf", "", peer_request(span).SerializeToString(), NOW).batches
     assert batch.spans[0].status == code
+
+
+def test_a_large_request_is_handed_on_in_parts():
+    """What has no room for all may have room for some; the traffic is told once."""
+    request = peer_request(Span(b"\1" * 16, b"\2" * 8, b"", "w", "server", "", "", NOW, 5))
+    inner = request.resource_spans[0].scope_spans[0]
+    for _ in range(2 * bounds.BATCH_MAX + 4):
+        inner.spans.add().CopyFrom(inner.spans[0])
+    batches = decoding().take("traces", "protobuf", "", request.SerializeToString(), NOW).batches
+    assert [len(batch.spans) for batch in batches] == [bounds.BATCH_MAX, bounds.BATCH_MAX, 5]
+    assert [sum(t.calls for t in batch.traffic) for batch in batches] == [2 * bounds.BATCH_MAX + 5, 0, 0]
 
 
 def test_an_explicit_ok_is_told_from_none():

@@ -259,6 +259,16 @@ def test_a_flood_of_series_is_rejected():
     assert "series" in taken.reason
 
 
+def test_names_of_metrics_are_bounded():
+    """A service that makes up names gets so many; what has a name already goes on."""
+    service = Service()
+    made = [Metric(name=f"m{number}") for number in range(bounds.METRICS_MAX + 7)]
+    for metric in made:
+        metric.gauge.data_points.add(time_unix_nano=service.now_ns, as_double=1.0)
+    assert service.send(*made).rejected == 7
+    assert service.send(made[0]).rejected == 0
+
+
 def test_times_are_kept_and_bounded():
     """Points of different times are batches of their own, to the nanosecond; of a thousand times most are rejected."""
     service = Service()

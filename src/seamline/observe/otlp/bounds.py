@@ -20,10 +20,14 @@ OBJECTS_MAX: Final = 250_000
 BUCKETS_MAX: Final = 512
 SERVICES_MAX: Final = 256
 SERIES_MAX: Final = 20_000
+METRICS_MAX: Final = 1_000
+"""Of different names, of all services together."""
 NUMBERS_MAX: Final = 400_000
 """Of which so many numbers are remembered: a histogram has one for each bucket."""
 EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
 """A resource stands once in a request and with each span in the store."""
+BATCH_MAX: Final = 1_000
+"""Spans or log lines handed on at once, so that what has no room is a part and not all."""
 TIMES_MAX: Final = 64
 """Different times of measurements in one request."""
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from seamline.observe import records
 from seamline.observe.otlp import messages
-from seamline.observe.otlp.bounds import EVENTS_MAX, EXPANDED_BYTES_MAX, LINKS_MAX, MalformedError
+from seamline.observe.otlp.bounds import BATCH_MAX, EVENTS_MAX, EXPANDED_BYTES_MAX, LINKS_MAX, MalformedError
 from seamline.observe.otlp.codes import code_of
 from seamline.observe.otlp.edges import Edges
 from seamline.observe.otlp.measures import Measures
@@ -37,6 +37,8 @@ EVENT_NAME: Final = "otel.event_name"
 BODY: Final = "otel.body"
 """A log line's body where that is no text."""
 STACKTRACE: Final = "exception.stacktrace"
+
+T = TypeVar("T")
 
 _EARLY_NS: Final = 3600 * 10**9
 _DAY_NS: Final = 86_400 * 10**9
@@ -108,7 +110,9 @@ class Mapper:
         if not spans:
             return asked.taken([])
         traffic = self.edges.traffic(spans, now_ns)
-        return asked.taken([Batch(Source(""), now_ns, spans=spans, traffic=traffic)])
+        batches = [Batch(Source(""), now_ns, spans=some) for some in _parted(spans)]
+        batches[0] = msgspec.structs.replace(batches[0], traffic=traffic)
+        return asked.taken(batches)
 
     def _span(
         self, told: Told, span: messages.Span, trace_id: bytes, span_id: bytes, parent_id: bytes, now_ns: int
@@ -165,7 +169,7 @@ class Mapper:
                     at_ns = line.time_unix_nano or line.observed_time_unix_nano or now_ns
                     if self._timely(at_ns, now_ns, asked) and asked.holds(within):
                         lines.append(_log(within, line, at_ns))
-        return asked.taken([Batch(Source(""), now_ns, logs=lines)] if lines else [])
+        return asked.taken([Batch(Source(""), now_ns, logs=some) for some in _parted(lines)])
 
     def metrics(self, request: messages.Metrics, now_ns: int) -> Taken:
         asked = _Request()
@@ -220,6 +224,10 @@ class _Request:
 
     def taken(self, batches: list[Batch]) -> Taken:
         return Taken(batches, self._refused, self._reason)
+
+
+def _parted(things: list[T]) -> list[list[T]]:
+    return [things[begin : begin + BATCH_MAX] for begin in range(0, len(things), BATCH_MAX)]
 
 
 _HEX = re.compile(r"[0-9a-fA-F]*")

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from seamline.observe.otlp import messages
-from seamline.observe.otlp.bounds import BUCKETS_MAX, TIMES_MAX
+from seamline.observe.otlp.bounds import BUCKETS_MAX, METRICS_MAX, TIMES_MAX
 from seamline.observe.otlp.messages import CUMULATIVE, Bag
-from seamline.observe.otlp.names import clean
+from seamline.observe.otlp.names import Places, clean
 from seamline.observe.otlp.series import Series
 from seamline.observe.records import Attribute, Point
 
@@ -40,6 +40,7 @@ class Measures:
 
     def __init__(self, began_ns: int) -> None:
         self.series = Series(began_ns)
+        self._names: Places[str] = Places(METRICS_MAX)
 
     def points(
         self, metric: messages.Metric, teller: Teller, instance: str, now_ns: int, refuse: Refuse
@@ -47,6 +48,9 @@ class Measures:
         """Each with its time; those that say nothing new are left out."""
         name, unit = clean(metric.name), clean(metric.unit)
         if not name:
+            return
+        if not self._names.admit(name, now_ns):
+            refuse(f"there are more than {METRICS_MAX} names of metrics")
             return
         maker = _Maker(self.series, name, unit, teller, instance, now_ns, refuse)
         if metric.gauge is not None:

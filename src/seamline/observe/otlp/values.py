@@ -25,7 +25,7 @@ def put(bag: Bag, key: str, value: Attribute) -> None:
 
 
 def cut(text: str) -> str:
-    return text if len(text) <= TEXT_CHARACTERS_MAX else text[:TEXT_CHARACTERS_MAX] + "…"
+    return text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
 
 
 def decode_hook(kind: type, raw: Any) -> Any:
