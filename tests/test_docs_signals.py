@@ -88,7 +88,7 @@ def test_the_bounds_are_the_codes():
     assert f"every {watchdog.LOOK_S * 1000:g} ms" in loop
     assert f"for {watchdog.BLOCKED_S * 1000:g} ms" in loop
     assert f"at most {tracing.SUMMARIES_MAX} kinds of statements" in sql
-    assert tracing.WAIT_SHOWN_S == 0.001
+    assert tracing.SHOWN_S == 0.001
     assert "of a millisecond or more" in " ".join(sql.split())
     assert f"at most {values.ATTRIBUTES_MAX}\nattributes" in own
     assert f"{values.CHARACTERS_MAX:,} characters" in own

@@ -22,8 +22,8 @@ from seamline.kernel.store.statement import Shape, shape_of
 SUMMARIES_MAX: Final = 300
 """Kinds of statements of one database that are told apart; the others are counted as one."""
 
-WAIT_SHOWN_S: Final = 0.001
-"""A shorter one is counted, and is no span."""
+SHOWN_S: Final = 0.001
+"""Shorter waits, and shorter work of the platform, are counted and are no spans."""
 
 _TEXTS_MAX: Final = 2_000
 _WAIT_BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
@@ -70,7 +70,8 @@ class Statements:
         if known is None:
             known = self._keep(name, Shape("WORK", f"seamline {name.partition('.<locals>')[0]}", ""))
         known[0].record(seconds)
-        self._trace(known[1], began, seconds, -1, None)
+        if seconds >= SHOWN_S:
+            self._trace(known[1], began, seconds, -1, None)
 
     def committed(self, began: float, error: BaseException | None = None) -> None:
         """The disk has a commit, which may be of many transactions."""
@@ -83,7 +84,7 @@ class Statements:
         if histogram is None:
             histogram = self._waits[what] = Histogram(_WAIT_BOUNDS_S)
         histogram.add(seconds)
-        if seconds >= WAIT_SHOWN_S:
+        if seconds >= SHOWN_S:
             self._trace(Shape("", f"wait for {what}", ""), began, seconds, -1, None)
 
     def take(self) -> list[Measure]:
