@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from tests.observe.planted import MODULES, Fault, FaultKind, Planted, Topology, plant
 
 from seamline.observe.drills import baselines
 from seamline.observe.explain import Explanation, explain
-from seamline.observe.incidents import Suspect
+from seamline.observe.incidents import Suspect, Symptom
 from seamline.observe.records import Mark
 from seamline.observe.windows import Flow, Window
 
@@ -212,3 +213,17 @@ def test_the_same_windows_give_the_same_answer() -> None:
     """It is a pure function: asked twice, the windows are as they were and so is the answer."""
     planted = plant(Fault("exception", "cart", 0.5), "monolith", 8)
     assert explained(planted) == explained(planted)
+
+
+def test_an_older_symptom_does_not_bring_in_an_older_fault() -> None:
+    """One slow symptom began with a fault that is over; the others began with this one, which is explained."""
+    planted = plant(Fault("delay", "cart", 40), "services", 15, after=6)
+    over = plant(Fault("error", "currency", 0.9), "services", 15, after=8).after
+    shift_ns = planted.after[0].at_ns - over[0].at_ns + 8 * over[0].length_ns
+    later = [Window(w.at_ns + shift_ns, w.length_ns, w.edges, w.modules, w.workloads) for w in planted.after]
+    old = Symptom(
+        "a slow one", "latency", "catalog", ("frontend", "catalog", "catalog.list"), 1, 2, "ms", 5, over[0].at_ns
+    )
+    now = [msgspec.structs.replace(each, at_ns=later[0].at_ns) for each in planted.symptoms]
+    found = explain(planted.before, [*over, *later], [old, *now], [], planted.traces)
+    assert first(found).module == "cart"

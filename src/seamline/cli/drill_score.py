@@ -256,7 +256,7 @@ class Site:
         """Until what was noticed is as before, and a little longer."""
         await asyncio.sleep(LONG_REST_S if fault.name in _LINGERS else REST_S)
         until = time.monotonic() + LONG_REST_S
-        while time.monotonic() < until and not all(map(_is_over, await self._incidents(planted))):
+        while time.monotonic() < until and not all(map(_is_over, await self._incidents(planted))):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
 
     async def _first_incident(self, planted: int) -> tuple[float | None, float | None, Incident | None]:

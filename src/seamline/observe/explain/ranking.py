@@ -53,6 +53,7 @@ def explain(
         traces: asked for traces of the modules that are suspected.
         profile: asked for the stacks of a module whose windows have none.
     """
+    after = _since_most_began(after, symptoms)
     thin = _too_thin(before, after)
     if thin:
         return Explanation(reason=thin)
@@ -71,6 +72,14 @@ def explain(
     if traces is not None and suspects:
         suspects[0] = _with_trace(picture, suspects[0], traces)
     return _verdict([_numbered(each, place) for place, each in enumerate(suspects)])
+
+
+def _since_most_began(after: Sequence[Window], symptoms: Sequence[Symptom]) -> Sequence[Window]:
+    """Without the windows before most symptoms began: a slow one among them may be older than the cause."""
+    began = sorted(each.at_ns for each in symptoms if each.at_ns and each.what != "drift")
+    onset_ns = began[len(began) // 4] if began else 0
+    later = [window for window in after if window.end_ns > onset_ns]
+    return later if len(later) >= WINDOWS_AFTER_MIN else after
 
 
 def _too_thin(before: Sequence[Window], after: Sequence[Window]) -> str:
