@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
@@ -18,11 +19,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.events.kafka_mock import OFFSET_COMMIT, PRODUCE, KafkaMock, KafkaServer, open_kafka, real_servers
 
 from seamline.events.brokers.kafka import KafkaTransport, seeking, subscription, transport
 from seamline.events.brokers.kafka.address import KafkaAddress
+from seamline.events.brokers.kafka.cluster import Cluster
 from seamline.events.brokers.kafka.subscription import KafkaSubscription
 from seamline.events.errors import BrokerError, BrokerUrlError, EventTooLargeError, UnknownGroupError
 from seamline.events.record import Record, partition_of
@@ -591,3 +593,20 @@ async def test_durability_is_told(shared: Kafka, app: str, caplog: pytest.LogCap
     safe = "at least 2" in line.getMessage() or "at least 3" in line.getMessage()
     assert line.levelname == ("INFO" if safe else "WARNING")
     assert ("set min.insync.replicas to 2 or more" in line.getMessage()) is not safe
+
+
+def test_a_client_that_is_not_heard_is_replaced(mock: KafkaMock):
+    """One that was connected while brokers came and went may time out for ever; the next question goes to a new one."""
+    cluster = Cluster(KafkaAddress.parse(mock.url()).of("admin"))
+    mock.topic("app.orders", 2)
+
+    class Deaf:
+        def list_consumer_group_offsets(self, *_: object, **__: object) -> dict[str, Future[object]]:
+            future: Future[object] = Future()
+            future.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+            return {"group": future}
+
+    cluster._admin = Deaf()
+    with pytest.raises(BrokerError, match="does not answer"):
+        cluster.committed("group", "app.orders", [0, 1])
+    assert cluster.committed("group", "app.orders", [0, 1]) == {}

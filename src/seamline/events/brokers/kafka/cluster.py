@@ -28,6 +28,7 @@ REQUEST_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 5.0
 _UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001  # its public name
 _OCCUPIED = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS})
+_UNHEARD = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001  # likewise
 _FLUSHES_NEVER = 2**62
 
 
@@ -57,10 +58,12 @@ class Cluster:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._servers = settings["bootstrap.servers"]
+        self._settings = settings
+        self._admin = self._client()
+
+    def _client(self) -> Any:  # its stubs know no futures' types
         try:
-            self._admin: Any = AdminClient(
-                {**settings, "logger": cast("Any", client_log)}
-            )  # its stubs know no futures' types
+            return AdminClient({**self._settings, "logger": cast("Any", client_log)})
         except (KafkaException, ValueError, TypeError) as error:
             raise BrokerUrlError(
                 f"the client refuses the broker's url: {reason(error)}",
@@ -185,13 +188,19 @@ class Cluster:
             futures = self._admin.list_offsets(asked, request_timeout=REQUEST_TIMEOUT_S)
             return {place.partition: future.result(REQUEST_TIMEOUT_S).offset for place, future in futures.items()}
         except KafkaException as error:
-            raise unreachable(error, f"the offsets of {topic!r}") from None
+            raise self._unheard(error, f"the offsets of {topic!r}") from None
 
     def _checked(self, ask: Any, *words: Any, what: str) -> Any:
         try:
             return self._result(ask(*words, request_timeout=REQUEST_TIMEOUT_S))
         except KafkaException as error:
-            raise unreachable(error, what) from None
+            raise self._unheard(error, what) from None
+
+    def _unheard(self, error: KafkaException, what: str) -> BrokerError:
+        if code(error) in _UNHEARD:
+            # A client that was connected while brokers came and went may wait for ever; a new one is answered.
+            self._admin = self._client()
+        return unreachable(error, what)
 
     @staticmethod
     def _result(futures: Mapping[Any, Future[Any]]) -> Any:
