@@ -37,6 +37,13 @@ class Doing(StockService):
 
     stock: Stock
     work: Work
+    seen: list[bool]
+
+    async def count(self, upto: int, fail_at: int = -1) -> AsyncIterator[int]:
+        with trace.get_tracer("shop").start_as_current_span("counting") as span:
+            for number in range(upto):
+                self.seen.append(trace.get_current_span() is span)
+                yield number
 
     async def look(self, sku: str) -> str:
         await self.work(self.stock)
@@ -257,6 +264,20 @@ async def test_what_a_user_gives_is_bounded(scene: Scene):
     assert attributes["a0"] == "<Broken>"
     assert attributes["a1"][:3] == [1, "two", b"\xff"]
     assert len(price.events or ()) == len(price.links or ()) == 128
+
+
+async def test_a_span_lasts_over_the_items_of_a_stream(scene: Scene, caplog: pytest.LogCaptureFixture):
+    """It is current whenever the handler goes on, is told once, and leaves nothing behind it."""
+    service = Doing()
+    service.seen = []
+    stock = await connect(scene.made, scene.way, service, sample=1.0)
+    scene.joined.join(scene.made.meshes[0].tracer)
+    assert [number async for number in stock.count(3)] == [0, 1, 2]
+    assert not trace.get_current_span().get_span_context().is_valid
+    spans = scene.taken()
+    assert one(spans, "counting").parent_id == one(spans, "Stock.count", "server").span_id
+    assert service.seen == [True, True, True]
+    assert not [record for record in caplog.records if "detach" in record.message]
 
 
 async def test_spans_by_hand(scene: Scene):

@@ -98,10 +98,14 @@ def current() -> CallContext | None:
     return CURRENT.get(None)
 
 
+def whole(call: CallContext | None) -> CallContext | None:
+    """The call of which ``call`` is a part under another span, or itself."""
+    return call.call if isinstance(call, _Under) else call
+
+
 def call_as_a_whole() -> CallContext | None:
     """The same for as long as the call lasts, whichever spans are begun in it: tells one call from another."""
-    call = CURRENT.get(None)
-    return call.call if isinstance(call, _Under) else call
+    return whole(CURRENT.get(None))
 
 
 @contextmanager

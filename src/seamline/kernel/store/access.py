@@ -75,9 +75,11 @@ class Access:
                 await connection.start()
             else:
                 began = monotonic()
-                async with self.server.reachable():
-                    await connection.start()
-                self.statements.waited("connection", began)
+                try:
+                    async with self.server.reachable():
+                        await connection.start()
+                finally:
+                    self.statements.waited("connection", began)
         except BaseException:
             self._inside.pop(task, None)
             raise

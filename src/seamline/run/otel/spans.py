@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util._decorator import _agnosticcontextmanager  # pyright: ignore[reportPrivateUsage]
 
 from seamline.kernel.signal.trace import Notes, Span, TraceContext, Tracer, new_span_id
-from seamline.module.context import CURRENT, CallContext
+from seamline.module.context import CURRENT, CallContext, whole
 from seamline.run.otel.values import ATTRIBUTES_MAX, clean, clean_all, shown
 
 FAILED: Final = "unknown"
@@ -219,8 +219,8 @@ class FollowingCalls(_RuntimeContext):
     def get_current(self) -> Context:
         context, attached_in = self._attached.get(_NOTHING)
         call = CURRENT.get(None)
-        if call is None or call is attached_in or call.origin is None:
-            return context
+        if call is None or call.origin is None or call is attached_in or call is whole(attached_in):
+            return context  # the last: a stream's handler goes on after an item
         return trace.set_span_in_context(_span_of(call, self._source()), context)
 
     def attach(self, context: Context) -> Token[Context]:
