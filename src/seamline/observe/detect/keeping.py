@@ -36,6 +36,10 @@ EXPLAINED_AGAIN_NS: Final = (6_000_000_000, 20_000_000_000, 60_000_000_000, 180_
 the first of these."""
 BEFORE_MAX: Final = 150
 """Windows of the time before that an explanation compares with."""
+CALM_MIN: Final = 15
+"""Windows without an incident that an explanation compares with, if there are so many."""
+TROUBLED_NS: Final = 20_000_000_000
+"""So long before it was noticed an incident is thought to have begun, at most: a slow drift may seem much older."""
 FLOWS_MAX: Final = 60_000
 """Edges by windows that are held for explaining."""
 SYMPTOMS_MAX: Final = 100
@@ -111,6 +115,8 @@ class Incidents:
         self._show = show
         self._cases: list[_Open] = []
         self._closed: list[_Open] = []
+        self._troubled: deque[tuple[int, int]] = deque(maxlen=100)
+        """From when to when there were incidents that are over."""
         self._dismissed: set[str] = set()
         self._marks: deque[Mark] = deque(maxlen=1_000)
         self._windows: deque[Window] = deque()
@@ -326,6 +332,7 @@ class Incidents:
         self._enter(each, "closed", why)
         self._cases.remove(each)
         self._closed.append(each)
+        self._troubled.append((max(incident.began_ns, incident.detected_ns - TROUBLED_NS), self._now_ns))
         _log.warning("%s closed: %s", incident.id, why)
         self._put(each)
         if incident.reopened <= 2:
@@ -350,13 +357,18 @@ class Incidents:
         each.seen = len(incident.symptoms)
         try:
             length_ns = self._windows[-1].length_ns
-            earlier = [w for w in self._windows if w.end_ns <= incident.began_ns - length_ns][-BEFORE_MAX:]
+            earlier = self._calm([w for w in self._windows if w.end_ns <= incident.began_ns - length_ns])[-BEFORE_MAX:]
             later = [w for w in self._windows if w.at_ns >= incident.began_ns]
             found = await asyncio.to_thread(explain, earlier, later, list(incident.symptoms), list(incident.marks))
         except Exception:
             _log.exception("%s could not be explained", incident.id)
         else:
             await self._explained(each, found)
+
+    def _calm(self, windows: list[Window]) -> list[Window]:
+        """Without those of other incidents, which are not what is usual; with them where hardly any is left."""
+        calm = [w for w in windows if not any(begin < w.end_ns and w.at_ns < end for begin, end in self._troubled)]
+        return calm if len(calm) >= CALM_MIN else windows
 
     async def _explained(self, each: _Open, found: Explanation) -> None:
         incident = each.incident

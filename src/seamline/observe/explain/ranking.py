@@ -77,7 +77,7 @@ def explain(
 def _since_most_began(after: Sequence[Window], symptoms: Sequence[Symptom]) -> Sequence[Window]:
     """Without the windows before most symptoms began: a slow one among them may be older than the cause."""
     began = sorted(each.at_ns for each in symptoms if each.at_ns and each.what != "drift")
-    onset_ns = began[len(began) // 4] if began else 0
+    onset_ns = began[(len(began) - 1) // 2] if began else 0
     later = [window for window in after if window.end_ns > onset_ns]
     return later if len(later) >= WINDOWS_AFTER_MIN else after
 
