@@ -341,6 +341,42 @@ def test_a_step_that_ends_while_another_is_written_is_not_missed_later():
     machine.teardown()
 
 
+class HoldsBack(OtherModules):
+    """Its first answer never comes, though the effect is there."""
+
+    held = True
+
+    async def do(self, saga: str, what: str) -> str:
+        await super().do(saga, what)
+        if what == "0x1" and self.held:
+            await asyncio.Event().wait()
+        return what
+
+
+def test_what_a_dead_process_had_under_way_is_undone_though_another_branch_went_on():
+    """A call had its effect, and no answer yet; the other branch wrote its own step; the process died and somebody
+    cancelled: the call is asked again under its key, and undone.
+    """
+    machine = Machine()
+    others = machine.others = HoldsBack()
+    machine.begin()
+    machine.start(which=0, key="", plan=["branches"])
+
+    async def other_branch_is_through() -> None:
+        query = select(rows).where(rows.c.what == "0y2")
+        while True:
+            async with machine.db.read() as r:
+                if (await r.execute(query)).first() is not None:
+                    return
+            await asyncio.sleep(0.001)
+
+    machine.run(other_branch_is_through())
+    machine.crash(which=0)
+    others.held = False
+    machine.cancel(saga=0, which=0)
+    machine.teardown()
+
+
 @pytest.mark.torture
 def test_the_engine_keeps_its_promises_on_sqlite_for_long():
     """150 stories, every time others."""

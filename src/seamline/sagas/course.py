@@ -7,6 +7,7 @@ when all before it is on disk, and the last step's result goes to disk with the 
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from seamline.module.principal import Subject
     from seamline.sagas.engine import Engine
     from seamline.sagas.kinds import Kind
+
+
+_WENT_ON: ContextVar[str] = ContextVar("seamline_saga_went_on", default="")
+"""The saga that did something new in this branch since it was taken up from a process that died."""
 
 
 class Course:
@@ -72,6 +77,10 @@ class Course:
         """On whose behalf it was started."""
         self.prefix = f"{saga}:" if run == 1 else f"{saga}:{run}:"
         self.fresh = True
+        self.interrupted = False
+        """Taken up from a process that died: what it had under way may have had its effect."""
+        self.cut = False
+        """It leaves in the middle of a step."""
         self.task: asyncio.Task[Any] | None = None
         self.places = Places(self)
         self.mail = Mail(self)
@@ -95,6 +104,9 @@ class Course:
         self.leaving = False
         self.due_ms: int | None = 0
         self.shown: str | None = None
+        """How it stood, where nothing was done with it."""
+        self._waits_shown: list[Waiting] | None = None
+        """What it waited for when it was told to leave."""
         self.raised: dict[str, Exception] = {}
         self.halted: SeamlineError | None = None
         self.lost = False
@@ -103,6 +115,7 @@ class Course:
         """Take up what is in the journal."""
         self.fresh = False
         self.trouble = work.trouble
+        self.interrupted = self.interrupted or work.interrupted
         self.notes = work.notes
         if entries:
             self.pen.seq = entries[-1][0]
@@ -141,17 +154,20 @@ class Course:
             entry = await self.past.recall(place, "step", step.name)
             if entry is not None:
                 return self._recalled(step, entry)
+        # What was under way when a process died is the first that is not in the journal, in each branch.
+        maybe_begun = self.interrupted and _WENT_ON.get() != self.id
         if not self.fresh or self.closed or self.stopping is not None:
-            await self.past.begins(place, step.name)
+            await self.past.begins(place, step.name, maybe_begun=maybe_begun)
         self.underway[place] = step.name
         self.busy += 1
         try:
             if not self.pen.idle:
                 await self.pen.flush()
             try:
-                entry, value = await steps.attempt(self, step)
+                entry, value = await steps.attempt(self, step, maybe_begun=maybe_begun)
             except asyncio.CancelledError as cancelled:
                 if self.leaving or self.halted is not None:
+                    self.cut = True
                     raise
                 # The saga's own code gave the step up, as a TaskGroup does when another of its branches fails.
                 entry, value = steps.left(self, step), cancelled
@@ -159,6 +175,7 @@ class Course:
             del self.underway[place]
             self.leave_work()
         self._ended(step, entry, value)
+        self.went_on()
         if self.busy:
             self.engine.loop.call_soon(self.pen.flush_soon)
         if self.stopping is not None or self.closed:
@@ -166,6 +183,11 @@ class Course:
         if entry.outcome != OK:
             raise self._noted(place, value)
         return value
+
+    def went_on(self) -> None:
+        """Something that was not in the journal has ended: what this branch begins now had not begun before."""
+        if self.interrupted:
+            _WENT_ON.set(self.id)
 
     def _noted(self, place: str, error: BaseException) -> BaseException:
         if isinstance(error, Exception):
@@ -252,15 +274,18 @@ class Course:
 
     def work(self) -> str:
         """What people see of it."""
-        waits = [
+        waits = self._waits_shown if self._waits_shown is not None else self._waiting()
+        refused = self.mail.refused
+        if not (waits or self.trouble or self.notes or refused or self.interrupted):
+            return ""
+        return to_text(Work(waits, self.trouble, self.notes, refused, self.interrupted))
+
+    def _waiting(self) -> list[Waiting]:
+        return [
             Waiting(wait.place, wait.kind, wait.name, wait.due_ms, wait.shown)
             for wait in self.waits.values()
             if wait.kind != "pause"
         ]
-        refused = self.mail.refused
-        if not (waits or self.trouble or self.notes or refused):
-            return ""
-        return to_text(Work(waits, self.trouble, self.notes, refused))
 
     def stuck(self) -> str:
         if self.halted is not None:
@@ -300,7 +325,7 @@ class Course:
             return
         self.leaving = True
         self.due_ms = due_ms
-        self.shown = self.work()
+        self._waits_shown = self._waiting()
         self.wake_waits()
         self.past.break_off()
 

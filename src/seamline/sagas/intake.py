@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.signal.trace import TraceContext
 from seamline.module.errors import Unavailable
@@ -13,8 +15,8 @@ from seamline.sagas import hearing
 from seamline.sagas.course import Course
 from seamline.sagas.errors import NewerJournalError
 from seamline.sagas.journal.journal import check_input
-from seamline.sagas.journal.records import Head, read_entry, read_work
-from seamline.sagas.journal.statements import Write
+from seamline.sagas.journal.records import Head, read_entry, read_work, to_text
+from seamline.sagas.journal.statements import INTERRUPTED, Write
 from seamline.sagas.life import set_aside
 
 if TYPE_CHECKING:
@@ -146,8 +148,9 @@ class Intake:
             engine.running[head.id] = course
             engine.counts["taken_up"] += 1
             course.mail.seen = head.messages
+            course.interrupted = head.due_ms == INTERRUPTED
             if isinstance(subject, Unavailable):
-                course.due_ms, course.shown = engine.now_ms() + UNKNOWN_MS, head.work
+                course.due_ms, course.shown = engine.now_ms() + UNKNOWN_MS, _still(head)
                 engine.runners.start(set_aside(course))
                 continue
             try:
@@ -173,3 +176,10 @@ class Intake:
             return await engine.proofs.resume(head.subject, engine.module, f"saga:{head.id}")
         except SeamlineError as error:
             return error
+
+
+def _still(head: Head) -> str:
+    """How a saga stands that is given back before anything was done: as it stood."""
+    if head.due_ms != INTERRUPTED:
+        return head.work
+    return to_text(msgspec.structs.replace(read_work(head), interrupted=True))

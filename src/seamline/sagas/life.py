@@ -236,6 +236,7 @@ async def leave(course: Course) -> None:
     if course.lost:
         return
     if course.shown is None:
+        course.interrupted = course.cut or (course.interrupted and (course.halted is not None or course.past.replaying))
         course.shown = course.work()
     course.pen.dirty = False
     statements = course.pen.statements()

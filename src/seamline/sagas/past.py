@@ -99,8 +99,8 @@ class Past:
             entry = self.order[cursor]
             course.halt(self.mismatch(entry.place, f"{entry.kind} {entry.name!r}", "nothing there"))
 
-    async def begins(self, place: str, name: str) -> None:
-        """Something that is not in the journal begins. Raises CancelledError where it may not."""
+    async def begins(self, place: str, name: str, *, maybe_begun: bool = False) -> None:
+        """Something that is not in the journal begins; maybe again. Raises CancelledError where it may not."""
         course = self._course
         if self.replaying and (course.failure is not None or course.stopping is not None):
             # What the journal has must be seen first, since it is to be undone.
@@ -110,18 +110,22 @@ class Past:
         expected = self.then.pop(place, None) if self.then else None
         if expected is not None and expected != name:
             course.halt(self.mismatch(place, repr(expected), repr(name)))
-        # What may have begun before a crash is brought to its end before the saga is stopped.
-        maybe_begun = expected is not None or not (course.fresh or self.order)
-        if course.closed or (course.stopping is not None and not maybe_begun):
+        # What may have begun before a crash is brought to its end before the saga is stopped, or comes to its own.
+        over = course.ending or course.stopping is not None
+        if course.leaving or course.halted is not None or course.failure is not None or (over and not maybe_begun):
             raise asyncio.CancelledError
 
     async def play_out(self) -> None:
-        """Let branches that nobody waits for any more see what they saw."""
-        quiet_ticks, cursor = 0, self.cursor
-        while self.replaying and not self._course.closed and quiet_ticks < QUIET_TICKS:
+        """Let branches that nobody waits for any more see what they saw, and begin again what they had begun."""
+        quiet_ticks, before = 0, self._left
+        while before != (0, 0) and not self._course.closed and quiet_ticks < QUIET_TICKS:
             await asyncio.sleep(0)
-            quiet_ticks = quiet_ticks + 1 if cursor == self.cursor else 0
-            cursor = self.cursor
+            quiet_ticks = quiet_ticks + 1 if before == self._left else 0
+            before = self._left
+
+    @property
+    def _left(self) -> tuple[int, int]:
+        return len(self.order) - self.cursor, len(self.then)
 
     def break_off(self) -> None:
         """Nothing is replayed any more."""

@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 _FINAL: Final = (PermissionDenied, InvalidArgument, Unauthenticated, Unimplemented, UntypedStepError)
 
 
-async def attempt(course: Course, step: Step[Any]) -> tuple[Entry, Any]:
+async def attempt(course: Course, step: Step[Any], *, maybe_begun: bool) -> tuple[Entry, Any]:
     """Run a step to its end. Gives its entry, and its value or the error to raise.
 
+    ``maybe_begun`` says that a process that is gone may have had it under way, with the effect that nobody knows of.
     An entry without a kind is in the journal already. Raises CancelledError when the saga leaves this process first.
     """
     engine, callee, place = course.engine, step.callee, step.place
+    maybe_begun = maybe_begun and callee.how != LOCAL  # ours is done when its entry is there, and not otherwise
     data = callee.encode_arguments(step.arguments)
     key = course.key_of(place)
     began_ms = engine.now_ms()
     trouble = course.trouble.get(place)
+    if trouble is not None:
+        trouble.unknown = trouble.unknown or maybe_begun
     if trouble is not None and trouble.due_ms > began_ms and not await pause(course, step.place, trouble):
         return _final(course, step, data, began_ms, trouble)
     while True:
@@ -53,14 +57,14 @@ async def attempt(course: Course, step: Step[Any]) -> tuple[Entry, Any]:
             value = fault
         except _FINAL as error:
             entry.outcome, entry.error, entry.output = outcome_of(error)
-            if isinstance(error, Unauthenticated) and error.started:
-                entry.outcome = UNKNOWN  # it was cut off while it ran
+            if maybe_begun or (isinstance(error, Unauthenticated) and error.started):
+                entry.outcome = UNKNOWN  # it was cut off while it ran, or before it was asked again
             value = error
         except LostSagasError:
             engine.lose()
             raise asyncio.CancelledError from None
         except Exception as error:
-            trouble = failed(course, place, step.name, error, may_have_run(callee, error))
+            trouble = failed(course, place, step.name, error, maybe_begun or may_have_run(callee, error))
             limit = step.attempts or engine.settings.step_attempts
             over = (trouble.attempts >= limit and not course.pivoted) or course.stopping is not None or course.ending
             if over or not await pause(course, place, trouble, step.backoff_s):

@@ -30,6 +30,7 @@ async def wait(course: Course, wanted: Wait[Any]) -> Any:
     if course.stopping is not None and wanted.kind != "child":
         raise asyncio.CancelledError
     entry = _entry(course, wanted, await _message(course, wanted))
+    course.went_on()
     course.now_ms = max(course.now_ms, entry.at_ms)
     course.pen.put_down(entry)
     if course.busy or course.waits:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from seamline.kernel.store import Combiner
 from seamline.sagas.errors import NewerJournalError, SagaEndedError, UnknownSagaError
 from seamline.sagas.journal.records import FORMAT, Head, Message, checksum, damaged
-from seamline.sagas.journal.statements import COLUMNS, POST, POST_BODY, Write
+from seamline.sagas.journal.statements import COLUMNS, INTERRUPTED, POST, POST_BODY, Write
 from seamline.sagas.journal.store import Store
 from seamline.sagas.journal.tables import TABLES
 
@@ -96,7 +96,7 @@ class Journal:
         """Take a worker's place away, unless it was heard of since ``beat``, and set its sagas free; how many."""
         lost = "DELETE FROM seamline_saga_workers WHERE owner = ? AND (CAST(? AS BIGINT) IS NULL OR beat = ?)"
         free = (
-            "UPDATE seamline_sagas SET owner = NULL, due_ms = 0 WHERE owner = ? AND ended_ms = 0 "
+            f"UPDATE seamline_sagas SET owner = NULL, due_ms = {INTERRUPTED} WHERE owner = ? AND ended_ms = 0 "  # noqa: S608  # a number of ours
             "AND NOT EXISTS (SELECT 1 FROM seamline_saga_workers WHERE owner = ?) RETURNING id"
         )
         return len((await self.store.run([(lost, (owner, beat, beat)), (free, (owner, owner))]))[1])

@@ -79,6 +79,8 @@ class Work(msgspec.Struct, omit_defaults=True):
     notes: dict[str, msgspec.Raw] = {}
     refused: dict[str, str] = {}
     """Signals that people sent and that did not fit: why, by the message's number."""
+    interrupted: bool = False
+    """It left memory in the middle of a step, or before all that a dead process had under way was begun again."""
 
 
 class Message(NamedTuple):

@@ -17,6 +17,9 @@ COLUMNS: Final = (
     "crc, result, work, stuck, trace, parent, subject"
 )
 
+INTERRUPTED: Final = -1
+"""Due at once, as with 0; and nobody knows what was under way."""
+
 ORDER: Final = ("start", "entry", "work", "rest", "free", "end", "clear", "renew", "take", "unwait", "drop")
 """The kinds of statements, in the order in which a transaction runs them. They cast their numbers, since PostgreSQL
 gets them as a document; see :mod:`.function`."""
@@ -38,7 +41,7 @@ STATEMENTS: Final[dict[str, str]] = {
         "UPDATE seamline_sagas SET owner = NULL, due_ms = CASE WHEN messages > CAST(? AS INTEGER) THEN 0 "
         "ELSE CAST(? AS BIGINT) END, status = ?, work = ?, stuck = ?, updated_ms = CAST(? AS BIGINT) WHERE id = ?"
     ),
-    "free": "UPDATE seamline_sagas SET owner = NULL, due_ms = 0 WHERE id = ? AND owner = ?",
+    "free": f"UPDATE seamline_sagas SET owner = NULL, due_ms = {INTERRUPTED} WHERE id = ? AND owner = ?",  # noqa: S608  # a number of ours
     "end": (
         "UPDATE seamline_sagas SET owner = NULL, due_ms = NULL, status = ?, result = ?, "
         "ended_ms = CAST(? AS BIGINT), updated_ms = CAST(? AS BIGINT), work = ?, stuck = '' WHERE id = ?"
@@ -54,7 +57,8 @@ STATEMENTS: Final[dict[str, str]] = {
 }
 
 POST: Final = (
-    "UPDATE seamline_sagas SET messages = messages + 1, due_ms = CASE WHEN owner IS NULL THEN 0 ELSE due_ms END "
+    "UPDATE seamline_sagas SET messages = messages + 1, due_ms = CASE WHEN owner IS NULL AND "  # noqa: S608  # likewise
+    f"coalesce(due_ms, 0) <> {INTERRUPTED} THEN 0 ELSE due_ms END "
     "WHERE id = ? AND ended_ms = 0 RETURNING messages"
 )
 """A message begins with its number, which also says to the saga's worker that there is one."""
