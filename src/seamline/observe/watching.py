@@ -19,16 +19,15 @@ from seamline.kernel.settings.observe import SloSettings
 from seamline.observe.detect.detector import Detector
 from seamline.observe.detect.keeping import BEFORE_MAX, Incidents
 from seamline.observe.explain import Explanation, Model, explain, summarise
+from seamline.observe.explain.sources import Sources
 from seamline.observe.incidents import Incident, Symptom
 from seamline.observe.live import Live
 from seamline.observe.notify import Notifier
-from seamline.observe.records import Mark, Span
+from seamline.observe.records import Mark
 from seamline.observe.store import TelemetryReader, TelemetryStore
-from seamline.observe.store.query import SeriesQuery, TraceQuery
+from seamline.observe.store.query import SeriesQuery
 from seamline.observe.windows import Window
 
-TRACES_MAX: Final = 8
-"""How many traces of a suspect are looked at."""
 _SLO_STEP_NS: Final = 300_000_000_000
 _DAY_NS: Final = 86_400_000_000_000
 _log = logging.getLogger("seamline.observe")
@@ -43,6 +42,7 @@ class Watching:
         observe = settings.observe
         self._observe = observe
         self._reader = reader
+        self._sources = Sources(reader)
         self._clock = clock
         self._notifier = _notifier(settings, clock)
         model = Model(observe.model, observe.model_name, observe.model_key) if observe.model else None
@@ -102,24 +102,7 @@ class Watching:
     def _explain(
         self, before: Sequence[Window], after: Sequence[Window], symptoms: Sequence[Symptom], marks: Sequence[Mark]
     ) -> Explanation:
-        return explain(before, after, symptoms, marks, self._traces, self._profile)
-
-    def _traces(self, module: str, *, failed: bool, since_ns: int, until_ns: int) -> list[list[Span]]:
-        asked = TraceQuery(
-            module=module, status="failed" if failed else "", since_ns=since_ns, until_ns=until_ns, limit=TRACES_MAX
-        )
-        try:
-            return [self._reader.trace(each.trace_id) for each in self._reader.traces(asked).items]
-        except SeamlineError as error:  # counts alone must do
-            _log.info("%s", error)
-            return []
-
-    def _profile(self, module: str, since_ns: int, until_ns: int) -> list[tuple[str, int]]:
-        try:
-            return self._reader.profile(module, since_ns, until_ns)
-        except SeamlineError as error:
-            _log.info("%s", error)
-            return []
+        return explain(before, after, symptoms, marks, self._sources.traces, self._sources.profile)
 
 
 def _notifier(settings: Settings, clock: Clock) -> Notifier | None:
