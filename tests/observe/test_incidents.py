@@ -10,6 +10,7 @@ import pytest
 from tests.observe.synthetic import BEGIN_NS, MODULES, Fault, Shop
 from tests.observe.trials import Opened, flow, window
 
+from seamline.observe.detect import words
 from seamline.observe.detect.causes import Case, Graph, sort
 from seamline.observe.detect.detector import Detector
 from seamline.observe.detect.keeping import QUIET, SYMPTOMS_MAX, TIMELINE_MAX, Incidents
@@ -266,6 +267,36 @@ def symptom(module: str, what: What = "errors", at_s: float = 0, *, supporting: 
     return Symptom(
         f"{module} {what}", what, module, ("x", module, "m"), at_ns=at_ns, detected_ns=at_ns, supporting=supporting
     )
+
+
+@pytest.mark.parametrize(
+    ("what", "caller", "after", "expected"),
+    [
+        ("errors", "gateway", 0.25, "critical"),
+        ("errors", "", 0.1, "major"),
+        ("errors", "cart", 0.25, "major"),
+        ("errors", "cart", 0.9, "critical"),
+        ("latency", "gateway", 30.0, "major"),
+        ("latency", "gateway", 15.0, "minor"),
+        ("latency", "cart", 300.0, "minor"),
+        ("slo", "", 20.0, "critical"),
+        ("slo", "", 7.0, "major"),
+        ("drift", "", 3e9, "minor"),
+    ],
+)
+def test_it_is_grave_as_far_as_visitors_notice(what: What, caller: str, after: float, expected: str):
+    """Failures at the door more than within, slowness only at the door, and a promise by how fast it burns."""
+    unit = {"errors": "ratio", "latency": "ms", "slo": "burn"}.get(what, "bytes")
+    assert words.severity([Symptom("it", what, "m", (caller, "m", "x"), 10.0, after, unit)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [(0.6, "ratio", "60 %"), (0.0049, "ms", "0.0049 ms"), (1520, "ms", "1.5 s"), (153e6, "bytes", "153 MB"),
+     (1.5e9, "bytes", "1.5 GB"), (0, "calls/s", "0 calls/s"), (14.4, "burn", "14.4 times what is allowed")],
+)  # fmt: skip
+def test_figures_are_written_as_people_read_them(value: float, unit: str, said: str):
+    assert words.quantity(value, unit) == said
 
 
 CALLS = {"door": {"a", "b", "c"}, "a": {"d"}, "b": {"e"}, "d": {"f"}}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from seamline.observe.incidents import Severity, Suspect, Symptom
 
+_OUTSIDE = frozenset({"", "gateway"})
+"""Who calls for visitors."""
 _WEIGHT = {"errors": 5, "saturation": 4, "drift": 4, "lag": 4, "latency": 3, "rate": 2, "slo": 1}
 
 
@@ -64,7 +66,7 @@ def severity(symptoms: Iterable[Symptom]) -> Severity:
     """``critical`` if visitors are turned away or a promise burns fast, ``major`` if they notice, else ``minor``."""
     found: Severity = "minor"
     for each in symptoms:
-        door = each.edge is not None and not each.edge[0]
+        door = each.edge is not None and each.edge[0] in _OUTSIDE
         if each.what == "slo" and each.after >= 14.4:
             return "critical"
         if each.what == "errors" and each.unit == "ratio" and each.after >= (0.2 if door else 0.5):
