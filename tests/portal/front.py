@@ -9,7 +9,7 @@ import asyncio
 import http.client
 import json
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from seamline.observe.live import Live
 from seamline.observe.records import Batch
 from seamline.observe.windows import Window
 from seamline.portal.app import Portal, make_app
+from seamline.portal.shell import ModulePart
 from seamline.run.admin import RefusedError
 from seamline.run.roles import Caller, Role, needed, suffices
 
@@ -142,13 +143,13 @@ class FakeObservatory:
 class Front:
     """Where the portal is served, and what stands behind it."""
 
-    def __init__(self, portal: Portal, admin: FakeAdmin) -> None:
+    def __init__(self, portal: Portal, admin: FakeAdmin, *, parts: Sequence[ModulePart] | None = None) -> None:
         self.portal = portal
         self.admin = admin
         self.refuses = False
         """Whether the control API has forgotten every session, as after a restart."""
         self.url = ""
-        self._app = make_app(portal)
+        self._app = make_app(portal, parts=parts)
         self._transports: set[asyncio.Transport] = set()
         self._tokens: dict[str, Role] = {}
         self._sessions: dict[str, tuple[str, Role, str]] = {}
@@ -184,6 +185,14 @@ class Front:
                 connection.close()
 
         return await asyncio.to_thread(ask)
+
+    async def visit(self, path: str, role: Role = "admin") -> Reply:
+        """A page's content, as the browser asks for it after signing in."""
+        token = json.dumps({"token": self.token(role), "cookie": True})
+        signed_in = await self.send("/v1/session", "POST", token)
+        page = json.loads(signed_in.body)["page"]
+        cookie = signed_in.headers["set-cookie"].partition(";")[0]
+        return await self.send(path, hx_request="true", x_seamline_page=page, cookie=cookie)
 
     @asynccontextmanager
     async def serving(self) -> AsyncGenerator[Front]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,7 +28,7 @@ from seamline.portal.assets import Assets
 from seamline.portal.errors import NotFoundError, PortalError
 from seamline.portal.fragments import environment
 from seamline.portal.now import Recent, Row
-from seamline.portal.shell import GROUPS, Page, page
+from seamline.portal.shell import GROUPS, ModulePart, Page, page
 from seamline.portal.status import status_route
 from seamline.run.roles import Caller
 
@@ -110,16 +110,26 @@ class Portal:
 
 def found_pages() -> list[Page]:
     """Every ``page`` of the modules in ``pages/``, as they stand in the navigation."""
-    modules = [
-        importlib.import_module(f"{pages.__name__}.{each.name}") for each in pkgutil.iter_modules(pages.__path__)
-    ]
-    found: list[Page] = [each.page for each in modules if hasattr(each, "page")]
+    found: list[Page] = _found("page")
     return sorted(found, key=lambda each: (list(GROUPS).index(each.group), each.order))
 
 
-def make_app(portal: Portal, *, shown: Iterable[Page] | None = None) -> Starlette:
-    """The app that serves ``shown``, all pages if not said."""
-    entries = found_pages() if shown is None else list(shown)
+def found_parts() -> list[ModulePart]:
+    """What they add to a module's page."""
+    found: list[ModulePart] = _found("module_part")
+    return sorted(found, key=lambda each: each.order)
+
+
+def _found(name: str) -> list[Any]:
+    modules = [
+        importlib.import_module(f"{pages.__name__}.{each.name}") for each in pkgutil.iter_modules(pages.__path__)
+    ]
+    return [getattr(each, name) for each in modules if hasattr(each, name)]
+
+
+def make_app(portal: Portal, *, parts: Sequence[ModulePart] | None = None) -> Starlette:
+    """The app that serves all pages. ``parts`` stand on each module's page, those of the pages if not said."""
+    entries = found_pages()
     assets = Assets()
     templates = environment(assets)
     routes = [
@@ -131,7 +141,8 @@ def make_app(portal: Portal, *, shown: Iterable[Page] | None = None) -> Starlett
         routes=routes,
         exception_handlers={SeamlineError: _on_error, HTTPException: _on_missing},
     )
-    app.state.portal, app.state.templates, app.state.pages = portal, templates, entries
+    app.state.portal, app.state.templates = portal, templates
+    app.state.parts = found_parts() if parts is None else parts
     app.add_middleware(_Front, shell=_shell(templates, entries))
     return app
 

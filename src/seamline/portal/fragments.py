@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from seamline.portal.assets import Assets
 from seamline.portal.showing import cut, quoted, without
 
+_CODE: Final = re.compile(r"`{1,2}([^`]+)`{1,2}")
 _NONE: Final = "\N{EN DASH}"
 _UNITS_NS: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "\N{MICRO SIGN}s"), (1.0, "ns"))
 
@@ -29,7 +31,7 @@ def environment(assets: Assets) -> Environment:
     _names(found.globals).update(asset=assets.url, icon=partial(icon, assets), sparkline=sparkline, url=url)
     _names(found.filters).update(
         duration=duration, ms=ms, count=count, rate=rate, percent=percent, size=size, when=when, day=day, bdi=bdi,
-        data=data, pretty=pretty,
+        prose=prose, data=data, pretty=pretty,
     )  # fmt: skip
     _names(found.globals).update(quoted=quoted, without=without)
     _names(found.filters).update(cut=cut, figure=figure, num_column=num_column)
@@ -56,6 +58,12 @@ def url(path: str, **query: Any) -> str:
 def bdi(text: object) -> Markup:
     """A name or a text of others: escaped, and kept from turning round what stands beside it."""
     return Markup("<bdi>{}</bdi>").format(text)
+
+
+def prose(text: object) -> Markup:
+    """A text of others in which `code` stands in backticks."""
+    parts = _CODE.split(str(text))
+    return bdi(Markup().join(Markup("<code>{}</code>").format(each) if i % 2 else each for i, each in enumerate(parts)))
 
 
 def duration(ns: float | None) -> str:

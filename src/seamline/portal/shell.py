@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -42,6 +42,20 @@ class Page:
     group: Group
     order: int
     routes: Sequence[BaseRoute]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModulePart:
+    """What another page adds to each module's page: a ``module_part`` beside its ``page``.
+
+    Args:
+        order: among the others.
+        draw: gives the HTML about the module of this name, empty for nothing.
+    """
+
+    title: str
+    order: int
+    draw: Callable[[Request, str], Awaitable[str]]
 
 
 def portal_of(request: Request) -> Portal:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,7 +23,7 @@ from seamline.portal.live import fragments
 from seamline.portal.marking import chart_marks
 from seamline.portal.now import Picture, Row, newest, picture, rates, strip
 from seamline.portal.session import caller_of
-from seamline.portal.shell import Page, portal_of, render
+from seamline.portal.shell import ModulePart, Page, portal_of, render
 from seamline.portal.shell import page as answer
 from seamline.portal.span_of_time import TimeSpan, time_span
 from seamline.portal.status import running
@@ -153,8 +154,16 @@ async def _module(request: Request) -> Response:
     return answer(
         request, "module.html", title=name, live=live, described=described, failed=traces.items, logged=logs.items,
         flames=flames(stacks), forms=_forms(described), written=forms.written, tried=request.query_params.get("try"),
+        more=await _parts(request, name),
         **context,
     )  # fmt: skip
+
+
+async def _parts(request: Request, name: str) -> list[tuple[str, Markup]]:
+    """What other pages have to say of the module."""
+    parts: list[ModulePart] = request.app.state.parts
+    texts = await asyncio.gather(*(each.draw(request, name) for each in parts))
+    return [(part.title, Markup(text)) for part, text in zip(parts, texts, strict=True) if text]  # noqa: S704  # our own
 
 
 def _forms(described: Mapping[str, Any]) -> dict[str, list[forms.Field]]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from seamline.portal.acting import Act, Done, action
 from seamline.portal.errors import FieldError, NotFoundError
 from seamline.portal.live import EventStream, Write, ticks, told, write_changed
-from seamline.portal.now import Edge, Picture, newest, picture
+from seamline.portal.now import Edge, ModuleNow, Picture, newest, picture
 from seamline.portal.shell import Page, fragment, portal_of, render
 from seamline.portal.shell import page as answer
 from seamline.portal.status import running
@@ -35,15 +35,17 @@ async def _context(request: Request) -> dict[str, Any]:
 
 
 def graph(found: Picture) -> dict[str, list[dict[str, Any]]]:
-    """Nodes and edges as the script draws them."""
+    """Nodes and edges as the script draws them: a module in one workload only, also while it moves to another."""
+    homes = {name: _home(module, found) for name, module in found.modules.items()}
     nodes: list[dict[str, Any]] = [
         {"id": f"w:{each.name}", "kind": "workload", "label": each.name, "state": each.state,
          "note": f"{len(each.replicas)} \N{MULTIPLICATION SIGN}" if len(each.replicas) > 1 else ""}
         for each in found.workloads
+        if each.name in homes.values()
     ]  # fmt: skip
     nodes += [
         {"id": f"m:{each.name}", "kind": "module", "label": each.name, "state": each.state, "rate": each.inward.rate,
-         "p95": each.inward.p95_ms, "parent": f"w:{each.workloads[0]}" if each.workloads else None}
+         "p95": each.inward.p95_ms, "parent": f"w:{homes[each.name]}" if homes[each.name] else None}
         for each in found.modules.values()
     ]  # fmt: skip
     if any(each.kind == "public" for each in found.edges):
@@ -56,6 +58,13 @@ def graph(found: Picture) -> dict[str, list[dict[str, Any]]]:
         if each.caller or each.kind == "public"
     ]  # fmt: skip
     return {"nodes": nodes, "edges": edges}
+
+
+def _home(module: ModuleNow, found: Picture) -> str:
+    """Where calls go: a workload that is ready, before one that starts."""
+    homes = [each for each in found.workloads if each.name in module.workloads]
+    ready = [each for each in homes if any(replica["state"] == "ready" for replica in each.replicas)]
+    return next((each.name for each in (*ready, *homes)), "")
 
 
 def _edge_id(edge: Edge) -> str:

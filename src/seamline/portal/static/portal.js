@@ -391,8 +391,9 @@ function openProgress(title) {
   return {
     say,
     close: () => dialog.close(),
-    done(text) { say(text || "done").classList.add("over"); },
-    trouble(text) { list.lastElementChild?.classList.add("over"); trouble.textContent = text; trouble.hidden = false; },
+    // Who has closed the board meanwhile is told all the same.
+    done(text) { if (dialog.open) say(text || "done").classList.add("over"); else toast(text || "done", "good"); },
+    trouble(text) { if (!dialog.open) toast(text, "bad"); list.lastElementChild?.classList.add("over"); trouble.textContent = text; trouble.hidden = false; },
   };
 }
 el("sl-progress-close").addEventListener("click", () => el("sl-progress").close());
