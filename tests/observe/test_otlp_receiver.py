@@ -189,6 +189,19 @@ async def test_slow_bodies_give_way():
         await until(lambda: bodies.bytes_held == 0)
 
 
+async def test_connections_leave_files_to_others(monkeypatch: pytest.MonkeyPatch):
+    """Clients get at most half of the files that the process may open, the next is told that there is no room."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, 200))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    async with place() as here:
+        with ExitStack() as opened:
+            for _ in range(100):
+                opened.enter_context(socket.create_connection(("127.0.0.1", here.port), 10))
+            await until(lambda: here.receiver.connections == 100)
+            assert (await here.post("/v1/traces", b"")).status == 503
+        await until(lambda: here.receiver.connections == 0)
+        await still_answers(here)
+
+
 async def test_a_body_that_takes_too_long(monkeypatch: pytest.MonkeyPatch):
     """A body that drips in is refused in the end, however steadily it drips."""
     monkeypatch.setattr(reading_module, "BODY_TIMEOUT_S", 0.3)

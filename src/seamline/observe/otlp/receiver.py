@@ -8,8 +8,10 @@ page somebody looks at cannot write into what they look at next.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +19,7 @@ import msgspec
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings.observe import ObserveSettings
-from seamline.kernel.wire.http1 import Exchange, Header, HttpLimits, HttpRefusal, HttpServer
+from seamline.kernel.wire.http1 import Exchange, Header, HttpLimits, HttpRefusal, HttpRequest, HttpServer
 from seamline.observe.otlp.bounds import MalformedError, TooMuchError
 from seamline.observe.otlp.errors import OtlpExtraError, OtlpListenError
 from seamline.observe.otlp.reading import Bodies, busy
@@ -66,6 +68,8 @@ class OtlpReceiver:
         sink: is given what was taken, in the thread of the event loop; it must not wait.
         own: the names of the application's modules, which no foreign service gets.
         room: whether ``sink`` can take more; while it cannot, senders are asked to wait.
+        metrics: the page of ``GET /metrics`` and its content type, by ``accept`` and by workload (``/metrics/<name>``)
+            or None for all.
         clock: says which times are credible.
     """
 
@@ -76,6 +80,7 @@ class OtlpReceiver:
         *,
         own: Collection[str] = (),
         room: Callable[[], bool] = _always,
+        metrics: Callable[[str, str | None], tuple[bytes, str]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.accepted = 0
@@ -91,9 +96,10 @@ class OtlpReceiver:
         self._sink = sink
         self._own = frozenset(own)
         self._room = room
+        self._metrics = metrics
         self._clock = clock or SystemClock()
         self._runners = Runners()
-        self._http = HttpServer(self._handle, _LIMITS, runners=self._runners)
+        self._http = HttpServer(self._handle, _limits(), runners=self._runners)
         self.bodies = Bodies(settings.otlp_bytes_max, max(HELD_BYTES_MAX, 2 * settings.otlp_bytes_max))
         self._thread = ThreadPoolExecutor(1, "otlp")
         self._decoding: Decoding | None = None
@@ -168,6 +174,9 @@ class OtlpReceiver:
         kind = _media_type(exchange)
         encoding: Encoding = TYPES.get(kind, "json")
         try:
+            if self._is_scrape(exchange.request):
+                self._show_metrics(exchange)
+                return
             body = await self._answer(exchange, kind)
             exchange.respond(200, [_content_type(encoding)], body)
         except HttpRefusal as refusal:
@@ -176,6 +185,19 @@ class OtlpReceiver:
                 exchange.respond(
                     refusal.status, [_content_type(encoding), *refusal.headers], _failure(refusal, encoding)
                 )
+
+    def _is_scrape(self, request: HttpRequest) -> bool:
+        return self._metrics is not None and request.path.split(b"/", 2)[1] == b"metrics"
+
+    def _show_metrics(self, exchange: Exchange) -> None:
+        assert self._metrics is not None
+        request = exchange.request
+        if request.method not in {"GET", "HEAD"}:
+            raise HttpRefusal(405, "unimplemented", "metrics are fetched with GET", [(b"allow", b"GET, HEAD")])
+        _check_no_browser(request)
+        workload = request.path.removeprefix(b"/metrics").strip(b"/").decode("latin-1")
+        page, kind = self._metrics((request.header(b"accept") or b"").decode("latin-1"), workload or None)
+        exchange.respond(200, [(b"content-type", kind.encode("ascii"))], page)
 
     async def _answer(self, exchange: Exchange, kind: bytes) -> bytes:
         signal, coding = self._checked(exchange, kind)
@@ -201,8 +223,7 @@ class OtlpReceiver:
             raise HttpRefusal(404, "not_found", "OTLP is taken at /v1/traces, /v1/logs and /v1/metrics")
         if request.method != "POST":
             raise HttpRefusal(405, "unimplemented", "OTLP is sent with POST", [(b"allow", b"POST")])
-        if request.header(b"origin") is not None or request.header(b"sec-fetch-site") is not None:
-            raise HttpRefusal(403, "permission_denied", "telemetry is not taken from browsers")
+        _check_no_browser(request)
         if kind not in TYPES:
             fact = "the content-type is not application/x-protobuf or application/json"
             raise HttpRefusal(415, "invalid_argument", fact)
@@ -238,6 +259,14 @@ class OtlpReceiver:
         )
 
 
+def _limits() -> HttpLimits:
+    """No more than half of the files that the process may have open: the store and the portal need theirs."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return _LIMITS
+    return replace(_LIMITS, connections_max=min(_LIMITS.connections_max, max(files // 2, 64)))
+
+
 def success(signal: Signal, encoding: Encoding, taken: Taken) -> bytes:
     """Export...ServiceResponse: empty, or with what was not taken and why."""
     if not taken.rejected and not taken.reason:
@@ -266,6 +295,12 @@ def _media_type(exchange: Exchange) -> bytes:
 
 def _content_type(encoding: Encoding) -> Header:
     return (b"content-type", b"application/x-protobuf" if encoding == "protobuf" else b"application/json")
+
+
+def _check_no_browser(request: HttpRequest) -> None:
+    """A page that somebody looks at must not write into what they look at next, or read it."""
+    if request.header(b"origin") is not None or request.header(b"sec-fetch-site") is not None:
+        raise HttpRefusal(403, "permission_denied", "telemetry is not exchanged with browsers")
 
 
 def _split(address: str) -> tuple[str, int]:
