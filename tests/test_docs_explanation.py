@@ -13,8 +13,9 @@ from seamline.observe.drills.catalog import FAULTS
 from seamline.observe.explain import Model, ranking
 from seamline.run import drilling, drills
 
-_, _, SECTION = read_page("observability.md").partition("## Why: explanation, and how well it does")
-SAID = re.sub(r"\s+", " ", SECTION.partition("\n## ")[0])
+_, _, AFTER = read_page("observability.md").partition("\n## Why: explanation, and how well it does\n")
+SECTION = AFTER.partition("\n## ")[0]
+SAID = re.sub(r"\s+", " ", SECTION)
 
 
 def test_every_fault_is_on_the_page_and_no_other() -> None:
