@@ -51,7 +51,14 @@ class Observatory:
         """For Prometheus."""
         self.store = TelemetryStore(data / TELEMETRY_FOLDER, observe, clock) if observe.store else None
         self.reader = TelemetryReader(data / TELEMETRY_FOLDER)
-        self.receiver = OtlpReceiver(observe, self._from_others, own=settings.modules, room=self._has_room, clock=clock)
+        self.receiver = OtlpReceiver(
+            observe,
+            self._from_others,
+            own=settings.modules,
+            room=self._has_room,
+            metrics=self.totals.render,
+            clock=clock,
+        )
         self.exporter = OtlpExporter(telemetry, application=settings.app.name, clock=clock) if telemetry.otlp else None
         self._windows = Windows(observe.window_s, clock)
         self._watching = Watching(settings, self.reader, self.store, self.live, clock)
