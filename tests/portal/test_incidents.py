@@ -10,7 +10,7 @@ from tests.portal.front import FakeIncidents, Front
 from tests.portal.planted import incident
 from tests.portal.visitor import Visitor
 
-from seamline.observe.incidents import Evidence, Incident
+from seamline.observe.incidents import Entry, Evidence, Incident, Note
 from seamline.portal.app import Portal
 
 
@@ -52,6 +52,22 @@ async def test_an_abstention_is_said_plainly(front: Front):
     text = (await Visitor(front).get("/incidents/INC-7")).text
     assert "No cause is named." in text
     assert "too few calls to tell" in text
+
+
+async def test_the_timeline_has_each_thing_once(front: Front):
+    """What the observer saw, what was changed and what people wrote stand in the order of time, none of them twice."""
+    base = incident(front.portal.now_ns())
+    mark = base.marks[0]
+    base.timeline.append(Entry(mark.at_ns, "mark", f"{mark.kind}: {mark.title}"))
+    base.notes.append(Note(base.began_ns + 60_000_000_000, "ada", "rolled back"))
+    shows(front, base)
+    text = (await Visitor(front).get("/incidents/INC-7")).text.partition('class="timeline"')[2].partition("</ol>")[0]
+    assert [part.partition('"')[0] for part in text.split('<li class="was-')[1:]] == [
+        "mark",
+        "began",
+        "explained",
+        "note",
+    ]
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "//elsewhere.example/x", "https://elsewhere.example"])

@@ -173,14 +173,10 @@ def _line(
 
 def _timeline(incident: Incident) -> list[Told]:
     """What the observer saw, what was changed, and what people wrote, in the order of time."""
-    known = {(each.at_ns, each.text) for each in incident.timeline}
+    marked = {each.at_ns for each in incident.timeline if each.kind == "mark"}
     found = [Told(each.at_ns, each.kind, each.text) for each in incident.timeline]
-    found += [
-        Told(each.at_ns, each.kind, each.title) for each in incident.marks if (each.at_ns, each.title) not in known
-    ]
-    found += [
-        Told(each.at_ns, "note", each.text, each.by) for each in incident.notes if (each.at_ns, each.text) not in known
-    ]
+    found += [Told(each.at_ns, "mark", each.title) for each in incident.marks if each.at_ns not in marked]
+    found += [Told(each.at_ns, "note", each.text, each.by) for each in incident.notes]
     return sorted(found, key=lambda each: each.at_ns)
 
 

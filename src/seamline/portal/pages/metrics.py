@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -138,7 +139,7 @@ def charts_of(reader: TelemetryReader, asked: Asked, chosen: MetricName | None) 
     found = _read(reader, asked)
     earlier = _read(reader, asked.earlier()) if asked.before else []
     at_ns = found[0].at_ns if found else []
-    unit = chosen.unit if chosen else ""
+    unit = plain_unit(chosen.unit) if chosen else ""
     if chosen is not None and chosen.kind == "histogram":
         return _of_histogram(found, earlier, asked, unit, at_ns)
     chart = Chart(asked.name, "value", _per_second(unit) if chosen and chosen.kind == "counter" else unit, at_ns)
@@ -205,6 +206,11 @@ def _key(series: Series) -> tuple[Any, ...]:
 
 def _size(values: Sequence[float | None]) -> float:
     return sum(abs(each) for each in values if each is not None)
+
+
+def plain_unit(unit: str) -> str:
+    """Without what the Unified Code for Units of Measure writes in braces: that is no unit, but what is counted."""
+    return re.sub(r"\{[^}]*\}", "", unit)
 
 
 def _per_second(unit: str) -> str:
