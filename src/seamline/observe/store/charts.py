@@ -138,8 +138,8 @@ def _summed(look: Look, parts: Iterable[Part]) -> dict[int, Flow]:
             if code is not None:
                 codes.setdefault(edge, []).append(code)
     flows: dict[int, Flow] = {}
-    for edge, total in sums.items():
-        flow = flows[edge] = Flow(*total)
+    for edge, (calls, errors, sum_ns, retries, inflight) in sums.items():
+        flow = flows[edge] = Flow(calls, errors, sum_ns, retries, inflight)
         flow.histogram = {bucket: count for bucket, count in enumerate(histograms[edge]) if count}
         for packed in codes.get(edge, ()):
             for code, count in NAMED.decode(packed).items():

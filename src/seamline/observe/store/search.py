@@ -23,6 +23,7 @@ from seamline.observe.store.schema import HISTORY, HOUR_MS, ID_BITS, id_at, seal
 FOREVER: Final = (1 << 63) - 1
 SPANS_MAX: Final = 10_000
 PIECES_MAX: Final = 2_000
+FILES_AT_ONCE: Final = 8
 _BITS_MAX: Final = 64
 _SPAN: Final = msgspec.msgpack.Decoder(Span)
 _LOG: Final = msgspec.msgpack.Decoder(Log)
@@ -48,11 +49,12 @@ class Look:
     def ask_history(self, job: dict[str, Any]) -> Any:
         return self.child.ask(job, max(self.until - time.monotonic(), 0.001))
 
-    def history(self, kind: str, since_ns: int, until_ns: int) -> list[str]:
-        """The files that may have something of that time, the newest first."""
-        sql = "SELECT name FROM files WHERE kind = ? AND until >= ? AND since <= ? ORDER BY until DESC"
-        found = self.rows(sql, (kind, since_ns or -FOREVER, until_ns or FOREVER))
-        return [str(self.folder / HISTORY / name) for (name,) in found]
+    def history(self, kind: str, since_ns: int, until_ns: int, newest: int) -> list[tuple[str, int]]:
+        """The files that may have something of that time and end no later than ``newest``, with their ends, falling."""
+        where = "kind = ? AND until >= ? AND since <= ? AND until <= ?"
+        sql = f"SELECT name, until FROM files WHERE {where} ORDER BY until DESC, name"  # noqa: S608 - our own words
+        found = self.rows(sql, (kind, since_ns or -FOREVER, until_ns or FOREVER, newest))
+        return [(str(self.folder / HISTORY / name), until) for name, until in found]
 
 
 def _no_duckdb() -> str:
@@ -67,6 +69,8 @@ def trace(look: Look, id_: bytes) -> list[Span]:
     if files and len(id_) == 16:
         paths = [str(look.folder / HISTORY / name) for (name,) in files]
         if _no_duckdb():
+            if spans:
+                return spans
             raise HistoryError("the trace is in the history", "Install DuckDB: pip install 'seamline[history]'")
         job = {"do": "spans", "files": paths, "traces": [id_.hex()], "limit": SPANS_MAX}
         spans += [_SPAN.decode(each) for each in look.ask_history(job)]
@@ -96,12 +100,7 @@ def traces(look: Look, q: TraceQuery) -> Page[TraceSummary]:
                 return Page(found, f"hot:{id_}")
     elif where != "past":
         raise _bad_cursor(q.cursor)
-    files = look.history("spans", q.since_ns, q.until_ns)
-    if not files:
-        return Page(found)
-    if note := _no_duckdb():
-        return Page(found, notes=(note,))
-    return _past_traces(look, q, files, found, limit, rest if where == "past" else "")
+    return _past(look, "spans", q, found, limit, rest if where == "past" else "")
 
 
 def _hot_traces(look: Look, q: TraceQuery, last: int) -> Iterator[tuple[int, TraceSummary]]:
@@ -218,28 +217,54 @@ def summary_of(spans: Sequence[Span]) -> TraceSummary:
     )
 
 
+def _past(look: Look, kind: str, q: Any, found: list[Any], limit: int, cursor: str) -> Page[Any]:
+    """The rest of a page from the history: some files at a time, the newest first, until it is full or the time over.
+
+    A cursor is the end of the first file of those that are looked at, and how far they were.
+    """
+    newest, _, within = cursor.partition(":")
+    files = look.history(kind, q.since_ns, q.until_ns, _number(newest, q.cursor) if newest else FOREVER)
+    if files and (note := _no_duckdb()):
+        return Page(found, notes=(note,))
+    ask = _past_traces if kind == "spans" else _past_logs
+    for begin in range(0, len(files), FILES_AT_ONCE):
+        some = [name for name, _ in files[begin : begin + FILES_AT_ONCE]]
+        here = f"past:{files[begin][1]}"
+        began = time.monotonic()
+        try:
+            more, further = ask(look, q, some, limit - len(found), within)
+        except HistoryError as error:  # what was found is not withheld for it
+            return Page(found, notes=(f"The history cannot be read: {error.fact}.",))
+        found += more
+        within = ""
+        if further:
+            return Page(found, f"{here}:{further}")
+        left = begin + FILES_AT_ONCE < len(files)
+        if left and (len(found) >= limit or (found and 2 * (time.monotonic() - began) > look.until - time.monotonic())):
+            return Page(found, f"past:{files[begin + FILES_AT_ONCE][1]}:")
+    return Page(found)
+
+
 def _past_traces(
-    look: Look, q: TraceQuery, files: list[str], found: list[TraceSummary], limit: int, cursor: str
-) -> Page[TraceSummary]:
-    at, _, last = cursor.partition(":")
+    look: Look, q: TraceQuery, files: list[str], limit: int, within: str
+) -> tuple[list[TraceSummary], str]:
+    at, _, last = within.partition(":")
     job: dict[str, Any] = {
-        "do": "traces", "files": files, "limit": limit - len(found) + 1, "module": q.module, "name": q.name,
+        "do": "traces", "files": files, "limit": limit + 1, "module": q.module, "name": q.name,
         "status": q.status, "slower_than_ns": int(q.slower_than_ms * 1e6), "roots_only": q.roots_only,
         "attributes": dict(q.attributes), "words": words_of(q.text), "since_ns": q.since_ns, "until_ns": q.until_ns,
-        "cursor": [_number(at, q.cursor), last] if cursor else None,
+        "cursor": [_number(at, q.cursor), last] if within else None,
     }  # fmt: skip
     rows = look.ask_history(job)
-    more = len(rows) == job["limit"]
-    rows = rows[: limit - len(found)]
-    ids = [each for _, each in rows]
-    if ids:
-        wanted = {"do": "spans", "files": files, "traces": ids, "limit": SPANS_MAX * 4}
-        spans: dict[str, list[Span]] = {}
-        for each in look.ask_history(wanted):
-            span = _SPAN.decode(each)
-            spans.setdefault(span.trace_id.hex().upper(), []).append(span)
-        found += [summary_of(spans[each]) for each in ids if each in spans]
-    return Page(found, f"past:{rows[-1][0]}:{rows[-1][1]}" if more and rows else "")
+    ids = [each for _, each in rows[:limit]]
+    if not ids:
+        return [], ""
+    spans: dict[str, list[Span]] = {}
+    for each in look.ask_history({"do": "spans", "files": files, "traces": ids, "limit": 4 * SPANS_MAX}):
+        span = _SPAN.decode(each)
+        spans.setdefault(span.trace_id.hex().upper(), []).append(span)
+    found = [summary_of(spans[each]) for each in ids if each in spans]
+    return found, f"{rows[limit - 1][0]}:{rows[limit - 1][1]}" if len(rows) > limit else ""
 
 
 def logs(look: Look, q: LogQuery) -> Page[Log]:
@@ -259,12 +284,7 @@ def logs(look: Look, q: LogQuery) -> Page[Log]:
                 return Page(found, f"hot:{id_}")
     elif where != "past":
         raise _bad_cursor(q.cursor)
-    files = look.history("logs", q.since_ns, q.until_ns)
-    if not files:
-        return Page(found)
-    if note := _no_duckdb():
-        return Page(found, notes=(note,))
-    return _past_logs(look, q, files, found, limit, rest if where == "past" else "")
+    return _past(look, "logs", q, found, limit, rest if where == "past" else "")
 
 
 def _hot_logs(look: Look, q: LogQuery, trace_id: bytes, last: int) -> Iterator[tuple[int, Log]]:
@@ -296,26 +316,23 @@ def _hot_logs(look: Look, q: LogQuery, trace_id: bytes, last: int) -> Iterator[t
             yield id_, line
 
 
-def _past_logs(look: Look, q: LogQuery, files: list[str], found: list[Log], limit: int, cursor: str) -> Page[Log]:
-    at, _, skipped = cursor.partition(":")
-    until_ns = _number(at, q.cursor) + 1 if cursor else q.until_ns
-    skip = _number(skipped, q.cursor) if cursor else 0
+def _past_logs(look: Look, q: LogQuery, files: list[str], limit: int, within: str) -> tuple[list[Log], str]:
+    at, _, skipped = within.partition(":")
+    until_ns = _number(at, q.cursor) + 1 if within else q.until_ns
+    skip = _number(skipped, q.cursor) if within else 0
     job: dict[str, Any] = {
-        "do": "logs", "files": files, "limit": limit - len(found) + 1, "skip": skip, "module": q.module,
+        "do": "logs", "files": files, "limit": limit + 1, "skip": skip, "module": q.module,
         "severity": q.severity, "trace": q.trace_id, "words": words_of(q.text), "since_ns": q.since_ns,
         "until_ns": until_ns,
     }  # fmt: skip
     lines = [_LOG.decode(each) for each in look.ask_history(job)]
-    more = len(lines) == job["limit"]
-    lines = lines[: limit - len(found)]
-    found += lines
-    if not more or not lines:
-        return Page(found)
+    if len(lines) <= limit:
+        return lines, ""
+    lines = lines[:limit]
     end = lines[-1].at_ns
     alike = sum(line.at_ns == end for line in lines)
     # Where a page ends among lines of the same nanosecond, the next begins behind those that were shown.
-    skip = alike + (skip if cursor and end == until_ns - 1 else 0)
-    return Page(found, f"past:{end}:{skip}")
+    return lines, f"{end}:{alike + (skip if within and end == until_ns - 1 else 0)}"
 
 
 def _bounds(q: TraceQuery | LogQuery) -> tuple[int, int]:
