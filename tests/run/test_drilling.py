@@ -13,6 +13,7 @@ import pytest
 
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.errors import SeamlineError
+from seamline.kernel.signal.measures import Measure
 from seamline.module.errors import InternalError
 from seamline.module.values import Fault
 from seamline.observe.drills.catalog import FAULTS, Order
@@ -297,3 +298,17 @@ async def test_two_drills_at_once_and_one_that_ends(host: Host, drilling: Drilli
     assert await drilling.ask("end", {"id": "drill-error"}) == {"ended": True}
     assert await drilling.ask("end", {"id": "drill-error"}) == {"ended": False}
     assert await ended(carts(host).add("a")) is None
+
+
+async def test_scores_drift_and_nothing_else_does(drilling: Drilling) -> None:
+    """Gauges that a module records of its model are shifted while it is held; nothing else, and nothing afterwards."""
+    measured = [
+        Measure("seamline.model.accuracy", 0.9, "cart"), Measure("seamline.model.accuracy", 0.8, "window"),
+        Measure("seamline.model.calls", 5, "cart", "counter"), Measure("process.cpu.time", 1.0, "cart"),
+    ]  # fmt: skip
+    assert list(drilling.shifted(measured)) == measured
+    await drilling.hold(order("drift", amount=0.25))
+    assert [each.value for each in drilling.shifted(measured)] == [1.15, 0.8, 5, 1.0]
+    assert only(drilling).struck == 1
+    await drilling.end("drill-drift")
+    assert list(drilling.shifted(measured)) == measured

@@ -11,7 +11,7 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +22,13 @@ from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
 from seamline.module.context import CURRENT, CallContext
 from seamline.module.contract import UNARY
+from seamline.observe.detect.detector import SCORE_PREFIX
 from seamline.observe.drills.catalog import FAULTS, Order
 from seamline.run.errors import UnknownTargetError
 from seamline.run.shaping import Shaper
 
 if TYPE_CHECKING:
+    from seamline.kernel.signal.measures import Measure
     from seamline.kernel.store import Database
     from seamline.mesh.service import Entry
     from seamline.module.module import EventHandler
@@ -126,6 +128,13 @@ class Drilling:
             for handler in handlers:
                 held.stack.enter_context(_poisoned(held, handler))
 
+    # Measures.
+
+    def shifted(self, measures: Iterable[Measure]) -> Iterable[Measure]:
+        """What a process has measured, with the scores of models moved by the drifts that are up."""
+        drifts = [held for held in self.held.values() if FAULTS[held.order.fault].where == "score"]
+        return [_drifted(each, drifts) for each in measures] if drifts else measures
+
     # Handlers.
 
     def _rewrap(self) -> None:
@@ -189,6 +198,15 @@ class Held:
         hit = self.dice.random() < self.order.share
         self.struck += hit
         return hit
+
+
+def _drifted(measure: Measure, drifts: Iterable[Held]) -> Measure:
+    for held in drifts:
+        order = held.order
+        if measure.module == order.module and measure.name.startswith(SCORE_PREFIX) and measure.kind == "gauge":
+            held.struck += 1
+            measure = msgspec.structs.replace(measure, value=measure.value + order.amount)
+    return measure
 
 
 def _provided(entry: Entry) -> Callable[..., Any]:

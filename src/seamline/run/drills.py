@@ -18,6 +18,7 @@ import msgspec
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal import log
+from seamline.observe.detect.detector import SCORE_PREFIX
 from seamline.observe.drills.catalog import FAULTS, Fault, Order
 from seamline.observe.drills.errors import DrillRefusedError
 from seamline.run.control import AskRoom
@@ -35,6 +36,7 @@ WATCHED_S: Final = 5.0
 """How long a drill that is to be watched goes on when nobody does."""
 FOR_S_MAX: Final = 3600.0
 _ANSWER_S: Final = 10.0
+_SCORE_LOOKS: Final = 6
 _log = log.get("seamline.run")
 
 
@@ -119,6 +121,12 @@ class Drills:
         except ControlError as error:
             await self._end_everywhere(order.id)
             raise DrillRefusedError(f"the fault could not be planted: {error}", "See `seamline drill list`.") from error
+        if fault.where == "score" and not await self._any_score(drill):
+            await self._end_everywhere(order.id)
+            raise DrillRefusedError(
+                f"module {order.module!r} records no scores of a model",
+                f"Drift is drilled where a module records a gauge whose name begins with {SCORE_PREFIX!r}.",
+            )
         self._running[order.id] = drill
         self._mark(f"drill {fault.name} on {order.method or order.module} begins", order)
         self._owner.spawn(self._keep(drill), name=order.id)
@@ -147,7 +155,6 @@ class Drills:
             module=module,
             method=method,
             caller=str(request.get("caller") or ""),
-            metric=str(request.get("metric") or ""),
             amount=fault.amount if amount is None else float(amount),
             share=fault.share if share is None else float(share),
             lease_s=LEASE_S,
@@ -160,10 +167,6 @@ class Drills:
         return order
 
     def _check_possible(self, fault: Fault, order: Order) -> None:
-        if fault.where == "score":
-            raise DrillRefusedError(
-                f"module {order.module!r} records no scores of a model", "Drift is drilled where a model is served."
-            )
         shared = any(
             order.module in each.workload.modules and len(each.workload.modules) > 1
             for each in self._supervisor.fleet.serving
@@ -210,6 +213,15 @@ class Drills:
     async def _hold(self, drill: Drill) -> int:
         answers = await self._ask_all("hold", {"order": msgspec.to_builtins(drill.order)})
         return sum(int(each["effects"]) for each in answers)
+
+    async def _any_score(self, drill: Drill) -> bool:
+        """Whether a score was there to be shifted; processes measure once a second."""
+        for _ in range(_SCORE_LOOKS):
+            await asyncio.sleep(EVERY_S / 2)
+            drill.struck = await self._hold(drill)
+            if drill.struck:
+                return True
+        return False
 
     async def _ask_all(self, operation: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         replicas = [each for each in self._supervisor.fleet.serving if each.reachable and not each.workload.sidecar]

@@ -19,6 +19,7 @@ from seamline.run.placement import front_module
 from seamline.run.signals import Signals
 
 if TYPE_CHECKING:
+    from seamline.kernel.signal.measures import Measure
     from seamline.observe.records import Batch
     from seamline.run.drilling import Drilling
 
@@ -53,7 +54,7 @@ class ModuleHosting:
             application.settings.telemetry,
             self._host.mesh.tracer,
             self._host.mesh.tracer.flows.take,
-            (self._host.take_measures,),
+            (self._take_measures,),
             folders={module.name: module.folder for module in self._host.modules},
             versions=self.versions,
         )
@@ -106,6 +107,10 @@ class ModuleHosting:
 
     async def drain(self, timeout_s: float) -> bool:
         return await self._host.drain(timeout_s)
+
+    def _take_measures(self) -> Iterable[Measure]:
+        found = self._host.take_measures()
+        return found if self._drilling is None else self._drilling.shifted(found)
 
     async def _drill(self, operation: str, arguments: dict[str, Any]) -> Any:
         if self._drilling is None:

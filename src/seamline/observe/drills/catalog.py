@@ -70,8 +70,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """``Cart.add``, or a contract; empty for all of the module's."""
     caller: str = ""
     """Of a fault on an edge; empty for all callers."""
-    metric: str = ""
-    """Of a drift: the measurement that is shifted."""
     amount: float
     share: float
     lease_s: float
