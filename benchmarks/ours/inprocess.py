@@ -22,6 +22,7 @@ from seamline.module.context import CURRENT, CallContext
 
 CALLS = 20_000
 CALLS_OF_A_HANDLER = 20
+HANDLERS_BETWEEN_TAKES = 50
 REQUESTS = 1_000
 SAMPLED_ALWAYS, SAMPLED_AS_DELIVERED, NEVER_SAMPLED = 1.0, 0.01, 0.0
 
@@ -56,11 +57,13 @@ def _within_handler(sample: float) -> Callable[[], Awaitable[float]]:
 
     async def block() -> float:
         began = process_time()
-        for _ in range(CALLS // CALLS_OF_A_HANDLER):
+        for number in range(CALLS // CALLS_OF_A_HANDLER):
             token = CURRENT.set(CallContext("caller", "gateway", trace=mesh.tracer.root()))
             for _ in range(CALLS_OF_A_HANDLER):
                 await count(1)
             CURRENT.reset(token)
+            if not number % HANDLERS_BETWEEN_TAKES:
+                mesh.tracer.take()
         return (process_time() - began) / CALLS
 
     return block

@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.certificates import client_context
 from benchmarks.driver import Call, drive
 from benchmarks.order import SAMPLE
+from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
 from seamline.kernel.wire.frames import CallHead, FrameReader
 
@@ -29,7 +30,8 @@ class Refused(RuntimeError):
 
 class LeanConnection(asyncio.Protocol):
     def __init__(self) -> None:
-        call = frames.call_frame(0, CallHead("Orders.place", TIMEOUT_MS), msgspec.json.encode({"order": SAMPLE}))
+        head = CallHead("Orders.place", TIMEOUT_MS, trace=TraceContext(1, 0, sampled=False).to_bytes(1))
+        call = frames.call_frame(0, head, msgspec.json.encode({"order": SAMPLE}))
         self._length, self._rest = len(call) - frames.HEADER_BYTES, call[frames.HEADER_BYTES :]
         self._reader = FrameReader(self._frame, self._frame)
         self._waiting: dict[int, asyncio.Future[None]] = {}

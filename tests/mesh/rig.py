@@ -196,12 +196,13 @@ class Rig:
 
     def mesh(
         self, *modules: str, rules: Mapping[str, Any] | None = None, text: str = PERMIT_ALL, copies: bool = False,
-        remote: bool = True, sample: float = 0.0, **connection: Any,
+        remote: bool = True, sample: float = 0.0, slow_ms: float = 1000.0, **connection: Any,
     ) -> Mesh:  # fmt: skip
         settings = MeshSettings(default=MeshRules(**(rules or {})), **connection)
         mesh = Mesh(
             APP, policy(text), settings, identity=self.identity(*modules) if remote else None,
-            audit=AuditLog(self.folder / f"audit-{len(self.meshes)}.jsonl"), tracer=Tracer(sample), copies=copies,
+            audit=AuditLog(self.folder / f"audit-{len(self.meshes)}.jsonl"), tracer=Tracer(sample, slow_ms=slow_ms),
+            copies=copies,
         )  # fmt: skip
         mesh.know(Stock, "stock")
         self.meshes.append(mesh)

@@ -250,20 +250,16 @@ class FrameServerConnection(asyncio.Protocol):
         # A caller that gives no deadline has the method's own: nothing runs for ever.
         timeout_s = head.timeout_ms / 1000 if head.timeout_ms else entry.rules.timeout_s
         priority = head.priority
+        now = monotonic()
+        trace = TraceContext.from_bytes(head.trace) if head.trace is not None else None
+        priority = priority if 0 <= priority <= 2 else entry.priority
         context = CallContext(
-            entry.module,
-            self.caller,
-            entry.name,
-            monotonic() + timeout_s,
-            TraceContext.from_bytes(head.trace) if head.trace is not None else None,
-            priority if 0 <= priority <= 2 else entry.priority,
-            head.key,
-            span=0,
+            entry.module, self.caller, entry.name, now + timeout_s, trace, priority, head.key, None, None, 0
         )
         limit = entry.limit
         try:
             arguments = self._admitted(door, context, head.subject, body)
-            if limit is not None and not limit.admit(context.priority):
+            if limit is not None and not limit.admit(priority):
                 why = f"{limit.inflight} calls are under way and the limit is {limit.limit:.0f}"
                 raise overloaded(entry.name, why)
         except CallError as error:
@@ -273,7 +269,7 @@ class FrameServerConnection(asyncio.Protocol):
         call = self._streams[stream] = _Stream()
         kind = entry.spec.kind
         if kind == UNARY:
-            running = self._runners.start(self._serve(stream, call, door, limit, arguments, context))
+            running = self._runners.start(self._serve(stream, call, door, limit, arguments, context, now))
         else:
             running = self._start_streaming(stream, call, door, limit, arguments, context)
         if not running.done:
@@ -293,7 +289,7 @@ class FrameServerConnection(asyncio.Protocol):
         if kind in (CLIENT_STREAM, BIDI):
             arguments = (*arguments, self._upstream(stream, call, entry))
         if kind == CLIENT_STREAM:
-            return self._runners.start(self._serve(stream, call, door, limit, arguments, context))
+            return self._runners.start(self._serve(stream, call, door, limit, arguments, context, monotonic()))
         outgoing = call.outgoing = Outgoing(self._credit)
         return self._runners.start(self._serve_stream(stream, call, outgoing, door, limit, arguments, context))
 
@@ -327,12 +323,11 @@ class FrameServerConnection(asyncio.Protocol):
 
     async def _serve(
         self, stream: int, call: _Stream, door: Door, limit: ConcurrencyLimit | None, arguments: tuple[Any, ...],
-        context: CallContext,
+        context: CallContext, started: float,
     ) -> None:  # fmt: skip
         """The hottest code of a callee: few layers, and the deadline is the timer of :meth:`_call`."""
         entry = door.entry
         failure: BaseException | None = None
-        started = monotonic()
         try:
             if door.plain:
                 token = CURRENT.set(context)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import struct
 import time
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from seamline.kernel.signal.metrics import Flows
 from seamline.kernel.signal.stacks import is_library, shown_file
@@ -25,6 +26,8 @@ MESSAGE_CHARACTERS_MAX: Final = 512
 KEPT_PER_S: Final = 100.0
 """Traces a second that are recorded because something in them failed or was slow."""
 _BURST_S: Final = 1.0
+_IDS_BYTES: Final = 25
+_LAST: Final = struct.Struct(">QB")
 _NOTES_MAX: Final = 4096
 _FRAMES_MAX: Final = 12
 
@@ -58,7 +61,7 @@ class TraceContext:
     ``span_id`` is the span under which the trace came here, 0 when it began here.
     """
 
-    __slots__ = ("carried", "sampled", "span_id", "trace_id")
+    __slots__ = ("carried", "raw", "sampled", "span_id", "trace_id")
 
     def __init__(self, trace_id: int, span_id: int, sampled: bool, carried: Carried | None = None) -> None:
         self.trace_id = trace_id
@@ -108,21 +111,34 @@ class TraceContext:
 
     def to_bytes(self, span_id: int) -> bytes:
         """As it travels in a frame, on under ``span_id``."""
-        ids = ((self.trace_id << 72) | (span_id << 8) | self.sampled).to_bytes(25, "big")
-        return ids if self.carried is None else ids + "\n".join(self.carried).encode()
+        try:
+            raw = self.raw
+        except AttributeError:
+            more = "" if self.carried is None else "\n".join(self.carried)
+            raw = self.raw = self.trace_id.to_bytes(16, "big") + bytes(_IDS_BYTES - 16) + more.encode("latin-1")
+        return raw[:16] + _LAST.pack(span_id, self.sampled) + raw[_IDS_BYTES:]
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> TraceContext | None:
-        """What :meth:`to_bytes` made; None when it is malformed."""
-        size = len(data)
-        ids = int.from_bytes(data if size == 25 else data[:25], "big")
-        if size < 25 or not ids >> 72:
+    def from_bytes(cls, raw: bytes) -> TraceContext | None:
+        """What :meth:`to_bytes` made, read when somebody asks for more than ``sampled``; None if it is too short."""
+        if len(raw) < _IDS_BYTES:
             return None
-        more = None
-        if size > 25:
-            state, _, baggage = data[25:].decode("latin-1").partition("\n")
-            more = carried(state, baggage)
-        return cls(ids >> 72, (ids >> 8) & 0xFFFF_FFFF_FFFF_FFFF, bool(ids & 1), more)
+        made = cls.__new__(cls)
+        made.raw = raw
+        made.sampled = raw[24] & 1 == 1
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            if name == "raw" or name not in TraceContext.__slots__:
+                raise AttributeError(name)
+            raw = self.raw
+            self.trace_id = int.from_bytes(raw[:16], "big") or 1
+            self.span_id = int.from_bytes(raw[16:24], "big")
+            state, _, baggage = raw[_IDS_BYTES:].decode("latin-1").partition("\n")
+            self.carried = carried(state, baggage)
+            return getattr(self, name)
 
 
 def carried(state: str, baggage: str) -> Carried | None:
@@ -263,28 +279,13 @@ class Tracer:
             return
         if self._notes:
             attributes, events, links = self._noted(span_id, attributes, events, links)
-        self._spans.append(
-            _new(
-                Span,
-                (
-                    trace.trace_id,
-                    span_id,
-                    parent_id,
-                    name,
-                    kind,
-                    module,
-                    peer,
-                    self._wall_ns + int(started * 1e9),
-                    int(seconds * 1e9),
-                    status,
-                    message,
-                    attributes,
-                    events,
-                    links,
-                    trace.carried.state if trace.carried is not None else "",
-                ),
-            )
-        )
+        state = trace.carried.state if trace.carried is not None else ""
+        start_ns, duration_ns = self._wall_ns + int(started * 1e9), int(seconds * 1e9)
+        made = (
+            trace.trace_id, span_id, parent_id, name, kind, module, peer, start_ns, duration_ns, status, message,
+            attributes, events, links, state,
+        )  # fmt: skip
+        self._spans.append(_new(Span, made))
 
     def notes_of(self, span_id: int) -> Notes:
         """What is to be added to a span once it is recorded; for a trace that is."""
