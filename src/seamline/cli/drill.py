@@ -132,10 +132,10 @@ def score(
         str, typer.Option("--topologies", metavar="A,B", help="In which, one after the other.")
     ] = "monolith,services",
     faults: Annotated[str, typer.Option("--faults", metavar="A,B", help="Only these.")] = "",
-    warm_s: Annotated[float, typer.Option("--warm", metavar="S", min=20, help="Load before the first.")] = 60.0,
+    warm_s: Annotated[float, typer.Option("--warm", metavar="S", min=20, help="Load before the first.")] = 50.0,
     quiet_s: Annotated[
         float, typer.Option("--quiet", metavar="S", min=0, help="Load without a fault, for false alarms.")
-    ] = 60.0,
+    ] = 45.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides where faults are planted.")] = 1,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Data and results; a second run goes on where it ended.")

@@ -42,8 +42,8 @@ HOLD_S: Final = 40.0
 LOOK_S: Final = 0.5
 AGAIN_S: Final = 7.0
 """After the first explanation; the second, which knows more, is scored."""
-REST_S: Final = 12.0
-LONG_REST_S: Final = 24.0
+REST_S: Final = 6.0
+LONG_REST_S: Final = 16.0
 _LINGERS: Final = frozenset({"poison", "release", "leak"})
 BEFORE_MAX: Final = 60
 """Windows of quiet that plain methods compare with."""
@@ -65,8 +65,8 @@ class Wanted:
     topologies: Sequence[str]
     faults: Sequence[str]
     rounds: int = 1
-    warm_s: float = 60.0
-    quiet_s: float = 60.0
+    warm_s: float = 50.0
+    quiet_s: float = 45.0
     seed: int = 1
 
 
