@@ -16,10 +16,12 @@ export function start(root, { request, settle }) {
     container: holder, style: style(), elements: [], minZoom: 0.2, maxZoom: 2.5, userZoomingEnabled: false,
     boxSelectionEnabled: false, autoungrabify: true, selectionType: "single",
   });
-  let placed = "", latest = null, chosen = null;
+  let placed = "", latest = null, chosen = null, taken = 0;
 
   function take(graph) {
     latest = graph;
+    taken += 1;
+    if (taken % 50 === 0) forgetLabels(cy);
     const wanted = new Map([...graph.nodes, ...graph.edges].map((each) => [each.id, each]));
     cy.batch(() => {
       cy.elements().filter((each) => !wanted.has(each.id())).forEach((each) => { if (each.isEdge()) each.remove(); });
@@ -169,6 +171,11 @@ function keepStylesheet() {
   const kept = document.createElement("link");
   kept.id = id;
   document.head.append(kept);
+}
+
+/** The library remembers every text that was ever drawn. Figures change for hours. */
+function forgetLabels(cy) {
+  cy.style().propCache = [];
 }
 
 const ruler = document.createElement("canvas").getContext("2d");
