@@ -19,6 +19,7 @@ from seamline.observe.store.query import Series, SeriesQuery
 from seamline.portal.acting import Act, Done, action
 from seamline.portal.errors import FieldError, NotFoundError
 from seamline.portal.live import fragments
+from seamline.portal.marking import chart_marks
 from seamline.portal.pages.metrics import step_of
 from seamline.portal.rooms import ask_one, ask_rows
 from seamline.portal.session import caller_of
@@ -85,7 +86,7 @@ async def _group(request: Request) -> Response:
     chart = series and {
         "at": [at / 1e9 for at in series.at_ns],
         "series": [{"name": "events behind", "values": series.columns["value"], "unit": ""}],
-        "marks": [{"at": each.at_ns / 1e9, "title": each.title, "kind": each.kind} for each in marks],
+        "marks": chart_marks(marks),
     }
     return answer(request, "events_group.html", title=name, module=module, groups=groups, chart=chart, span=span)
 

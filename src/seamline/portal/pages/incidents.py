@@ -18,6 +18,7 @@ from seamline.observe.store.query import SeriesQuery
 from seamline.portal.acting import Act, Done, action
 from seamline.portal.errors import NotFoundError, PortalError
 from seamline.portal.live import fragments
+from seamline.portal.marking import chart_marks
 from seamline.portal.pages.metrics import step_of
 from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
@@ -135,7 +136,7 @@ def _charts(
     """The symptoms, the strongest first; the first few drawn with the marks."""
     ranked = sorted(incident.symptoms, key=lambda each: -each.score)
     charts = [SymptomChart(each, f"symptom-{number}") for number, each in enumerate(ranked)]
-    said = [{"at": each.at_ns / 1e9, "title": each.title, "kind": each.kind} for each in marks]
+    said = chart_marks(marks)
     said.append({"at": incident.began_ns / 1e9, "title": "the incident began", "kind": "began"})
     drawn = 0
     for chart in charts:

@@ -18,6 +18,7 @@ from seamline.observe.store import TelemetryReader
 from seamline.observe.store.query import MetricName, Series, SeriesQuery
 from seamline.portal.errors import FieldError
 from seamline.portal.live import fragments
+from seamline.portal.marking import chart_marks
 from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
 from seamline.portal.showing import attributes_in, without
@@ -69,7 +70,7 @@ class Chart:
         return {
             "at": [at / 1e9 for at in self.at_ns],
             "series": self.series,
-            "marks": [{"at": each.at_ns / 1e9, "title": each.title, "kind": each.kind} for each in marks],
+            "marks": chart_marks(marks),
         }
 
     def add(self, name: str, values: Sequence[float | None], kind: str = "", colour: str = "") -> None:
