@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 from tests.observe.synthetic import BEGIN_NS, MODULES, Fault, Shop
@@ -211,6 +212,23 @@ def test_processes_that_were_stopped_on_purpose_may_be_silent():
         if len(found) or each.at_ns > switch.at_ns + 25 * S:
             break
     assert not found
+
+
+@pytest.mark.parametrize(("kind", "title"), [("switch", "services"), ("other", "started as services")])
+def test_after_a_switch_only_what_visitors_notice_is_a_symptom(kind: Any, title: str):
+    """A call to another process takes longer than one within; a door that is as fast as before is well."""
+    for door_ms, expected in ((10.0, []), (80.0, ["visitors > a GET / latency"])):
+        detector = Detector()
+        inner, door = ("a", "b", "B.m", "client"), ("", "a", "GET /", "http")
+        for number in range(100):
+            detector.feed(window(number, {inner: flow(20, latency_ms=0.01), door: flow(20, latency_ms=10)}))
+        found: list[Symptom] = []
+        for number in range(100, 160):
+            each = window(number, {inner: flow(20, latency_ms=15), door: flow(20, latency_ms=door_ms)})
+            if number == 100:
+                each.marks.append(Mark(each.at_ns, kind, title))
+            found += detector.feed(each)
+        assert [each.series for each in found] == expected
 
 
 def test_a_restart_storm_is_one_symptom_that_ends():

@@ -30,6 +30,8 @@ from seamline.observe.windows import Window
 
 _SLO_STEP_NS: Final = 300_000_000_000
 _DAY_NS: Final = 86_400_000_000_000
+_HOUR_NS: Final = 3_600_000_000_000
+_SEASON_WEEKS: Final = 6
 _log = logging.getLogger("seamline.observe")
 
 
@@ -81,6 +83,13 @@ class Watching:
         since_ns = now_ns - int(BEFORE_MAX * self._observe.window_s * 1e9)
         for name, slo in self._observe.slos.items():
             self.detector.promises.remember(name, self._answers(slo, now_ns))
+        weeks_ago_ns = now_ns - _SEASON_WEEKS * 7 * _DAY_NS
+        door = self._reader.red(
+            SeriesQuery(side="http", since_ns=weeks_ago_ns, until_ns=now_ns - now_ns % _HOUR_NS, step_ns=_HOUR_NS)
+        )
+        self.detector.visitors.season.learn(
+            (at_ns, count or 0.0) for at_ns, count in zip(door.at_ns, door.columns["calls"], strict=True)
+        )
         return known, self._reader.windows(since_ns, now_ns)
 
     def _answers(self, slo: SloSettings, now_ns: int) -> list[tuple[int, int, int]]:

@@ -17,6 +17,7 @@ from seamline.observe.detect.board import Board
 from seamline.observe.detect.edges import EdgeWatch, is_visit
 from seamline.observe.detect.level import BLOCK, BLOCKS_READY, Level, Rule
 from seamline.observe.detect.promises import Promises
+from seamline.observe.detect.seasons import Visitors
 from seamline.observe.detect.series import LevelSeries, RareSeries, ScoreSeries
 from seamline.observe.incidents import Symptom, What
 from seamline.observe.records import Mark
@@ -57,6 +58,7 @@ class Detector:
         self._length_s = settings.window_s
         self._board = Board()
         self.promises = Promises(settings.slos, self._board)
+        self.visitors = Visitors(self._board)
         self._edges: dict[EdgeKey, EdgeWatch] = {}
         self._levels: dict[str, LevelSeries] = {}
         self._rares: dict[str, RareSeries] = {}
@@ -84,7 +86,7 @@ class Detector:
         self._board.turn()
         self.unwatched = 0
         for mark in window.marks:
-            if mark.kind in _PLANNED:
+            if mark.kind in _PLANNED or _is_start(mark):
                 self._planned_until = self._number + PLANNED_GRACE
                 self._forget_processes(window, mark)
         visits = _visits(window)
@@ -96,6 +98,7 @@ class Detector:
         self._feed_scores(window)
         self._feed_silent(window)
         self.promises.feed(window)
+        self.visitors.feed(window)
         return self._board.begun
 
     def readiness(self) -> Readiness:
@@ -237,10 +240,20 @@ class Detector:
     def _forget_processes(self, window: Window, mark: Mark) -> None:
         """Other processes, with other modules in them, need not be as large or as busy as those before."""
         for name, workload in window.workloads.items():
-            if mark.kind == "switch" or not mark.modules or not set(mark.modules).isdisjoint(workload.modules):
+            if not mark.modules or not set(mark.modules).isdisjoint(workload.modules):
                 for watch in self._levels.values():
                     if watch.module == workload_site(name):
                         watch.forget()
+        if mark.kind == "switch" or _is_start(mark):
+            # A call to another process takes longer than one within: only what visitors notice of it is a symptom.
+            for edge in self._edges.values():
+                if edge.key[3] != "http":
+                    edge.move()
+
+
+def _is_start(mark: Mark) -> bool:
+    """The application was started, perhaps in another topology than before."""
+    return mark.kind == "other" and mark.title.startswith("started as ")
 
 
 def workload_site(name: str) -> str:

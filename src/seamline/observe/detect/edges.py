@@ -116,6 +116,11 @@ class EdgeWatch:
             self._board.end(f"{self.name} errors")
             self._board.end(f"{self.name} latency")
 
+    def move(self) -> None:
+        """Its callee has moved to another process, or into this one: how long calls take must be learned anew."""
+        self.latency.forget()
+        self._board.end(f"{self.name} latency")
+
     def forget(self) -> None:
         for what in ("errors", "latency", "rate"):
             self._board.end(f"{self.name} {what}")
