@@ -145,6 +145,9 @@ class Attacked:
         )
         assert self.process.stdout is not None
         ports = self.process.stdout.readline().split()
+        if not ports:
+            self.process.communicate()
+            raise AssertionError("the receiver did not start")
         self.port, self.grpc_port = int(ports[0]), int(ports[1])
         self._rss = psutil.Process(self.process.pid)
 

@@ -142,7 +142,7 @@ def same(one: object, other: object) -> bool:
     return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(spans())
 def test_spans_are_read_exactly(span: Span):
     """A span that OpenTelemetry's classes encode arrives with every nanosecond, id and type as it was."""
@@ -162,7 +162,7 @@ def test_spans_are_read_exactly(span: Span):
         assert taken.rejected == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(spans())
 def test_what_is_written_is_what_opentelemetry_reads(span: Span):
     """Our protobuf of a span is, field by field, what OpenTelemetry's classes hold; our JSON is what they parse."""
@@ -194,7 +194,7 @@ def normal(request: Any) -> Any:
     return bare(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_logs_are_read_exactly(data: st.DataObject):
     """A log record keeps its body's type, its ids, its times and its attributes, in both encodings."""
@@ -218,14 +218,14 @@ def test_logs_are_read_exactly(data: st.DataObject):
         assert same(found, told)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["traces", "logs", "metrics"]), st.sampled_from(["protobuf", "json"]))
 def test_noise_is_refused_or_means_nothing(noise: bytes, signal: Any, encoding: Any):
     """Whatever the bytes, the answer is a batch that can be stored, or a refusal; nothing else escapes."""
     fuzz(noise, signal, encoding)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(spans(), st.data())
 def test_damaged_requests_are_refused_or_read(span: Span, data: st.DataObject):
     """The same of a good request that was cut, or of which a few bytes were changed."""
