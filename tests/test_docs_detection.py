@@ -12,7 +12,7 @@ from tests.pages import read_page
 
 from seamline.kernel.settings import ObserveSettings, Settings
 from seamline.observe import notify
-from seamline.observe.detect import causes, detector, edges, keeping, level, series
+from seamline.observe.detect import causes, detector, edges, keeping, level, seasons, series
 from seamline.observe.detect.promises import ALARMS, BAD_MIN
 from seamline.observe.incidents import EntryKind
 
@@ -49,6 +49,9 @@ def test_the_windows_and_rules_of_the_page_are_the_codes():
     assert f"takes {series.CPU.least} cores more" in SAID
     assert f"says nothing for {detector.SILENT_AFTER * length_s:.0f} seconds" in SAID
     assert f"`{detector.SCORE_PREFIX}*`" in SAID
+    assert f"fewer than {seasons.FEW} of those" in SAID
+    assert f"{seasons.WEEKS_MIN} weeks must be known" in SAID
+    assert seasons.LOOK_S == 300
 
 
 def test_what_the_page_says_of_incidents_is_the_codes():
