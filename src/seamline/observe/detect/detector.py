@@ -33,6 +33,7 @@ PLANNED_GRACE: Final = 15
 """Windows after a release, a switch, a scaling or a restart, in which processes may come and go."""
 SCORE_PREFIX: Final = "seamline.model."
 
+_STOPPED: Final = -1_000_000
 _PLANNED: Final = frozenset({"release", "switch", "scale", "restart"})
 _FOR_COMPARISON: Final = Rule(step_ratio=1e9, drift_ratio=1e9, least=0.0)
 
@@ -205,7 +206,8 @@ class Detector:
             del self._silent[name]
             self._board.end(f"{workload_site(name)} silent")
         for name in silent:
-            count = self._silent[name] = 0 if planned else self._silent.get(name, 0) + 1
+            # Who fell silent in the course of a change was stopped by it, and is not waited for.
+            count = self._silent[name] = _STOPPED if planned else self._silent.get(name, 0) + 1
             if count == SILENT_AFTER:
                 site, waited_ns = workload_site(name), SILENT_AFTER * window.length_ns
                 began_ns = window.end_ns - waited_ns
