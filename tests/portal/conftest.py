@@ -11,7 +11,7 @@ from typing import Any
 
 import axe_playwright_python
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 from tests.portal.front import FakeAdmin, FakeObservatory, Front
 from tests.portal.planted import incident, planted
 
@@ -43,6 +43,9 @@ stock = ["catalog", "inventory"]
 target = "Checkout.place"
 objective = 0.99
 """
+
+
+expect.set_options(timeout=20_000)  # other work may have the machine
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,7 @@ class TestInABrowser:
             await page.keyboard.press("Enter")
             await page.keyboard.press("Enter")
             await page.wait_for_url("**name=shop.cart.size*")
+            await expect(page.get_by_role("heading", name="shop.cart.size")).to_be_visible()
             await expect(page.locator(".plot canvas")).to_be_visible()
             fixed = await page.locator("[data-copy]").get_attribute("data-copy")
             assert fixed is not None
