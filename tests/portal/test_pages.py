@@ -45,6 +45,7 @@ async def test_pages_are_for_everybody(front: Front, browser: Browser, viewport:
     """axe finds nothing serious, nothing sticks out at the side, the console is silent."""
     async with looking(browser, viewport, scheme) as (page, complaints):
         await page.goto(front.address())
+        await settled(page)
         for path in PATHS:
             await page.goto(front.url + path)
             await settled(page)
@@ -93,6 +94,7 @@ async def test_names_of_others_do_nothing(front: Front, browser: Browser):
     async with looking(browser) as (page, complaints):
         told(front, "frontend", HOSTILE, f"{HOSTILE}.place")
         await page.goto(front.address())
+        await settled(page)
         for path in ("/", "/topology", "/modules", "/modules/checkout"):
             await page.goto(front.url + path)
             await settled(page)
