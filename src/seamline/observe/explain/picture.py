@@ -40,11 +40,13 @@ class Change(NamedTuple):
         return self.after / self.before if self.before > 0 else float("inf") if self.after > 0 else 1.0
 
 
-def change(before: Sequence[float], after: Sequence[float], floor: float) -> Change:
-    """The change of a series' median. A spread below ``floor`` counts as ``floor``."""
+def change(
+    before: Sequence[float], after: Sequence[float], floor: float, level: Callable[[Sequence[float]], float] = median
+) -> Change:
+    """The change of a series' median, or of its ``level``. A spread below ``floor`` counts as ``floor``."""
     if not before or not after:
         return Change(0.0, 0.0, 0.0)
-    usual, now = median(before), median(after)
+    usual, now = median(before), level(after)
     spread = MAD_TO_SIGMA * median(abs(each - usual) for each in before)
     return Change(usual, now, (now - usual) / max(spread, floor, 1e-12))
 
@@ -105,20 +107,25 @@ class Slice:
 
 
 class Usual:
-    """What a call took on average, by whatever it is named by."""
+    """What a call takes in most windows, by whatever it is named by; some bad ones among them do no harm."""
 
     def __init__(self) -> None:
-        self._sums: dict[object, list[float]] = {}
+        self._means_ns: dict[object, list[float]] = {}
+        self._usual_ns: dict[object, float] = {}
 
     def learn(self, key: object, flow: Flow) -> None:
-        held = self._sums.setdefault(key, [0.0, 0.0])
-        held[0] += flow.calls
-        held[1] += flow.sum_ns
+        if flow.calls:
+            self._means_ns.setdefault(key, []).append(flow.sum_ns / flow.calls)
 
     def extra_s(self, key: object, flow: Flow) -> float:
         """By how much these calls took longer than usual, all together; 0 where nothing is known."""
-        calls, sum_ns = self._sums.get(key, (0.0, 0.0))
-        return (flow.sum_ns - flow.calls * sum_ns / calls) / 1e9 if calls else 0.0
+        usual_ns = self._usual_ns.get(key)
+        if usual_ns is None:
+            means_ns = self._means_ns.get(key)
+            if means_ns is None:
+                return 0.0
+            usual_ns = self._usual_ns[key] = median(means_ns)
+        return (flow.sum_ns - flow.calls * usual_ns) / 1e9
 
 
 class Picture:
@@ -155,9 +162,14 @@ class Picture:
                     if side == "event" and source and source != module:
                         self.calls_to[source].add(module)
 
-    def change(self, measure: Callable[[Slice], float | None], floor: float) -> Change:
+    def change(
+        self,
+        measure: Callable[[Slice], float | None],
+        floor: float,
+        level: Callable[[Sequence[float]], float] = median,
+    ) -> Change:
         """Of what ``measure`` makes of each window; windows of which it makes nothing are left out."""
-        return change(_measured(self.before, measure), _measured(self.after, measure), floor)
+        return change(_measured(self.before, measure), _measured(self.after, measure), floor, level)
 
     def extra_served_s(self, each: Slice, module: str) -> float:
         """Extra seconds in what the module served, a second."""

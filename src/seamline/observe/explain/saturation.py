@@ -1,11 +1,14 @@
-"""What was used up: CPU by module, the event loop, memory."""
+"""What was used up: CPU by module, the event loop, memory.
+
+A loop that stands still also tells late, and all at once: what was used is a mean over the windows, not a median.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Final
 
 from seamline.observe.explain.finding import Finding, share
@@ -51,7 +54,7 @@ def _of(each: Slice, module: str, what: Callable[[ModuleWindow], float]) -> floa
 
 def _cpu(picture: Picture, module: str) -> Change:
     """Cores used; growth that the traffic alone explains counts as usual."""
-    found = picture.change(lambda each: _of(each, module, lambda known: known.cpu_ns / 1e9), _CORES_MIN / 4)
+    found = picture.change(lambda each: _of(each, module, lambda known: known.cpu_ns / 1e9), _CORES_MIN / 4, fmean)
     calls = picture.change(lambda each: each.calls_served(module) / each.seconds, 1.0)
     if calls.before > 0 and calls.ratio > 1 and found.before > 0:
         expected = found.before * calls.ratio
@@ -60,7 +63,7 @@ def _cpu(picture: Picture, module: str) -> Change:
 
 
 def _blocked(picture: Picture, module: str) -> Change:
-    return picture.change(lambda each: _of(each, module, lambda known: known.blocked_ns / 1e9), _BLOCKED_MIN / 2)
+    return picture.change(lambda each: _of(each, module, lambda known: known.blocked_ns / 1e9), _BLOCKED_MIN / 2, fmean)
 
 
 def _lag(picture: Picture, workload: str) -> Change:
