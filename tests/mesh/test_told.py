@@ -41,7 +41,7 @@ async def flows(made: Rig, count: int) -> dict[str, Flow]:
     """What each side has counted, by side."""
     found: dict[str, Flow] = {}
     for _ in range(4000):
-        found |= {flow.side: flow for mesh in made.meshes for flow in mesh.take_traffic() if flow.calls}
+        found |= {flow.side: flow for mesh in made.meshes for flow in mesh.tracer.flows.take() if flow.calls}
         if len(found) >= count:
             break
         await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_a_call_that_policy_refuses_is_counted_at_the_caller(made: Rig):
     stock = await connect(made, "local", StockService(), text="permit(principal, action, resource) when { false };")
     with pytest.raises(PermissionDenied):
         await stock.take("mug")
-    (flow,) = made.meshes[0].take_traffic()
+    (flow,) = made.meshes[0].tracer.flows.take()
     assert (flow.calls, flow.errors, flow.codes) == (1, 1, {"permission_denied": 1})
 
 

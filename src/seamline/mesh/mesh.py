@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from seamline.kernel.clock import Clock
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import MeshRules, MeshSettings
-from seamline.kernel.signal.metrics import Flow
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.balance import Endpoint, Replica, Replicas
 from seamline.mesh.channel import Channel, FrameChannel
@@ -453,10 +452,6 @@ class Mesh:
         return self.policy.allows(module, publisher, "", EVENTS)
 
     # Statistics and the end.
-
-    def take_traffic(self) -> list[Flow]:
-        """What happened on each edge since the last time, from all sides."""
-        return self.tracer.flows.take()
 
     def stats(self) -> dict[str, Any]:
         """Calls by edge since the start, and what is under way."""

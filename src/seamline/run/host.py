@@ -438,7 +438,7 @@ class Host:
 
     def take_flows(self) -> list[Flow]:
         """What happened on each edge since the last time: calls, requests, events, steps of sagas."""
-        return self.mesh.take_traffic()
+        return self.mesh.tracer.flows.take()
 
     def stats(self) -> dict[str, Any]:
         """Calls by edge, requests by route, and what is under way; for JSON."""

@@ -53,7 +53,7 @@ class ModuleHosting:
         self._signals = Signals(
             application.settings.telemetry,
             self._host.mesh.tracer,
-            self._host.mesh.tracer.flows.take,
+            self._host.take_flows,
             (self._take_measures,),
             folders={module.name: module.folder for module in self._host.modules},
             versions=self.versions,
