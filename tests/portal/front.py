@@ -48,6 +48,8 @@ class FakeAdmin:
         self.topology = "trio"
         self.answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         """What an operation answers, by its name."""
+        self.silent: set[str] = set()
+        """Operations that are never answered."""
 
     async def ask(
         self, op: str, say: Callable[[str], None] | None = None, *, as_: Caller | None = None, **arguments: Any
@@ -58,6 +60,8 @@ class FakeAdmin:
             raise RefusedError({"code": "SL5012", "fact": fact, "remedy": ""})
         if op != "status":
             self.asked.append((op, as_.name, arguments))
+        if op in self.silent:
+            await asyncio.Event().wait()
         if op in self.answers:
             return self.answers[op](arguments)
         match op:

@@ -15,6 +15,7 @@ from tests.portal.front import FakeObservatory, Front
 
 from seamline.portal.errors import NoCallerError, NotFoundError
 from seamline.portal.live import EventStream, Write, event, fragments, html
+from seamline.portal.pages import modules
 from seamline.portal.session import CALLER_HEADER, ROLE_HEADER
 from seamline.portal.shell import ModulePart
 
@@ -138,3 +139,13 @@ async def test_other_pages_add_to_a_modules_page(front: Front, text: str):
     assert asked == ["payments"]
     assert ("Scorecard" in reply.text) == bool(text)
     assert text in reply.text
+
+
+async def test_a_module_that_does_not_answer_is_shown_all_the_same(front: Front, monkeypatch: pytest.MonkeyPatch):
+    """Its page says so instead of the contract, and has what others told of it."""
+    monkeypatch.setattr(modules, "_DESCRIBED_S", 0.05)
+    front.admin.silent.add("describe")
+    reply = await front.visit("/modules/payments")
+    assert reply.status == 200
+    assert "it did not answer within 0.05 s" in reply.text
+    assert "Payments.charge" in reply.text

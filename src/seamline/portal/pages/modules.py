@@ -32,6 +32,7 @@ _PARTS: Final = ("figures", "strips", "methods", "edges", "replicas")
 _ERRORS: Final = 6
 _ERROR_SEVERITY: Final = 17
 _LIVE_SPAN: Final = "15m"
+_DESCRIBED_S = 3.0
 
 
 async def _now(request: Request) -> tuple[list[Row], Picture]:
@@ -78,9 +79,12 @@ async def _described(request: Request, name: str) -> dict[str, Any]:
         "calls": [], "hears": [], "sagas": [], "views": [],
     }  # fmt: skip
     try:
-        return {**nothing, **await portal_of(request).admin.ask("describe", as_=caller_of(request), module=name)}
+        async with asyncio.timeout(_DESCRIBED_S):
+            return {**nothing, **await portal_of(request).admin.ask("describe", as_=caller_of(request), module=name)}
     except SeamlineError as error:
         return {**nothing, "trouble": error.fact}
+    except TimeoutError:  # a page about a module in trouble must not wait for it
+        return {**nothing, "trouble": f"it did not answer within {_DESCRIBED_S:g} s"}
 
 
 async def _context(request: Request, name: str) -> dict[str, Any]:
