@@ -53,7 +53,7 @@ class Observatory:
         self.reader = TelemetryReader(data / TELEMETRY_FOLDER)
         self.receiver = OtlpReceiver(
             observe,
-            self._from_others,
+            self._take,
             own=settings.modules,
             room=self._has_room,
             metrics=self.totals.render,
@@ -111,14 +111,11 @@ class Observatory:
 
     def _from_ours(self, batch: Batch) -> None:
         self.receiver.note(batch)
-        if self.exporter is not None:
-            self.exporter.add(batch)
-        self._take(batch)
-
-    def _from_others(self, batch: Batch) -> None:
         self._take(batch)
 
     def _take(self, batch: Batch) -> None:
+        if self.exporter is not None:
+            self.exporter.add(batch)
         if self.store is not None:
             self.store.add(batch)
         self._windows.add(batch)

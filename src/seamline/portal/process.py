@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -110,6 +111,8 @@ def main(arguments: list[str]) -> int:
         return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the supervisor
     os.nice(_NICE)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log.configure(options.log_level)
     settings = Settings.load(Path(options.folder))
     settings = replace(settings, app=replace(settings.app, data=options.data))
