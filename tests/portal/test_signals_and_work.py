@@ -70,7 +70,9 @@ async def test_whatever_others_wrote_is_text(front: Front, path: str):
         ("/metrics?before=2h", 400), ("/incidents/INC-99", 404), ("/events/topics/checkout?after=-1", 400),
         ("/events/topics/checkout?before=99999999999999999999", 400), ("/events/groups/inventory/none", 404),
         ("/sagas/none", 404), ("/policy?view=none", 400), ("/policy?view=test&caller=a&call=b&args=[1]", 400),
-        ("/audit?cursor=x", 400),
+        ("/audit?cursor=x", 400), (f"/audit?cursor=t|a|{'9' * 5000}", 400),
+        (f"/events/dead/inventory/{'9' * 5000}", 400),
+        ("/events/dead/inventory/x", 400), (f"/events/topics/checkout?after={'9' * 5000}", 400),
     ],
 )  # fmt: skip
 async def test_an_address_that_asks_for_nothing_is_told(front: Front, path: str, status: int):

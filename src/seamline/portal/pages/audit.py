@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -109,7 +110,7 @@ def _place(text: str) -> Place | None:
         return None
     time, _, rest = text.partition("|")
     log, _, number = rest.rpartition("|")
-    if not number.isdecimal():
+    if not re.fullmatch("[0-9]{1,18}", number):
         raise FieldError(f"{text[:100]!r} is no place in the audit", "Begin with the newest lines.")
     return Place(time, log, int(number))
 

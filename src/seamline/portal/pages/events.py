@@ -139,7 +139,7 @@ async def _browsed(request: Request, module: str) -> dict[str, Any]:
 
 
 def _offset(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > _OFFSET_MAX:
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) > _OFFSET_MAX:
         raise FieldError(f"{text!r} is no offset", "It counts the events of a topic: 1200.")
     return int(text)
 
@@ -202,7 +202,7 @@ async def _letters(request: Request) -> list[dict[str, Any]]:
 
 
 async def _letter(request: Request) -> Response:
-    module, number = str(request.path_params["module"]), int(request.path_params["number"])
+    module, number = str(request.path_params["module"]), _offset(str(request.path_params["number"]))
     found = await ask_one(request, "events", "dead show", module, number=number)
     record = _shown(found["record"])
     moments = {name: _ms_ns(record.pop(f"{name}_ms", 0)) for name in ("time", "due", "expires")}
@@ -260,7 +260,9 @@ def _chosen(act: Act) -> list[tuple[str, dict[str, Any]]]:
 async def _replay(act: Act) -> Done:
     where = act.field("where")
     start = where if where in {"earliest", "latest"} else act.field("start")
-    if start not in {"earliest", "latest"} and not start.isdecimal():
+    if start.isdecimal():
+        start = str(_offset(start))
+    elif start not in {"earliest", "latest"}:
         try:
             at = datetime.fromisoformat(start)
         except ValueError:
@@ -285,7 +287,7 @@ page = Page(
         Route("/live/events/topics/{module}", _topic_live),
         Route("/events/groups/{module}/{group}", _group),
         Route("/events/dead", _dead),
-        Route("/events/dead/{module}/{number:int}", _letter),
+        Route("/events/dead/{module}/{number}", _letter),
         action("/events/dead/retry", "operator", _retry),
         action("/events/dead/drop", "operator", _drop),
         action("/events/replay", "operator", _replay),
