@@ -14,7 +14,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from tests.gateway.test_websocket import WsClient
 from tests.mesh.rig import PERMIT_ALL, rig
+from wsproto.events import CloseConnection
+from wsproto.events import Request as Upgrade
 
 from seamline import Module
 from seamline.gateway.gateway import Gateway
@@ -68,8 +71,9 @@ APP = Starlette(
 class Shop:
     """A gateway and the face of one module, mounted at ``at``."""
 
-    def __init__(self, pool: HttpPool, *meshes: Mesh) -> None:
+    def __init__(self, pool: HttpPool, port: int, *meshes: Mesh) -> None:
         self.pool = pool
+        self.port = port
         self.meshes = meshes
 
     async def get(self, target: str, **headers: str) -> tuple[int, dict[str, str]]:
@@ -95,7 +99,7 @@ class Shop:
         """What was counted at the public door, by method and route, once it is so many."""
         found: dict[str, Flow] = {}
         for _ in range(4000):
-            for flow in (flow for mesh in self.meshes for flow in mesh.tracer.flows.take()):
+            for flow in (flow for mesh in self.meshes for flow in mesh.take_traffic()):
                 before = found.get(flow.method)
                 assert flow.side == "http"
                 found[flow.method] = flow if before is None else flow._replace(calls=flow.calls + before.calls)
@@ -128,9 +132,10 @@ async def opened(folder: Path, way: str, at: str) -> AsyncGenerator[Shop]:
         sock = socket.create_server(("127.0.0.1", 0))
         await gateway.serve(sock)
         stack.push_async_callback(gateway.stop)
-        pool = HttpPool("127.0.0.1", sock.getsockname()[1])
+        port: int = sock.getsockname()[1]
+        pool = HttpPool("127.0.0.1", port)
         stack.push_async_callback(pool.close)
-        yield Shop(pool, *meshes)
+        yield Shop(pool, port, *meshes)
 
 
 @pytest.fixture(params=["here", "tunnel"])
@@ -232,6 +237,22 @@ async def test_requests_are_counted_by_route_and_class(shop: Shop):
         "GET /*": ("gateway", "shop", 7, False, {"4xx"}),
         "GET /broken": ("gateway", "shop", 1, True, {"5xx"}),
     }
+    assert await shop.counted(0) == {}
+
+
+async def test_a_websocket_is_a_span_from_its_handshake_to_its_end(shop: Shop):
+    """Not counted among the requests, whose latency it would blur."""
+    shop.sample(1.0)
+    client = WsClient(*await asyncio.open_connection("127.0.0.1", shop.port))
+    client.send(Upgrade(host="localhost", target="/chat"))
+    while not isinstance(event := await client.take(), CloseConnection):
+        pass
+    client.send(event.response())
+    gateway, face = await shop.spans()
+    client.writer.close()
+    assert (gateway.name, face.name, face.parent_id) == ("WS /chat", "WS /chat", gateway.span_id)
+    assert gateway.attributes is not None
+    assert gateway.attributes["http.response.status_code"] == 101
     assert await shop.counted(0) == {}
 
 
