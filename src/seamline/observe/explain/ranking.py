@@ -132,6 +132,8 @@ def _unexplained(picture: Picture, used: Used, found: Sequence[Finding]) -> list
         weight = each.weight
         if each.kind == "latency" and each.module in beside_hogs - hogs:
             weight *= _EXPLAINED
+        if each.kind in ("database", "queue") and each.module in beside_hogs:
+            weight *= _EXPLAINED  # who cannot run cannot fetch its answers either
         if each.kind == "network" and ({each.module, each.other} & beside_hogs):
             # The time passes in the queue of a loop that is busy, not on the way.
             weight *= _EXPLAINED
