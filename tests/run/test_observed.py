@@ -54,9 +54,9 @@ def test_a_request_is_found_again(watch: Callable[[str], Watched], topology: str
     (line,) = watched.sees(lambda reader: reader.logs(LogQuery(text="adds /mug")).items)
     assert (line.module, line.severity) == ("cart", 9)
     spans = watched.sees(
-        lambda reader: len(found := reader.trace(line.trace_id.hex())) >= 5 and {each.module for each in found}
+        lambda reader: len(found := reader.trace(line.trace_id.hex())) >= 6 and {each.module for each in found}
     )
-    assert spans == {"front", "cart", "orders"}
+    assert spans == {"gateway", "front", "cart", "orders"}
     wanted = {("front", "cart"), ("front", "orders"), ("orders", "cart")}
 
     def edges(reader: TelemetryReader) -> bool:
