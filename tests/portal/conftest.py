@@ -72,7 +72,7 @@ async def front(shop: Path) -> AsyncIterator[Front]:
     admin = FakeAdmin()
     reader = TelemetryReader(settings.data_folder / "telemetry")
     clock = SystemClock()
-    observatory = FakeObservatory(planted(int(clock.now().timestamp() * 1e9)))
+    observatory = FakeObservatory(planted(int(clock.now().timestamp() * 1e9)), settings.observe.slos)
     portal = Portal(reader=reader, observatory=observatory, admin=admin, settings=settings, clock=clock)
     async with Front(portal, admin).serving() as served:
         yield served

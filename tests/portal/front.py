@@ -9,7 +9,7 @@ import asyncio
 import http.client
 import json
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -18,7 +18,9 @@ from tests.portal.planted import STEP, TRACE, WORKLOADS, described
 
 from seamline.gateway.asgi import AsgiExchange, make_scope
 from seamline.kernel.lifetime import Runners
+from seamline.kernel.settings.observe import SloSettings
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
+from seamline.observe.detect.promises import Promises
 from seamline.observe.live import Live
 from seamline.observe.records import Batch
 from seamline.observe.windows import Window
@@ -121,12 +123,15 @@ class FakeIncidents:
 class FakeObservatory:
     """What the planted shop told lately, and news that tests tell."""
 
-    def __init__(self, batches: Iterable[Batch] = ()) -> None:
+    def __init__(self, batches: Iterable[Batch] = (), slos: Mapping[str, SloSettings] | None = None) -> None:
         self.live = Live()
+        self.promises = Promises(slos or {})
         self.incidents = FakeIncidents()
         self.latest: list[Window] = []
         for batch in batches:
             self.add(batch)
+        for window in self.latest:
+            self.promises.feed(window)
 
     def add(self, batch: Batch) -> Window:
         """Batches of one moment make one window."""

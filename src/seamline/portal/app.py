@@ -21,6 +21,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import log
+from seamline.observe.detect.promises import Promises
 from seamline.observe.live import Live
 from seamline.observe.windows import Window
 from seamline.portal import pages
@@ -78,6 +79,11 @@ class Watching(Protocol):
     @property
     def latest(self) -> Sequence[Window]:
         """The newest windows, oldest first."""
+        ...
+
+    @property
+    def promises(self) -> Promises:
+        """How service levels are kept."""
         ...
 
 

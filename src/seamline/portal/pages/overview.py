@@ -14,7 +14,6 @@ from seamline.observe.records import Mark
 from seamline.portal.live import fragments
 from seamline.portal.marking import chart_marks
 from seamline.portal.now import Edge, Picture, newest, picture, rates, strip
-from seamline.portal.promises import promises
 from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
 from seamline.portal.status import running
@@ -28,11 +27,10 @@ async def _context(request: Request) -> dict[str, Any]:
     portal = portal_of(request)
     rows = portal.rows()
     now_ns = portal.now_ns()
-    status, marks, incidents, kept = await asyncio.gather(
+    status, marks, incidents = await asyncio.gather(
         running(request),
         asyncio.to_thread(portal.reader.marks, now_ns - 7 * 24 * 4 * _QUARTER_NS, now_ns),
         asyncio.to_thread(portal.reader.incidents, open_only=True),
-        promises(portal, now_ns),
     )
     found = picture(newest(rows), portal.settings.modules, status, incidents, portal.recent.seen)
     return {
@@ -40,7 +38,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "status": status,
         "marks": sorted(marks, key=lambda each: -each.at_ns)[:_SHOWN],
         "incidents": incidents,
-        "promises": kept,
+        "promises": portal.observatory.promises.states() if portal.observatory is not None else [],
         "charts": _charts(strip(rows), [each for each in marks if rows and each.at_ns >= rows[0].window.at_ns]),
         "slowest": _slowest(found),
         "costly": sorted(found.modules.values(), key=lambda each: -each.cpu_share)[:_SHOWN],
