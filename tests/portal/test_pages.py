@@ -71,7 +71,6 @@ async def test_the_overview_says_how_things_are(front: Front, browser: Browser):
             "Payments.charge is slow and fails"
         )
         await expect(page.get_by_role("region", name="Service levels")).to_contain_text("the budget is spent")
-        await expect(page.get_by_role("region", name="Service levels")).to_contain_text("times as fast as it may")
         await expect(page.get_by_role("region", name="What changed last")).to_contain_text("payments 2.4.0 to 2.4.1")
         await expect(page.get_by_role("group", name="CPU of each module")).to_contain_text("checkout")
         assert await page.locator(".chart canvas").count() == 3
