@@ -55,8 +55,8 @@ class Edge(Told):
     """A method as called by one module."""
 
     __slots__ = (
-        "breaker", "budget", "fast", "faults", "mesh", "own_priority", "priority", "revocations", "rules", "spec",
-        "timeout_s",
+        "breaker", "budget", "fast", "faults", "mesh", "own_priority", "priority", "revocations", "root", "rules",
+        "spec", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, caller: str, callee: str, spec: MethodSpec) -> None:
@@ -66,6 +66,8 @@ class Edge(Told):
         self.spec = spec
         self.faults = mesh.faults_of(spec.contract)
         self.fast: Callable[..., Any] | None = None
+        self.root: Callable[[], TraceContext] = mesh.tracer.aside if spec.action else mesh.tracer.root
+        """Begins the trace of a call that is made in the course of no other."""
         self._take(mesh.rules_of(spec))
         self.refresh()
 
@@ -108,7 +110,7 @@ class Edge(Told):
         key = None
         subject = None
         if parent is None:
-            trace: TraceContext | None = self.tracer.root()
+            trace: TraceContext | None = self.root()
         else:
             trace = parent.origin
             key = parent.key_for_calls

@@ -29,7 +29,7 @@ async def {name}(self, {declared}):
     _parent = _current(None)
     _subject = None
     if _parent is None:
-        _trace = _edge.tracer.root()
+        _trace = _edge.root()
         _priority = _edge.priority
     elif _parent.key_for_calls is not None:
         return await _edge.call(({passed}))

@@ -229,6 +229,10 @@ class Tracer:
         """A new trace. It has no span yet: its first span has no parent."""
         return TraceContext(_bits(128) or 1, 0, self._recorded())
 
+    def aside(self) -> TraceContext:
+        """A new trace of work that nobody asked for, such as following a log: recorded only if it fails or is slow."""
+        return TraceContext(_bits(128) or 1, 0, False)
+
     def enter(self, trace: TraceContext | None) -> TraceContext:
         """The trace of a stranger's request: their own, whose wish to be recorded is granted as to a new one."""
         if trace is None:
