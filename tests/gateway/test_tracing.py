@@ -99,7 +99,7 @@ class Shop:
         """What was counted at the public door, by method and route, once it is so many."""
         found: dict[str, Flow] = {}
         for _ in range(4000):
-            for flow in (flow for mesh in self.meshes for flow in mesh.take_traffic()):
+            for flow in (flow for mesh in self.meshes for flow in mesh.tracer.flows.take()):
                 before = found.get(flow.method)
                 assert flow.side == "http"
                 found[flow.method] = flow if before is None else flow._replace(calls=flow.calls + before.calls)
