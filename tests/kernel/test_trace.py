@@ -179,3 +179,13 @@ def test_an_exception_is_told_with_the_frames_of_the_application():
     assert attributes["exception.type"] == "ValueError"
     assert said(Rude()) == "<Rude>"
     assert len(said(ValueError("x" * 100_000))) == traces.MESSAGE_CHARACTERS_MAX
+
+
+def test_work_that_nobody_asked_for_is_recorded_only_when_it_fails_or_is_slow():
+    """Consumers that follow logs begin a trace a second each: they neither fill the store nor use up the reservoir."""
+    tracer = Tracer(1.0, sample_per_s=1)
+    assert not any(tracer.aside().sampled for _ in range(100))
+    assert tracer.root().sampled
+    trace = tracer.aside()
+    assert tracer.keep(trace)
+    assert trace.sampled

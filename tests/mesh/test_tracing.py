@@ -144,13 +144,3 @@ async def test_a_call_that_ran_out_of_time_says_so(made: Rig, way: str):
         await stock.dawdle(30)
     (client,) = [span for span in taken(made) if span.kind == "client"]
     assert (client.status, client.parent_id) == ("deadline_exceeded", 0)
-
-
-def test_work_that_nobody_asked_for_is_recorded_only_when_it_fails_or_is_slow():
-    """Consumers that follow logs begin a trace a second each: they neither fill the store nor use up the reservoir."""
-    tracer = Tracer(1.0, sample_per_s=1)
-    assert not any(tracer.aside().sampled for _ in range(100))
-    assert tracer.root().sampled
-    trace = tracer.aside()
-    assert tracer.keep(trace)
-    assert trace.sampled
