@@ -8,6 +8,7 @@
     tunnel       ASGI events over a byte stream, for modules in another process
     headers      request ids, forwarding, security and CORS headers: pure functions
     compression  gzip that does not hold a stream back
+    told         what a request leaves behind: a count by route, a span
     pages        error answers that people and programs can read
     tls          certificate files, read again when they change
     wsgi         WSGI apps through a2wsgi
