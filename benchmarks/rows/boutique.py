@@ -23,6 +23,7 @@ from benchmarks.session import START_S, Session
 from benchmarks.sides import LoadFailed, Side, alternate
 
 PEER = "FastAPI + httpx services"
+NOBODY = "the same, observed by nobody"
 
 # A rate at which the slowest side is well below its limit: a queue would measure the queue.
 RATE_PER_S = 10
@@ -105,7 +106,34 @@ def start_and_memory(session: Session) -> list[Row]:
     ]
 
 
+def observed(session: Session) -> list[Row]:
+    """The shop in one process, seen by nobody, with 1 % of its traces recorded, and with all of them.
+
+    The observer's CPU is in it: taking in, keeping, watching.
+    """
+    dark = {"SEAMLINE_OBSERVE_STORE": "false", "SEAMLINE_TELEMETRY_PROFILE_HZ": "0"}
+    ways = {
+        "off": dark | {"SEAMLINE_TELEMETRY_SAMPLE": "0", "SEAMLINE_TELEMETRY_SAMPLE_PER_S": "0"},
+        "1_percent": {"SEAMLINE_TELEMETRY_SAMPLE": "0.01", "SEAMLINE_TELEMETRY_SAMPLE_PER_S": "0"},
+        "100_percent": {"SEAMLINE_TELEMETRY_SAMPLE": "1"},
+    }
+    sides: list[Side] = []
+    for name, settings in ways.items():
+        children, port = start_ours(session, "monolith", cores=server_core(), settings=settings)
+        wait_for_page(port, children)
+        sides.append(Side(f"Seamline, observed {name}", children, _driver(session, port)))
+    effort = session.effort
+    closed = {"in_flight": SHOPPERS_CLOSED, "seconds": CLOSED_S_PER_S * effort.seconds}
+    off, *seen = alternate(sides, closed, rounds=effort.rounds, warm_up_s=2 * effort.warm_up_s)
+    nobody = [_cpu_ms(each) for each in off]
+    return [
+        compare(f"boutique_cpu_observed_{name}", CPU_FULL, "lower", [_cpu_ms(each) for each in taken], NOBODY, nobody)
+        for name, taken in zip(list(ways)[1:], seen, strict=True)
+    ]
+
+
 FAMILIES = (
+    Family({"boutique_cpu_observed_1_percent": "", "boutique_cpu_observed_100_percent": ""}, observed),
     Family(
         {
             "boutique_cpu_per_request_vs_fastapi_services": "≥ 10",

@@ -27,4 +27,18 @@ def otlp(session: Session) -> list[Row]:
     return [row(kind) for kind in ROWS]
 
 
-FAMILIES = (Family({f"otlp_{kind}_us": goal for kind, goal in ROWS.items()}, otlp),)
+def told(session: Session) -> list[Row]:
+    """CPU of the application's process per span, from its making until it has left."""
+    child, _ = session.server("told spans", "benchmarks.ours.told_spans")
+    effort = session.effort
+    blocks = max(2, round(BLOCKS_PER_S * effort.seconds))
+    rounds = [child.ask({"blocks": blocks}, ASK_S) for _ in range(effort.rounds)]
+    peer = "OpenTelemetry SDK, batched, OTLP over HTTP"
+    ours, theirs = [each["ours"] for each in rounds], [each["theirs"] for each in rounds]
+    return [compare("span_told_us", "µs per span", "lower", ours, peer, theirs)]
+
+
+FAMILIES = (
+    Family({"span_told_us": ""}, told),
+    Family({f"otlp_{kind}_us": goal for kind, goal in ROWS.items()}, otlp),
+)
