@@ -75,7 +75,8 @@ class Drilling:
                 await held.stack.aclose()
                 raise
             self._owner.spawn(self._expire(held), name=f"drill {order.id}")
-            _log.warning("drill %s: %s on %s", order.id, order.fault, order.method or order.module)
+            if held.folder:  # elsewhere it is not worth a line
+                _log.warning("%s: %s on %s", order.id, order.fault, order.method or order.module)
         held.until = self._host.clock.monotonic() + order.lease_s
         self._shape(held)
         return held.struck
@@ -87,7 +88,8 @@ class Drilling:
             return False
         self._rewrap()
         await held.stack.aclose()
-        _log.warning("drill %s is over", name)
+        if held.folder:
+            _log.warning("%s is over", name)
         return True
 
     async def stop(self) -> None:

@@ -22,6 +22,8 @@ _BLOCKED_MIN: Final = 0.01
 _LAG_MS_MIN: Final = 5.0
 _MB: Final = 1024 * 1024
 _GROWTH_MB_MIN: Final = 16.0
+_RECENT: Final = 5
+"""Windows in which a growth goes on; when it began is hard to tell."""
 
 
 class Used:
@@ -127,14 +129,13 @@ def loop_lag(used: Used, spent: Mapping[str, float]) -> Iterator[Finding]:
 
 def memory(picture: Picture, used: Used, spent: Mapping[str, float]) -> Iterator[Finding]:
     for name, hosted in used.hosts.items():
-        before, after = _rss_mb(picture.before, name), _rss_mb(picture.after, name)
-        if len(before) < 2 or len(after) < 3:
+        held = _rss_mb(picture.before + picture.after, name)
+        earlier, recent = held[:-_RECENT], held[-_RECENT:]
+        if len(earlier) < 2 or not picture.after:
             continue
-        seconds = sum(each.seconds for each in picture.after)
-        usual = _slope(before) * len(before) / max(sum(each.seconds for each in picture.before), 1e-9)
-        grew = after[-1] - median(before)
-        rate = _slope(after) * len(after) / max(seconds, 1e-9)
-        if grew < _GROWTH_MB_MIN or rate < 4 * max(usual, 0.05):
+        each_s = picture.after[-1].seconds
+        usual, rate = _slope(earlier) / each_s, _slope(recent) / each_s
+        if recent[-1] - median(earlier) < _GROWTH_MB_MIN or rate < 4 * max(usual, 0.05):
             continue
         at_fault = max(hosted, key=lambda module: spent.get(module, 0.0), default="")
         alone = len(hosted) == 1
@@ -151,7 +152,7 @@ def memory(picture: Picture, used: Used, spent: Mapping[str, float]) -> Iterator
         yield Finding(
             at_fault, "memory", weight,
             f"Workload {name} grows by {rate:.1f} MB a second.{said}",
-            median(before), after[-1], "MB", "", "/topology",
+            median(earlier), recent[-1], "MB", "", "/topology",
         )  # fmt: skip
 
 
