@@ -91,7 +91,7 @@ def edge_gap(found: TimeFound) -> Iterator[Finding]:
             callee, "network", 0.15 + 0.65 * part,
             f"{share(part)} of the additional time passes between {caller} and {callee}: the caller waits for it, "
             f"and the callee's handler does not spend it.",
-            gap.before * 1000, gap.after * 1000, "ms/s", "", "/topology", caller,
+            max(gap.before, 0.0) * 1000, gap.after * 1000, "ms/s", "", "/topology", caller,
         )  # fmt: skip
 
 

@@ -112,9 +112,12 @@ def traffic(picture: Picture) -> Iterator[Finding]:
     for module in doors:
         rate = picture.change(lambda each, module=module: _door_per_s(each, module), 0.5)
         if rate.sigmas >= _SIGMAS and rate.ratio >= _FLOOD:
+            more = (
+                f"{rate.ratio:.1f} times as many requests" if rate.before > 0 else "Requests that were not there before"
+            )
             yield Finding(
                 module, "traffic", min(0.35 + 0.3 * (rate.ratio - 1), 0.85),
-                f"{rate.ratio:.1f} times as many requests come to {module}.",
+                f"{more} come to {module}.",
                 rate.before, rate.after, "requests/s", "", "/topology",
             )  # fmt: skip
 
