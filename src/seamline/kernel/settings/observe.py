@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from seamline.kernel.settings.errors import BadValueError
@@ -132,7 +132,8 @@ def _slo(reader: TableReader, name: str, entry: Any) -> SloSettings:
         raise BadValueError(f"{name} is {entry!r}", f"Write [{section}].", place=reader.place("observe.slos", name))
     if "target" not in entry:
         raise BadValueError(f"the SLO {name!r} has no target", f"target = {_SLO_TARGET}.", place=reader.place(section))
-    slo = SloSettings(**reader.values(SloSettings, section, entry, overrides=False))
+    table = cast("dict[str, Any]", entry)
+    slo = SloSettings(**reader.values(SloSettings, section, table, overrides=False))
     if not 0 < slo.objective < 1:
         fact = f"objective is {slo.objective!r}"
         raise BadValueError(fact, "0.99 lets one in a hundred fail.", place=reader.place(section, "objective"))
