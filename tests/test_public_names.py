@@ -15,16 +15,20 @@ ApprovalExpired(fact, remedy='', *, place=None)
     to_json()
 Attribute(*paths)
     paths
-CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None, subject=None)
+CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None, subject=None, span=None)
     caller
     deadline
     idempotency_key
     key_for_calls
     method
     module
+    origin
     priority
+    span
+    span_id()
     subject
     trace
+    under(span_id)
 CallError(fact, remedy='', *, place=None)
     code
     connect
@@ -74,7 +78,7 @@ EventContext(*, id, source, key, time, attempt, headers, idempotency_key, replay
     replayed
     source
     time
-Events(module, database, log, clock, owners, proofs=None)
+Events(module, database, log, clock, owners, proofs=None, tracer=None)
     publish(event, *, key=None, delay_s=0.0, ttl_s=0.0, headers=None)
     publish_all(events)
 Fault
