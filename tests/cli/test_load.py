@@ -481,6 +481,16 @@ scenario = [(9, "home", home), (1, "boom", boom)]
     assert result["failures"][0]["reason"] == "GET /boom: 500 Internal Server Error: boom"
 
 
+def test_an_application_of_one_file_has_the_scenario_of_every_server(
+    served: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module that is no package holds no `load`: GET / is asked for."""
+    (tmp_path / "kiosk_of_one_file.py").write_text("")
+    (tmp_path / "seamline.toml").write_text('[app]\nname = "kiosk"\nmodules = ["kiosk_of_one_file"]\n')
+    assert run(["load", "--url", served.url, "--app", str(tmp_path), "--requests", "20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenario"] == "GET /"
+
+
 @pytest.mark.parametrize(
     ("scenario", "said"),
     [

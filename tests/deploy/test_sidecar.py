@@ -8,7 +8,8 @@ import importlib.util
 import json
 import shutil
 import ssl
-from collections.abc import Callable, Iterator
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,18 @@ pytestmark = [
     ),
 ]
 WAIT_S = 30.0
+
+
+@contextlib.asynccontextmanager
+async def connection(host: str, port: int, **tls: Any) -> AsyncGenerator[tuple[StreamReader, StreamWriter]]:
+    """Closed to the end: a TLS transport that waits for its peer's farewell outlives the test otherwise."""
+    reader, writer = await asyncio.open_connection(host, port, **tls)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
 
 
 def user(*roles: str) -> User:
@@ -257,20 +270,17 @@ async def test_a_certificate_of_another_authority_is_refused(topology_app: Topol
     """Whatever names it holds."""
     host, port = await where(topology_app)
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        reader, writer = await asyncio.open_connection(host, port, ssl=stranger(tmp_path), server_hostname="x")
-        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        if await reader.read(1) == b"":
-            raise ConnectionResetError
+        async with connection(host, port, ssl=stranger(tmp_path), server_hostname="x") as (reader, writer):
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            if await reader.read(1) == b"":
+                raise ConnectionResetError
 
     async def plain() -> bytes:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        try:
-            return await reader.read(100)
-        except ConnectionError:
+        async with connection(host, port) as (reader, writer):
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                return await reader.read(100)
             return b""
-        finally:
-            writer.close()
 
     assert b"200" not in await plain()
 
@@ -293,9 +303,8 @@ async def serial(app: TopologyApp) -> int:
     host, port = await where(app)
     identity = cast("WorkloadIdentity", cast("Any", app._site)._callers)  # pyright: ignore[reportPrivateUsage]
     context, name = identity.client_context("names", "http/1.1"), identity.server_name("echo")
-    _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
-    der = cast("bytes", writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
-    writer.close()
+    async with connection(host, port, ssl=context, server_hostname=name) as (_, writer):
+        der = cast("bytes", writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
     return x509.load_der_x509_certificate(der).serial_number
 
 

@@ -172,7 +172,8 @@ def find_scenario(settings: Settings | None) -> tuple[str, Scenario]:
     root = settings.app.modules[0].partition(".")[0]
     sys.path.insert(0, str(settings.folder))
     try:
-        if find_spec(root) is None or find_spec(f"{root}.load") is None:
+        package = find_spec(root)
+        if package is None or package.submodule_search_locations is None or find_spec(f"{root}.load") is None:
             return NO_SCENARIO, DEFAULT_SCENARIO
         return f"{root}.load", checked(f"{root}.load")
     finally:

@@ -60,9 +60,9 @@ def _field(
         kind = told["limited"]
         told = _told(kind)
     members: list[Any] = told.get("union", [])
-    if "null" in members and len(members) == 2:
-        other = next(each for each in members if each != "null")
-        return _field(path, label, other, types, False, default, depth)
+    others = [each for each in members if each != "null"]
+    if len(members) == 2 and len(others) == 1:
+        return _field(path, label, others[0], types, False, default, depth)
     if isinstance(kind, str) and kind in _NUMBERS:
         return Field(path, label, "number", required, default, step=_NUMBERS[kind], limits=limits)
     if isinstance(kind, str) and kind in _TEXTS:
