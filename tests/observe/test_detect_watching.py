@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, cast
 
 import pytest
+from tests.observe.receiver import receiving
 from tests.observe.synthetic import BEGIN_NS, Fault, Shop
 
 from seamline.kernel.clock import ManualClock
@@ -19,6 +21,7 @@ from seamline.observe.store import TelemetryReader, TelemetryStore
 from seamline.observe.watching import Watching
 from seamline.observe.windows import Window
 
+PORTAL = "http://127.0.0.1:8099"
 FAULT = Fault("errors", "payments", 0.9, 200, 320)
 
 
@@ -56,7 +59,7 @@ class Rig:
         self.store = TelemetryStore(folder / "telemetry", made.observe, self.clock)
         self.reader = TelemetryReader(folder / "telemetry")
         self.live = Live()
-        self.watching = Watching(made, self.reader, self.store, self.live, self.clock)
+        self.watching = Watching(made, self.reader, self.store, self.live, self.clock, address=PORTAL)
 
     async def __aenter__(self) -> Self:
         self.store.start()
@@ -98,6 +101,19 @@ async def test_a_fault_is_noticed_explained_kept_and_shown_and_survives_a_restar
     kept = await asyncio.to_thread(reader.incidents)
     reader.close()
     assert [(each.id, each.status) for each in kept] == [("INC-1", "closed")]
+
+
+async def test_who_is_told_is_led_to_the_portal(tmp_path: Path):
+    """The message says where the evidence can be looked at."""
+    shop = Shop(3, habits=False, faults=(FAULT,))
+    async with receiving() as receiver:
+        observe = f'notify = ["{receiver.url}"]\nnotify_secret = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"'
+        async with Rig(tmp_path, shop, observe) as rig:
+            await rig.run(230)
+            async with asyncio.timeout(20):
+                while not receiver.got:  # noqa: ASYNC110  # what another side does is waited for
+                    await asyncio.sleep(0.005)
+    assert f"{PORTAL}/incidents/INC-1" in json.loads(receiver.got[0][1])["data"]["text"]
 
 
 async def test_without_a_store_incidents_are_found_all_the_same(tmp_path: Path):

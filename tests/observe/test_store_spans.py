@@ -22,7 +22,7 @@ from seamline.kernel.settings.observe import ObserveSettings
 from seamline.observe.errors import BadQueryError
 from seamline.observe.records import Attribute, Log, Span, SpanEvent, SpanLink
 from seamline.observe.store import TelemetryReader, TelemetryStore, parquet, search
-from seamline.observe.store.pieces import CUT, TEXT_MAX, pack_log, pack_spans, unpack_log, unpack_spans
+from seamline.observe.store.pieces import ATTRIBUTES_MAX, CUT, TEXT_MAX, pack_log, pack_spans, unpack_log, unpack_spans
 from seamline.observe.store.query import LogQuery, TraceQuery, TraceSummary
 
 KEEP_ALL = ObserveSettings(keep_traces=1.0)
@@ -319,7 +319,7 @@ def test_what_is_too_much_is_cut_and_said(tmp_path: Path) -> None:
     assert found["long"].attributes[CUT] == 1
     assert len(str(found["long"].attributes["body"])) < TEXT_MAX + 100
     assert "1000000 characters" in str(found["long"].attributes["body"])
-    assert found["many"].attributes[CUT] == 10_000 - 128
+    assert found["many"].attributes[CUT] == 10_000 - ATTRIBUTES_MAX
     assert found["large"].attributes["n"] == hex(1 << 400)
     assert len(found["text"].message) < TEXT_MAX + 100
     assert found["half"].name == "? half a pair"

@@ -164,8 +164,7 @@ class Notifier:
     ) -> None:  # fmt: skip
         self._clock = clock or SystemClock()
         self._app = app
-        self.portal = portal
-        """May be known only later."""
+        self._portal = portal
         secrets = read_secrets(secret) if secret else ()
         self._receivers = [_Receiver(_way(url, secrets, self._clock), self._clock) for url in receivers]
         self._tasks = TaskOwner("notify")
@@ -181,7 +180,7 @@ class Notifier:
 
     def tell(self, incident: Incident, state: State) -> None:
         """Send this state of an incident to all, if it was not sent yet."""
-        message = Message(incident, state, self._app, self.portal)
+        message = Message(incident, state, self._app, self._portal)
         body = message.to_json(incident, self._app)
         for receiver in self._receivers:
             receiver.put(message, body)

@@ -40,9 +40,10 @@ class Observatory:
         settings: the application's.
         data: the data directory.
         clock: for windows, ages and notices.
+        address: the portal's, which notices lead to.
     """
 
-    def __init__(self, settings: Settings, data: Path, clock: Clock) -> None:
+    def __init__(self, settings: Settings, data: Path, clock: Clock, *, address: str = "") -> None:
         observe, telemetry = settings.observe, settings.telemetry
         self.live = Live()
         self.latest: deque[Window] = deque(maxlen=int(_LATEST_S / observe.window_s))
@@ -61,7 +62,7 @@ class Observatory:
         )
         self.exporter = OtlpExporter(telemetry, application=settings.app.name, clock=clock) if telemetry.otlp else None
         self._windows = Windows(observe.window_s, clock)
-        self._watching = Watching(settings, self.reader, self.store, self.live, clock)
+        self._watching = Watching(settings, self.reader, self.store, self.live, clock, address=address)
         self._intake = Intake(self._from_ours)
         self._owner = TaskOwner("observatory")
 

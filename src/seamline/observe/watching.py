@@ -39,14 +39,21 @@ class Watching:
     """Looks at each window, keeps incidents and tells of them."""
 
     def __init__(
-        self, settings: Settings, reader: TelemetryReader, store: TelemetryStore | None, live: Live, clock: Clock
+        self,
+        settings: Settings,
+        reader: TelemetryReader,
+        store: TelemetryStore | None,
+        live: Live,
+        clock: Clock,
+        *,
+        address: str = "",
     ) -> None:
         observe = settings.observe
         self._observe = observe
         self._reader = reader
         self._sources = Sources(reader)
         self._clock = clock
-        self._notifier = _notifier(settings, clock)
+        self._notifier = _notifier(settings, clock, address)
         model = Model(observe.model, observe.model_name, observe.model_key) if observe.model else None
         self.detector = Detector(observe)
         self.incidents = Incidents(
@@ -114,12 +121,14 @@ class Watching:
         return explain(before, after, symptoms, marks, self._sources.traces, self._sources.profile)
 
 
-def _notifier(settings: Settings, clock: Clock) -> Notifier | None:
+def _notifier(settings: Settings, clock: Clock, address: str) -> Notifier | None:
     observe = settings.observe
     if not observe.notify:
         return None
     try:
-        return Notifier(observe.notify, app=settings.app.name, secret=observe.notify_secret, clock=clock)
+        return Notifier(
+            observe.notify, app=settings.app.name, secret=observe.notify_secret, portal=address, clock=clock
+        )
     except SeamlineError as error:
         _log.error("nobody is told of incidents: %s", error)  # the sentence says all
         return None

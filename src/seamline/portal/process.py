@@ -92,7 +92,7 @@ async def _run(options: ObserverOptions, settings: Settings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     clock = SystemClock()
     data = Path(options.data)
-    observatory = Observatory(settings, data, clock)
+    observatory = Observatory(settings, data, clock, address=options.address)
     await observatory.start(socket.socket(fileno=options.intake))
     portal = Portal(observatory.reader, observatory, SupervisorAdmin(data), settings, clock)
     server = PortalServer(cast("AsgiApp", make_app(portal)))

@@ -57,6 +57,8 @@ class ObserverOptions(msgspec.Struct, frozen=True, kw_only=True):
     portal: int
     """The descriptor of the socket that the portal answers on."""
     log_level: str
+    address: str = ""
+    """Of the portal, for people."""
 
 
 class Observing:
@@ -68,6 +70,7 @@ class Observing:
         book: whose lines are told, too.
         replicas: everyone with a process.
         topology: the one in force.
+        address: the portal's, for people; empty where there is none.
         environment: of the process.
     """
 
@@ -78,6 +81,7 @@ class Observing:
         book: LogBook,
         replicas: Callable[[], Iterable[Replica]],
         topology: Callable[[], str],
+        address: Callable[[], str],
         environment: Mapping[str, str],
         log_level: str,
     ) -> None:
@@ -86,6 +90,7 @@ class Observing:
         self._book = book
         self._replicas = replicas
         self._topology = topology
+        self._address = address
         self._environment = environment
         self._log_level = log_level
         self._process: Process | None = None
@@ -162,6 +167,7 @@ class Observing:
             intake=intake,
             portal=portal,
             log_level=self._log_level,
+            address=self._address(),
         )
         command = [sys.executable, "-P", "-m", _MODULE, msgspec.json.encode(options).decode()]
         return Process(command, descriptors=[intake, portal], folder=self._folder, environment=self._environment)

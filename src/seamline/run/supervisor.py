@@ -119,6 +119,7 @@ class Supervisor:
             self.book,
             lambda: self.fleet.replicas,
             lambda: self.topology,
+            lambda: self.api.url if self.api is not None else "",
             workers_environment(self.settings),
             self.settings.telemetry.log_level,
         )

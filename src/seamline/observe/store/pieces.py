@@ -13,7 +13,10 @@ from seamline.observe.records import OK, Attribute, Log, Span, SpanEvent, SpanLi
 
 TEXT_MAX: Final = 16 * 1024
 """The longest text of an attribute, message or exception that is kept."""
-ATTRIBUTES_MAX: Final = 128
+ATTRIBUTES_MAX: Final = 144
+"""More than any way in lets through, with what it adds itself."""
+ITEMS_MAX: Final = 1024
+"""Of one list."""
 EVENTS_MAX: Final = 128
 DEPTH_MAX: Final = 16
 CUT: Final = "seamline.cut"
@@ -126,9 +129,9 @@ class _Knife:
                 return "…"
             if isinstance(value, dict):
                 return self.attributes(value, depth + 1)
-            if len(value) > ATTRIBUTES_MAX:
+            if len(value) > ITEMS_MAX:
                 self.cuts += 1
-            return [self.value(each, depth + 1) for each in value[:ATTRIBUTES_MAX]]
+            return [self.value(each, depth + 1) for each in value[:ITEMS_MAX]]
         return value
 
     def said(self, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
