@@ -170,7 +170,7 @@ async def test_the_picture_stays_where_it_is(front: Front, browser: Browser):
     async with looking(browser) as (page, complaints):
         await page.goto(front.address("/topology"))
         await settled(page)
-        await page.wait_for_function("document.querySelector('#topology-graph').picture")
+        await expect(page.locator("#topology-graph canvas").first).to_be_attached()
         places = "JSON.stringify(document.querySelector('#topology-graph').picture())"
         before = json.loads(await page.evaluate(places))
         told(front, "frontend", "inventory", "Inventory.count")

@@ -28,7 +28,7 @@ from seamline.sagas.journal.tables import TABLES
 
 tables = MetaData()
 rows = Table("rows", tables, Column("n", Integer, primary_key=True), Column("saga", Text), Column("what", Text))
-shop = Module("shop", tables=tables)
+stories = Module("stories", tables=tables)
 
 STEPS = ("call", "row", "both", "wait", "sleep", "branches", "fault")
 
@@ -76,7 +76,7 @@ class OtherModules(Others):
         await self._once(saga, f"not {what}")
 
 
-@shop.saga
+@stories.saga
 async def story(s: Saga, plan: list[str], others: Others, db: Database) -> list[int]:
     heard: list[int] = []
 
@@ -157,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         async def work() -> None:
-            self.db = Database(type(self).url or sqlite_url(Path(self.folder.name), "shop"), "shop", tables)
+            self.db = Database(type(self).url or sqlite_url(Path(self.folder.name), "stories"), "stories", tables)
             await self.db.start()
             await self.db.ensure(tables)
             await self.db.ensure(TABLES)
@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         self.born += 1
         clock = ManualClock()
         clock.advance(self.seconds)
-        host = Host(shop, self.db, clock, settings=FAST, owner=f"elsewhere/{self.born}/0", stubs={Others: self.others})
+        host = Host(stories, self.db, clock, settings=FAST, owner=f"elsewhere/{self.born}/0", stubs={Others: self.others})
         await host.start()
         self.hosts.append(host)
 
