@@ -174,7 +174,9 @@ class Machine(RuleBasedStateMachine):
         self.born += 1
         clock = ManualClock()
         clock.advance(self.seconds)
-        host = Host(stories, self.db, clock, settings=FAST, owner=f"elsewhere/{self.born}/0", stubs={Others: self.others})
+        host = Host(
+            stories, self.db, clock, settings=FAST, owner=f"elsewhere/{self.born}/0", stubs={Others: self.others}
+        )
         await host.start()
         self.hosts.append(host)
 
