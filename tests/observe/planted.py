@@ -77,6 +77,8 @@ class Fault:
     amount: float = 1.0
     caller: str = ""
     """Of a fault on the way between two."""
+    stumbles: bool = False
+    """Who calls the module fails over its empty answers."""
 
 
 @dataclass
@@ -193,6 +195,9 @@ class Shop:
                 seconds += took
                 if failed and callee.partition(".")[0] not in TOLERATED:
                     raised = "failed"
+                    break
+                if fault is not None and fault.stumbles and fault.module == callee.partition(".")[0]:
+                    raised = "TypeError"
                     break
         self._span(trace_id, span_id, parent, module, method, seconds, raised)
         self._count_server(caller, module, method, seconds, "internal" if raised else "")

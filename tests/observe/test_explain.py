@@ -95,6 +95,22 @@ def test_who_waits_for_the_culprit_is_not_suspected() -> None:
     assert not [each for each in found.suspects[1:] if each.score > 0.3]
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("module", ["shipping", "currency", "inventory"])
+@pytest.mark.parametrize("topology", ["monolith", "services"])
+def test_who_fails_over_an_empty_answer_is_not_the_cause(module: str, topology: Topology, seed: int) -> None:
+    """The exception is raised in the caller's code; the callee answers without an error, and far too soon."""
+    found = explained(plant(Fault("empty", module, stumbles=True), topology, seed))
+    assert (first(found).module, first(found).kind) == (module, "code"), found.suspects
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("module", ["checkout", "frontend"])
+def test_who_fails_by_itself_is_the_cause(module: str, seed: int) -> None:
+    """Whom it calls has less to do, and does it as before."""
+    assert first(explained(plant(Fault("exception", module, 0.6), "services", seed))).module == module
+
+
 def test_an_exception_is_named_with_its_place() -> None:
     """The type and the line of the application's own code stand in the evidence, with a trace to look at."""
     suspect = first(explained(plant(Fault("exception", "cart", 0.5), "services", 8)))

@@ -138,12 +138,14 @@ class Share:
 
     __slots__ = (
         "_calls", "_drop", "_fresh_calls", "_fresh_visits", "_fresh_windows", "_over", "_quiet", "_recent",
-        "_recent_expected", "_surge", "_unrest", "_visits", "alarmed", "before", "rise_ns", "score",
+        "_recent_expected", "_surge", "_unrest", "_visits", "_windows", "alarmed", "before", "rise_ns", "score",
     )  # fmt: skip
 
     DROP_MAX: Final = 13.0
     SURGE_MAX: Final = 14.0
     VISITS_READY: Final = 25
+    WINDOWS_READY: Final = 16
+    """The first seconds of a process are not what is usual."""
     _CLIP: Final = 3.5
 
     def __init__(self) -> None:
@@ -158,11 +160,11 @@ class Share:
         self._unrest = 2.0
         self._drop = self._surge = 0.0
         self._recent = self._recent_expected = 0.0
-        self._quiet = self._over = 0
+        self._quiet = self._over = self._windows = 0
 
     @property
     def ready(self) -> bool:
-        return self._visits >= self.VISITS_READY and self._calls >= self.VISITS_READY
+        return self._windows >= self.WINDOWS_READY and min(self._visits, self._calls) >= self.VISITS_READY
 
     def feed(self, calls: int, visits: int, at_ns: int, *, learn: bool = True) -> bool:
         """Whether this is noticed now."""
@@ -212,6 +214,7 @@ class Share:
 
     def _learn(self, calls: int, visits: int) -> None:
         if not self.ready:
+            self._windows += 1
             self._calls += calls
             self._visits += visits
             self._recent, self._recent_expected = float(calls), float(calls)

@@ -69,7 +69,7 @@ class Level:
 
     __slots__ = (
         "_block", "_calm", "_creep", "_creep_mean", "_creep_seen", "_flags", "_mads", "_medians", "_noise",
-        "_over", "_smooth", "_spread2", "_sum", "alarmed", "before", "rise_ns", "rule", "score", "usual",
+        "_over", "_smooth", "_spread2", "_step_ns", "_sum", "alarmed", "before", "rise_ns", "rule", "score", "usual",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
@@ -88,6 +88,7 @@ class Level:
         self._noise = 0.0
         self._spread2 = 0.0
         self._flags = 0
+        self._step_ns = 0
         self._sum = 0.0
         self._smooth = 0.0
         self._creep = 0.0
@@ -105,17 +106,21 @@ class Level:
         above = value - usual
         z = above / sqrt(self._spread2 + variance)
         over = z > rule.step_z and above > rule.step_ratio and exp(value) - exp(usual) > rule.least
+        if over and not self._flags & 31:
+            self._step_ns = at_ns
         self._flags = (self._flags << 1 | over) & 255
         if self.alarmed:
             self._heal(z, value, variance, over=over)
             return ""
-        if self._sum < _UNREMARKABLE:
-            self.rise_ns = at_ns
         smooth = self._smooth
+        if self._sum < _UNREMARKABLE or not self._grows(value, smooth):
+            self.rise_ns = at_ns
         self._smooth = smooth + _SMOOTH * (value - smooth)
         self._sum = min(max(self._sum + min(max(z, -_CLIP), _CLIP) - _SLACK, 0.0), _SUM_MAX + _CLIP)
         if over:
             if self._is_step(z, above) and self._grows(value, smooth):
+                # The sum may still remember what was before.
+                self.rise_ns = max(self.rise_ns, self._step_ns)
                 return self._alarm("step", usual, z)
             return ""
         if self._sum > _SUM_MAX:

@@ -28,6 +28,8 @@ ENOUGH: Final = 0.4
 SUSPECTS_MAX: Final = 5
 _EXPLAINED: Final = 0.25
 """What is left of a finding that another one explains."""
+_STUMBLES: Final = 0.35
+"""What is left of a failure whose module was given answers without work by one that it calls."""
 _SAY_MORE: Final = frozenset({"cpu", "blocked", "database", "memory", "queue", "network"})
 """Kinds that say why a module became slow; ``latency`` only says that it did."""
 _ABOVE: Final = 0.8
@@ -126,6 +128,7 @@ def _unexplained(picture: Picture, used: Used, found: Sequence[Finding]) -> list
     beside_hogs = {other for module in hogs for other in used.beside(module)}
     failing = {each.module for each in found if each.kind == "errors" and each.weight >= 0.4}
     leaving_out = {each.module for each in found if each.sign == "early return"}
+    misled = _misled(picture, {each.module for each in found if each.kind == "errors"}, leaving_out)
     flooded = any(each.kind == "traffic" and each.weight >= 0.5 for each in found)
     kept: list[Finding] = []
     for each in found:
@@ -139,12 +142,20 @@ def _unexplained(picture: Picture, used: Used, found: Sequence[Finding]) -> list
             weight *= _EXPLAINED
         if each.sign == "call profile" and (failing or _below_changed(picture, each, leaving_out)):
             weight *= _EXPLAINED
-        if each.sign == "early return" and failing:
+        if each.sign == "early return" and not failing <= misled:
             weight *= _EXPLAINED
+        if each.module in misled and (each.kind == "errors" or each.sign == "exception"):
+            weight *= _STUMBLES  # over an answer that nobody took the trouble to make
         if flooded and each.kind in ("latency", "network", "cpu", "queue", "database"):
             weight *= 0.6
         kept.append(each._replace(weight=weight))
     return kept
+
+
+def _misled(picture: Picture, failing: set[str], leaving_out: set[str]) -> set[str]:
+    """Modules that fail, while one that they call does not: it answers without having worked."""
+    idle = {module for module in leaving_out - failing if not picture.calls_to.get(module, set()) & failing}
+    return {caller for caller in failing if picture.calls_to.get(caller, set()) & idle}
 
 
 def _below_changed(picture: Picture, found: Finding, leaving_out: Collection[str]) -> bool:
