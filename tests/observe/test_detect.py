@@ -265,6 +265,51 @@ def test_a_wait_that_the_callee_does_not_see_is_its_callers():
     assert [(each.module, each.what) for each in found] == [("a", "latency")]
 
 
+@pytest.mark.parametrize(("method", "noticed"), [("B.m", ["rate"]), ("b_events.follow", [])])
+def test_how_often_a_log_is_asked_is_no_news(method: str, noticed: list[str]):
+    """A module that is not called any more is; that one answer held what ten did before is not."""
+    detector = Detector()
+    visits, edge = ("", "a", "GET /", "http"), ("a", "b", method, "client")
+    found: list[Symptom] = []
+    for number in range(90):
+        detector.feed(window(number, {visits: flow(20), edge: flow(20)}))
+    for number in range(90, 105):
+        found += detector.feed(window(number, {visits: flow(20)}))
+    assert [each.what for each in found] == noticed
+
+
+def test_the_first_seconds_are_not_the_usual():
+    """A process that answers little while it starts, and then as always, has no surge."""
+    detector = Detector()
+    visits, edge = ("", "a", "GET /", "http"), ("a", "b", "B.m", "client")
+    found: list[Symptom] = []
+    for number in range(200):
+        found += detector.feed(window(number, {visits: flow(40), edge: flow(5 if number < 4 else 27)}))
+    assert found == []
+
+
+def test_a_step_after_another_begins_by_itself():
+    """The sum of what was before, and was no matter, does not make it older than it is."""
+    level = Level(Rule(step_ratio=0.3, drift_ratio=9.0, least=0.0, sudden_z=1e9))
+    values = [1.0] * 40 + [1.5, 1.5, 1.0, 1.0] * 5 + [1.0] * 6
+    assert not any(level.feed(value, 0.0, at) for at, value in enumerate(values))
+    at = began = len(values)
+    while level.feed(1.6, 0.0, at) != "step":
+        at += 1
+    assert level.rise_ns == began
+
+
+def test_what_has_to_grow_began_when_it_began_to_grow():
+    """A level that was higher for long, and then grows, is as old as its growth."""
+    level = Level(Rule(step_ratio=0.26, drift_ratio=0.1, least=0.0, spread_min=0.008, sudden_z=1e9, growing=True))
+    for at in range(120):
+        level.feed(5.0 if at < 60 else 5.05, 0.0, at)
+    at = 120
+    while not level.feed(5.05 + 0.02 * (at - 119), 0.0, at):
+        at += 1
+    assert level.rise_ns >= 118
+
+
 def test_five_thousand_edges_are_watched_each_by_itself():
     """One of them fails, and that one is found among them; what it costs stands in ``detection.json``."""
     detector, edges = Detector(), many_edges()

@@ -28,7 +28,7 @@ class EdgeWatch:
     """What is known of one edge: ``feed`` and ``count`` for each window with calls, ``pass_by`` for each without."""
 
     __slots__ = (
-        "_absent", "_board", "_carried", "_edge", "_noise", "_rooted", "callee", "caller", "failures", "key", "latency",
+        "_absent", "_asked", "_board", "_carried", "_edge", "_noise", "_rooted", "callee", "caller", "failures", "key", "latency",
         "name", "seen", "share", "site",
     )  # fmt: skip
 
@@ -50,6 +50,8 @@ class EdgeWatch:
         self._absent = 0
         self._rooted = True
         self._carried = 0
+        self._asked = method.partition(".")[0] == f"{self.callee}_events"
+        """It asks a log for what is new: how often depends on how much came in one answer."""
 
     @property
     def ready(self) -> bool:
@@ -87,6 +89,8 @@ class EdgeWatch:
 
     def count(self, calls: int, visits: int, window: Window, *, learn: bool) -> None:
         """How often it was used, in so many visits that its caller got; a caller without any works of itself."""
+        if self._asked:
+            return
         if visits and self._rooted:
             self._rooted = False
             self.share = Share()
