@@ -28,8 +28,8 @@ class EdgeWatch:
     """What is known of one edge: ``feed`` and ``count`` for each window with calls, ``pass_by`` for each without."""
 
     __slots__ = (
-        "_absent", "_asked", "_board", "_carried", "_edge", "_noise", "_rooted", "callee", "caller", "failures", "key", "latency",
-        "name", "seen", "share", "site",
+        "_absent", "_asked", "_board", "_carried", "_edge", "_noise", "_rooted", "callee", "caller", "failures", "key",
+        "latency", "name", "seen", "share", "site",
     )  # fmt: skip
 
     def __init__(self, board: Board, key: EdgeKey) -> None:
