@@ -7,6 +7,7 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as change
 
 from seamline.observe.records import Kind, Span
 from seamline.observe.waterfall import Waterfall, compare, waterfall
@@ -52,6 +53,17 @@ def test_of_parallel_calls_only_the_last_to_return_is_on_the_path() -> None:
     trace = waterfall([span(1, 0, 0, 100), span(2, 1, 10, 40), span(3, 1, 10, 80), span(4, 1, 10, 60)])
     assert path(trace) == [("s1", 0, 10), ("s3", 10, 80), ("s1", 80, 100)]
     assert own(trace)["s1"] == 30
+
+
+def test_an_attempt_that_was_overtaken_is_no_failure_and_not_waited_for() -> None:
+    """Of a hedged call the attempt that answered is on the path, although the other ended later; alone it would be."""
+    attempts = [
+        change(span(2, 1, 10, 60, "C.m"), status="ok"), change(span(3, 1, 30, 62, "C.m"), status="canceled"),
+    ]  # fmt: skip
+    trace = waterfall([span(1, 0, 0, 100), *attempts])
+    assert path(trace) == [("s1", 0, 10), ("C.m", 10, 60), ("s1", 60, 100)]
+    assert trace.errors == 0
+    assert path(waterfall([span(1, 0, 0, 100), attempts[1]])) == [("s1", 0, 30), ("C.m", 30, 62), ("s1", 62, 100)]
 
 
 def test_the_path_goes_down_to_who_worked() -> None:

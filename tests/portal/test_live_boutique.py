@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 from tests.portal.conftest import looking, needs_chromium, settled
-from tests.portal.live_boutique import look_everywhere, shopping, signed_in
+from tests.portal.live_boutique import drilled, look_everywhere, shopping, signed_in
 
 pytestmark = needs_chromium
 FLAT_S = 600
@@ -21,6 +21,18 @@ async def test_every_page_of_a_shop_under_load(browser: Browser, tmp_path: Path,
     """Wide and narrow: no complaint of the console, nothing serious for axe, nothing sticks out."""
     async with shopping(topology, tmp_path) as boutique:
         assert await look_everywhere(browser, boutique) == []
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("topology", ["monolith", "services"])
+async def test_a_fault_appears_with_its_cause_on_the_open_page(browser: Browser, tmp_path: Path, topology: str):
+    """Within half a minute, without a reload: the list suspects the module, and its page shows the evidence."""
+    async with shopping(topology, tmp_path, rate=20) as boutique, looking(browser) as (page, complaints):
+        base = await signed_in(page, boutique)
+        await asyncio.sleep(60)
+        assert await drilled(page, boutique, base, "currency") < 30
+        await expect(page.locator("main")).to_contain_text("currency's own, without the calls that it makes")
+        assert complaints == []
 
 
 @pytest.mark.torture

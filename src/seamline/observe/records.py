@@ -18,6 +18,12 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Side = Literal["client", "server", "http", "event", "saga", "sql", "model"]
 """Where a count was taken: at the caller, at the callee, at the public door, at a consumer, and so on."""
 OK: Final = "ok"
+CANCELED: Final = "canceled"
+"""Nobody waited for it any more: its caller had gone, or another attempt was faster. No failure."""
+
+
+def is_failure(status: str) -> bool:
+    return status not in (OK, CANCELED)
 
 
 class SpanEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):

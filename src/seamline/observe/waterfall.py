@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seamline.observe.records import OK, Span
+from seamline.observe.records import CANCELED, Span, is_failure
 
 Stretch = tuple[int, int]
 """From, until: nanoseconds since the epoch."""
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def failed(self) -> bool:
-        return self.span.status != OK
+        return is_failure(self.span.status)
 
     @property
     def lost(self) -> bool:
@@ -154,9 +154,8 @@ def _critical(rows: Sequence[Row], children: Sequence[Sequence[int]], top: int) 
     while todo:
         index, begin, limit = todo.pop()
         row, cursor = rows[index], limit
-        for child in sorted(
-            children[index], key=lambda each: (rows[each].end_ns, rows[each].span.start_ns), reverse=True
-        ):
+        waited_for = [child for child in children[index] if not _overtaken(rows, child, children[index])]
+        for child in sorted(waited_for, key=lambda each: (rows[each].end_ns, rows[each].span.start_ns), reverse=True):
             # A child that outlives its parent, or begins before it, counts for as long as the parent lasts.
             child_begin, child_end = max(rows[child].span.start_ns, begin), min(rows[child].end_ns, limit)
             if child_end > cursor or child_end <= child_begin:
@@ -167,6 +166,18 @@ def _critical(rows: Sequence[Row], children: Sequence[Sequence[int]], top: int) 
             cursor = child_begin
         if cursor > begin:
             row.critical.append((begin, cursor))
+
+
+def _overtaken(rows: Sequence[Row], child: int, siblings: Sequence[int]) -> bool:
+    """Whether it was given up because another attempt at the same had answered: nobody waited for this one."""
+    span = rows[child].span
+    return span.status == CANCELED and any(
+        other.span.status != CANCELED
+        and (other.span.name, other.span.module) == (span.name, span.module)
+        and other.span.start_ns < rows[child].end_ns
+        and span.start_ns < other.end_ns
+        for other in (rows[sibling] for sibling in siblings)
+    )
 
 
 Change = Literal["same", "slower", "faster", "new", "gone"]

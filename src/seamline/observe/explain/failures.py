@@ -10,7 +10,7 @@ from seamline.observe.explain.finding import Finding, share
 from seamline.observe.explain.interface import Traces
 from seamline.observe.explain.latency import SIGMAS_MIN
 from seamline.observe.explain.picture import Picture, Slice
-from seamline.observe.records import OK, Attribute, Span
+from seamline.observe.records import Attribute, Span, is_failure
 
 _PER_S_MIN: Final = 0.05
 _SHARE_MIN: Final = 0.1
@@ -78,9 +78,14 @@ def _exceptions(module: str, traces: Sequence[Sequence[Span]]) -> Iterator[Findi
     example: dict[str, str] = {}
     failed = 0
     for spans in traces:
-        callers_failed = {span.parent_id for span in spans if span.status != OK and span.module != module}
+        callers_failed = {span.parent_id for span in spans if is_failure(span.status) and span.module != module}
         for span in spans:
-            if span.module != module or span.status == OK or span.span_id in callers_failed or span.kind == "client":
+            if (
+                span.module != module
+                or not is_failure(span.status)
+                or span.span_id in callers_failed
+                or span.kind == "client"
+            ):
                 continue
             failed += 1
             for event in span.events:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from seamline.observe.records import OK, Attribute, Log, Span, SpanEvent, SpanLink
+from seamline.observe.records import OK, Attribute, Log, Span, SpanEvent, SpanLink, is_failure
 
 TEXT_MAX: Final = 16 * 1024
 """The longest text of an attribute, message or exception that is kept."""
@@ -209,7 +209,8 @@ class Terms:
             add((":d", span.duration_ns.bit_length() if span.duration_ns > 0 else 0))
             if span.status != OK:
                 add((":s", span.status))
-                add((":f", ""))
+                if is_failure(span.status):
+                    add((":f", ""))
             if not any(span.parent_id):
                 add((":r", ""))
             texts.add(span.name)

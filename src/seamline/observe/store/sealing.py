@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import duckdb
 
-from seamline.observe.records import OK, Span
+from seamline.observe.records import Span, is_failure
 from seamline.observe.store.keeping import fair_level
 from seamline.observe.store.parquet import describe, log_line, span_line, write
 from seamline.observe.store.pieces import unpack_log, unpack_spans
@@ -90,7 +90,7 @@ def _whole(hot: sqlite3.Connection, trace: bytes, floor: int) -> Iterable[Span]:
 
 
 def _matters(span: Span, slow_ns: int) -> bool:
-    return span.status != OK or span.duration_ns >= slow_ns
+    return is_failure(span.status) or span.duration_ns >= slow_ns
 
 
 def _fair(choices: list[_Choice], bytes_max: int) -> tuple[list[_Choice], int]:

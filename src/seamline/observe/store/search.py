@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from seamline.observe.errors import BadQueryError, HistoryError
-from seamline.observe.records import OK, Attribute, Log, Span
+from seamline.observe.records import OK, Attribute, Log, Span, is_failure
 from seamline.observe.store.child import Child, too_long
 from seamline.observe.store.pieces import hashed, match, shown, unpack_log, unpack_spans, words_of
 from seamline.observe.store.query import ROWS_MAX, LogQuery, Page, TraceQuery, TraceSummary
@@ -181,7 +181,7 @@ class Fit:
         return (
             (not q.module or span.module == q.module)
             and (not q.name or span.name == q.name)
-            and (not q.status or span.status == q.status or (q.status == "failed" and span.status != OK))
+            and (not q.status or span.status == q.status or (q.status == "failed" and is_failure(span.status)))
             and (span.duration_ns >= self._slower_ns or not self._slower_ns)
             and (not q.roots_only or not any(span.parent_id))
             and self._since_ns <= span.start_ns < self._until_ns
@@ -210,7 +210,7 @@ def summary_of(spans: Sequence[Span]) -> TraceSummary:
         started_ns=begun,
         duration_ns=max(span.start_ns + max(span.duration_ns, 0) for span in ordered) - begun,
         spans=len(ordered),
-        errors=sum(span.status != OK for span in ordered),
+        errors=sum(is_failure(span.status) for span in ordered),
         modules=list(dict.fromkeys(span.module for span in ordered)),
         status=head.status,
         rooted=root is not None,
