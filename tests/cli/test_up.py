@@ -105,6 +105,10 @@ def test_a_token_is_printed_for_people_and_never_into_a_file(
     status: dict[str, Any] = {"topology": "monolith", "url": "", "control_url": "http://127.0.0.1:9", "workloads": []}
     banner(connect.read_settings(folder), status, None, stop="Ctrl-C", token="sla_x")
     assert "http://127.0.0.1:9  token sla_x" in capsys.readouterr().out
+    banner(connect.read_settings(folder), {**status, "portal": True}, None, stop="Ctrl-C")
+    said = capsys.readouterr().out
+    assert "see it run   http://127.0.0.1:9  (" in said
+    assert "portal --app" in said
     with (tmp_path / "up.log").open("w") as file:
         monkeypatch.setattr("sys.stdout", file)
         assert into_a_file()

@@ -106,6 +106,11 @@ def with_address(settings: Settings, port: int | None, listen: str | None) -> Se
     return replace(settings, gateway=replace(settings.gateway, listen=listen))
 
 
+def _portal(status: dict[str, Any], token: str, command: str) -> str:
+    """Where to look. What may be read by others holds no token."""
+    return sign_in_url(status["control_url"], token) if token else f"{status['control_url']}  ({command} signs you in)"
+
+
 def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, stop: str, token: str = "") -> None:
     """What runs, where to look, how to change and to end it."""
     seamline, here = command_name(), where_options(settings, data)
@@ -118,7 +123,7 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
         ("change it", f"{seamline} topology switch {other}{here}"),
         ("look at it", f"{seamline} status{here}"),
         ("", f"{seamline} top{here}"),
-        *([("see it run", sign_in_url(status["control_url"], token))] if token and status.get("portal") else []),
+        *([("see it run", _portal(status, token, f"{seamline} portal{here}"))] if status.get("portal") else []),
         *([("control it", f"{status['control_url']}  token {token}")] if token and not status.get("portal") else []),
         *([("prove it", f"{seamline} load --switches 10{here}")] if public else []),
         ("stop it", stop if stop == "Ctrl-C" else f"{seamline} down{here}"),
