@@ -10,9 +10,11 @@ Spans come from strangers, too: ids may repeat, parents may be missing or go rou
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 from seamline.observe.records import CANCELED, Span, is_failure
@@ -154,7 +156,8 @@ def _critical(rows: Sequence[Row], children: Sequence[Sequence[int]], top: int) 
     while todo:
         index, begin, limit = todo.pop()
         row, cursor = rows[index], limit
-        waited_for = [child for child in children[index] if not _overtaken(rows, child, children[index])]
+        overtaken = _overtaken(rows, children[index])
+        waited_for = [child for child in children[index] if child not in overtaken]
         for child in sorted(waited_for, key=lambda each: (rows[each].end_ns, rows[each].span.start_ns), reverse=True):
             # A child that outlives its parent, or begins before it, counts for as long as the parent lasts.
             child_begin, child_end = max(rows[child].span.start_ns, begin), min(rows[child].end_ns, limit)
@@ -168,16 +171,28 @@ def _critical(rows: Sequence[Row], children: Sequence[Sequence[int]], top: int) 
             row.critical.append((begin, cursor))
 
 
-def _overtaken(rows: Sequence[Row], child: int, siblings: Sequence[int]) -> bool:
-    """Whether it was given up because another attempt at the same had answered: nobody waited for this one."""
-    span = rows[child].span
-    return span.status == CANCELED and any(
-        other.span.status != CANCELED
-        and (other.span.name, other.span.module) == (span.name, span.module)
-        and other.span.start_ns < rows[child].end_ns
-        and span.start_ns < other.end_ns
-        for other in (rows[sibling] for sibling in siblings)
-    )
+def _overtaken(rows: Sequence[Row], children: Sequence[int]) -> set[int]:
+    """Those that were given up because another attempt at the same had answered: nobody waited for them."""
+    given_up = [child for child in children if rows[child].span.status == CANCELED]
+    if not given_up:
+        return set()
+    answered: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for child in children:
+        span = rows[child].span
+        if span.status != CANCELED:
+            answered.setdefault((span.name, span.module), []).append((span.start_ns, rows[child].end_ns))
+    until: dict[tuple[str, str], list[int]] = {}
+    for what, attempts in answered.items():
+        attempts.sort()
+        until[what] = list(accumulate((end for _, end in attempts), max))
+    found: set[int] = set()
+    for child in given_up:
+        span = rows[child].span
+        what = (span.name, span.module)
+        begun = bisect_left(answered.get(what, []), (rows[child].end_ns,))
+        if begun and until[what][begun - 1] > span.start_ns:
+            found.add(child)
+    return found
 
 
 Change = Literal["same", "slower", "faster", "new", "gone"]
