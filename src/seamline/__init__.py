@@ -11,6 +11,7 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.errors import SeamlineError
 from seamline.module import (
     Attribute,
+    Batch,
     CallContext,
     CallError,
     Contract,
@@ -28,6 +29,7 @@ from seamline.module import (
     Unavailable,
     Unimplemented,
     User,
+    batched,
     current,
     idempotent,
     place,
@@ -68,6 +70,7 @@ __all__ = [
     "Approval",
     "ApprovalExpired",
     "Attribute",
+    "Batch",
     "CallContext",
     "CallError",
     "Clock",
@@ -97,6 +100,7 @@ __all__ = [
     "Unimplemented",
     "User",
     "WaitExpired",
+    "batched",
     "current",
     "idempotent",
     "place",

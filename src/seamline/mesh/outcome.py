@@ -7,6 +7,7 @@ refusal) arrive as themselves; anything else that a handler raises is logged whe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -30,6 +31,16 @@ CANCELED = "canceled"
 """Nobody waits for the answer any more: no failure of the call."""
 FAULT_CODE = "aborted"
 """Connect's code for a declared fault."""
+
+
+class _After(msgspec.Struct):
+    """What travels with Overloaded."""
+
+    retry_after_s: float
+
+
+_AFTER = msgspec.json.Encoder()
+_AFTER_DECODER = msgspec.json.Decoder(_After)
 
 
 class Refusal(Exception):
@@ -86,7 +97,9 @@ def error_body(error: BaseException) -> ErrorBody:
             logging.getLogger("seamline.mesh").exception("the fault %s holds what its fields do not say", name)
             return ErrorBody("internal", f"the fault {name!r} holds what its fields do not say", InternalError.code)
     if isinstance(error, CallError):
-        return ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started)
+        after_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+        detail = msgspec.Raw(_AFTER.encode(_After(after_s))) if after_s else msgspec.Raw()
+        return ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started, detail=detail)
     return ErrorBody("internal", "the call failed", InternalError.code)
 
 
@@ -106,6 +119,9 @@ def error_of(body: ErrorBody, method: str, faults: Mapping[str, type[Fault]]) ->
     found = CALL_ERRORS.get(body.error) or CALL_ERRORS_BY_CONNECT.get(body.code, InternalError)
     error = found(body.message, body.remedy)
     error.started = not body.retry
+    if isinstance(error, Overloaded) and bytes(body.detail):
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            error.retry_after_s = _AFTER_DECODER.decode(bytes(body.detail)).retry_after_s
     return error
 
 

@@ -18,6 +18,7 @@ from seamline.module.errors import (
     Unavailable,
     Unimplemented,
 )
+from seamline.module.models import Batch, batched
 from seamline.module.module import Module
 from seamline.module.port import use
 from seamline.module.principal import Principal, Subject, User
@@ -25,6 +26,7 @@ from seamline.module.values import Attribute, Event, Fault
 
 __all__ = [
     "Attribute",
+    "Batch",
     "CallContext",
     "CallError",
     "Contract",
@@ -44,6 +46,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "User",
+    "batched",
     "compile_contract",
     "current",
     "idempotent",

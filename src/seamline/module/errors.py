@@ -164,6 +164,8 @@ class Overloaded(CallError):
     code = "SL3006"
     connect = "resource_exhausted"
     started = False
+    retry_after_s: float = 0.0
+    """When there should be room again, in seconds; 0 where nobody knows."""
 
 
 class InternalError(CallError):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from seamline.module.contract import Contract
 from seamline.module.errors import EventError, ModuleError, SagaError, ServiceError
+from seamline.module.models import Batch, ModelType, RunsIn
 from seamline.module.values import Event
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Module:
         self.event_handlers: list[EventHandler] = []
         self.sagas: list[SagaType] = []
         self.rotations: list[Rotation] = []
+        self.models: list[ModelType] = []
         self.mounts: list[Mount] = []
         self.views: list[str] = []
         """Names of materialised views, which others may query; see :mod:`seamline.events.streams`."""
@@ -139,6 +141,66 @@ class Module:
             )
         self.services.append(cls)  # pyright: ignore[reportArgumentType]  # it derives from a contract, as checked above
         return cls
+
+    def model(
+        self,
+        contract: type[Contract],
+        *,
+        version: str,
+        batch: Batch | None = None,
+        runs_in: RunsIn = "thread",
+        concurrency: int = 1,
+        waiting_max: int = 1000,
+        warm: Sequence[tuple[str, tuple[Any, ...]]] = (),
+    ) -> Callable[[type[T]], type[T]]:
+        """Declare a class that answers a contract of the module as a model.
+
+        Its constructor is wired by type. If it has a method ``load``, that runs once in each process before the first
+        call, and may block. The contract's methods are methods of the class: plain functions, which run in threads;
+        generators, whose items stream; functions marked :func:`~seamline.batched`, which answer several calls at once;
+        or ``async`` ones.
+
+        Args:
+            contract: one that the module provides.
+            version: of the model; a word.
+            batch: how calls are put together for methods that are batched.
+            runs_in: ``thread``, or ``loop`` where all methods are ``async``.
+            concurrency: calls, or batches, at once in each process; as many threads.
+            waiting_max: calls that may wait in each process; more are refused with Overloaded, which says when to come
+                again.
+            warm: calls that are made before the first, as ``("embed", ("some text",))``.
+        """
+
+        def register(cls: type[T]) -> type[T]:
+            if contract not in self.provides:
+                raise ServiceError(
+                    f"the model {cls.__name__!r} of module {self.name!r} answers {contract.__name__}, which the module "
+                    "does not provide",
+                    f"Write `Module({self.name!r}, provides={contract.__name__})`.",
+                    place=f"{inspect.getsourcefile(cls)}",
+                )
+            if not version or concurrency < 1 or waiting_max < 1:
+                raise ServiceError(
+                    f"the model {cls.__name__!r} has version={version!r}, concurrency={concurrency}, "
+                    f"waiting_max={waiting_max}",
+                    "Give it a version, and no number below 1.",
+                    place=f"{inspect.getsourcefile(cls)}",
+                )
+            if any(each.contract is contract and each.version == version for each in self.models):
+                raise ServiceError(
+                    f"module {self.name!r} has {contract.__name__} twice in version {version!r}",
+                    "Give each its own version.",
+                    place=f"{inspect.getsourcefile(cls)}",
+                )
+            self.models.append(
+                ModelType(
+                    cls=cls, contract=contract, version=version, batch=batch or Batch(), runs_in=runs_in,
+                    concurrency=concurrency, waiting_max=waiting_max, warm=tuple(warm),
+                )
+            )  # fmt: skip
+            return cls
+
+        return register
 
     def provide(self, factory: F) -> F:
         """Declare a function that makes a thing other constructors ask for by its return type. It may be async."""

@@ -11,8 +11,9 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
-from seamline.module.contract import Contract, compile_contract
+from seamline.module.contract import SERVER_STREAM, UNARY, Contract, MethodSpec, compile_contract
 from seamline.module.errors import ServiceError, UnknownContractError, WiringCycleError, WiringError
+from seamline.module.models import ModelType, is_batched
 from seamline.module.module import Module
 
 Platform = Mapping[type[Any], Callable[[Module], Any]]
@@ -115,14 +116,20 @@ class Wiring:
 
     def _roots(self) -> list[Callable[..., Any]]:
         module = self.module
-        return [*module.services, *module.factories, *module.startups, *module.shutdowns]
+        models = [model.cls for model in module.models]
+        return [*module.services, *models, *module.factories, *module.startups, *module.shutdowns]
 
     def _check_provided(self, contract: type[Contract]) -> None:
         services = [cls for cls in self.module.services if issubclass(cls, contract)]
+        models = [model for model in self.module.models if model.contract is contract]
+        if models and not services:
+            for model in models:
+                check_model(model)
+            return
         if len(services) != 1:
             raise ServiceError(
                 f"module {self.module.name!r} provides {contract.__name__!r} with {len(services)} services",
-                "Write exactly one class with `@module.service` that derives from it.",
+                "Write exactly one class with `@module.service` that derives from it, or models of it.",
                 place=self.module.place,
             )
         cls = services[0]
@@ -219,6 +226,35 @@ class Wiring:
             value = self._platform[wanted](self.module)
         self._made[wanted] = value
         return value
+
+
+def check_model(model: ModelType) -> None:
+    """Whether a model's methods can answer its contract's. Raises ServiceError."""
+    cls = model.cls
+    for spec in compile_contract(model.contract).methods.values():
+        own = getattr(cls, spec.name, None)
+        wrong = f"{cls.__name__} has no method {spec.name!r}" if own is None else _wrong_with(own, spec, model)
+        if wrong:
+            raise ServiceError(
+                wrong, f"{spec.full_name} is what it has to answer.", place=place_of(cls if own is None else own)
+            )
+
+
+def _wrong_with(own: Callable[..., Any], spec: MethodSpec, model: ModelType) -> str:
+    label = f"{model.cls.__name__}.{spec.name}"
+    names, expected = list(inspect.signature(own).parameters)[1:], [each.name for each in spec.parameters]
+    streams = inspect.isgeneratorfunction(own) or inspect.isasyncgenfunction(own)
+    if spec.kind not in (UNARY, SERVER_STREAM):
+        return f"{spec.full_name} takes a stream, which no model can"
+    if names[: len(expected)] != expected:
+        return f"{label} takes {names}, the contract says {expected}"
+    if streams != (spec.kind == SERVER_STREAM):
+        return f"{label} is {'a' if streams else 'no'} generator, {spec.full_name} is {'no' if streams else 'a'} stream"
+    if is_batched(own) and (streams or not expected):
+        return f"{label} is batched, and {'streams' if streams else 'takes nothing that could be put together'}"
+    if model.runs_in == "loop" and not (inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own)):
+        return f"{label} is not async, and the model is to run in the loop"
+    return ""
 
 
 def _is_contract(wanted: Any) -> bool:

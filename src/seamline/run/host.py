@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from seamline.run.application import Application
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
+    from seamline.models.runtime import ModelsRuntime
     from seamline.secrets.interface import Source
     from seamline.secrets.runtime import SecretsRuntime
     from seamline.secrets.secrets import Secrets
@@ -127,6 +128,7 @@ class Host:
         self._owner = process_owner(workload)
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
+        self._models: ModelsRuntime | None = None
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
         self._limits = limits
@@ -280,6 +282,13 @@ class Host:
             )
         return self._sagas
 
+    def _models_runtime(self) -> ModelsRuntime:
+        if self._models is None:
+            from seamline.models.runtime import ModelsRuntime
+
+            self._models = ModelsRuntime()
+        return self._models
+
     def _runtimes(self) -> list[EventsRuntime | SagasRuntime]:
         return [runtime for runtime in (self._events, self._sagas) if runtime is not None]
 
@@ -287,6 +296,9 @@ class Host:
         once = await self._once(module)
         for contract in module.provides:
             service: object | None = self._replace.get(contract)
+            models = [model for model in module.models if model.contract is contract]
+            if service is None and models:
+                service = await self._models_runtime().open(models, wiring)
             if service is None:
                 (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
                 service = await wiring.build(cls)
@@ -447,6 +459,8 @@ class Host:
             found["events"] = self._events.stats()
         if self._sagas is not None:
             found["sagas"] = self._sagas.stats()
+        if self._models is not None:
+            found["models"] = self._models.stats()
         if self._gateway is not None:
             found["gateway"] = self._gateway.stats()
         return found
@@ -490,6 +504,8 @@ class Host:
         for runtime in reversed(self._runtimes()):
             await runtime.stop()
         await self.mesh.stop()
+        if self._models is not None:
+            await self._models.stop()
         for service in self._views:
             await service.close()
         for database in self._databases.values():

@@ -1,0 +1,1 @@
+"""Models as services: loaded, batched, versioned, called through contracts like anything else."""

@@ -1,0 +1,259 @@
+"""Calls of one method wait here until a slot is free, and go as a batch.
+
+A batch goes when it is full; when a slot is free and nobody more is expected; when it has waited as long as it may; or
+when its tightest deadline leaves no more time. While all slots are busy, what comes is put together anyhow, so that
+the size of batches follows the load (adaptive batching, as in Clipper: D. Crankshaw et al., NSDI 2017). A call whose
+deadline has passed, or whose caller has gone, costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from seamline.kernel.lifetime import TaskOwner
+from seamline.models.errors import ModelAnswerError
+from seamline.models.serving.cost import Cost
+from seamline.module.errors import DeadlineExceeded, Overloaded
+
+Run = Callable[[Sequence[tuple[Any, ...]]], Awaitable[Sequence[Any]]]
+"""Answers some calls, by their arguments; a result may be an exception."""
+
+_SIZE_MEMORY: Final = 0.3
+_MARGIN_S: Final = 0.001
+
+
+@dataclass(slots=True)
+class Stats:
+    """Since the start."""
+
+    calls: int = 0
+    batches: int = 0
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+    refused: int = 0
+    expired: int = 0
+    left: int = 0
+    """Calls whose callers went away before they began."""
+
+
+class _Waiting:
+    __slots__ = ("answer", "arguments", "deadline", "since")
+
+    def __init__(
+        self, arguments: tuple[Any, ...], deadline: float, since: float, answer: asyncio.Future[Any]
+    ) -> None:
+        self.arguments = arguments
+        self.deadline = deadline
+        self.since = since
+        self.answer = answer
+
+
+class Queue:
+    """The calls of one method.
+
+    Args:
+        name: for errors, ``Similar.embed``.
+        run: answers a batch. When it raises for several, they are run again in halves, so that the one that cannot be
+            answered does not spoil the others'.
+        slots: batches under way at once.
+        batch_max: calls in one batch.
+        wait_s: how long a batch waits for calls that are expected, in seconds.
+        waiting_max: beyond it, calls are refused with Overloaded, which says when to come again.
+    """
+
+    def __init__(
+        self, name: str, run: Run, *, slots: int = 1, batch_max: int = 1, wait_s: float = 0.0, waiting_max: int = 1000
+    ) -> None:
+        self.name = name
+        self.cost = Cost()
+        self.stats = Stats()
+        self._run = run
+        self._slots = slots
+        self._batch_max = batch_max
+        self._wait_s = wait_s
+        self._waiting_max = waiting_max
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way = 0
+        self._usual = 1.0
+        """How large batches were of late."""
+        self._timer: asyncio.Handle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._owner = TaskOwner(f"batches of {name}")
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def under_way(self) -> int:
+        """Batches."""
+        return self._under_way
+
+    async def call(self, arguments: tuple[Any, ...], deadline: float) -> Any:
+        """The answer of one call. ``deadline`` is in seconds of the loop's clock.
+
+        Raises:
+            DeadlineExceeded: it passed before the call began.
+            Overloaded: too many wait.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if deadline <= now:
+            self.stats.expired += 1
+            raise _expired(self.name)
+        if len(self._waiting) >= self._waiting_max:
+            self.stats.refused += 1
+            raise self._overloaded()
+        waiting = _Waiting(arguments, deadline, now, loop.create_future())
+        self._waiting.append(waiting)
+        self._idle.clear()
+        if self._under_way < self._slots:
+            self._consider(loop, now)
+        return await waiting.answer
+
+    async def idle(self) -> None:
+        """Until nothing waits and nothing is under way."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Who still waits is told that nobody answers any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for each in self._waiting:
+            each.answer.cancel()
+        self._waiting.clear()
+        self._idle.set()
+        await self._owner.stop()
+
+    def again_in_s(self) -> float:
+        """When there should be room again, as far as is known."""
+        batches = (len(self._waiting) + self._batch_max) / self._batch_max
+        return max(batches * self.cost.of(self._batch_max) / self._slots, 0.1)
+
+    def _overloaded(self) -> Overloaded:
+        after_s = self.again_in_s()
+        error = Overloaded(
+            f"{self.name} has {len(self._waiting)} calls waiting",
+            f"Try again in {after_s:.1f} s, or give the model more replicas.",
+        )
+        error.retry_after_s = after_s
+        return error
+
+    # Batches.
+
+    def _consider(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Begin a batch, or say when one begins. A slot is free and somebody waits."""
+        if len(self._waiting) >= self._batch_max:
+            self._go()
+        elif self._timer is None:
+            pause_s = self._pause_s(now)
+            # Also without a pause: what is called in this very turn of the loop goes along.
+            self._timer = loop.call_later(pause_s, self._go) if pause_s > 0 else loop.call_soon(self._go)
+
+    def _pause_s(self, now: float) -> float:
+        """How long more calls are waited for: while fewer are here than usual, and as deadlines permit."""
+        if not self._wait_s or len(self._waiting) >= self._usual - 0.5:
+            return 0.0
+        oldest = self._waiting[0]
+        tightest = min(each.deadline for each in self._waiting)
+        latest = min(oldest.since + self._wait_s, tightest - self.cost.of(len(self._waiting)) - _MARGIN_S)
+        return max(latest - now, 0.0)
+
+    def _go(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._under_way < self._slots and (batch := self._take()):
+            self._under_way += 1
+            self._owner.spawn(self._answer(batch), name=f"batch of {self.name}")
+        if not self._waiting and not self._under_way:
+            self._idle.set()
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: as many as there are, and as can be answered before the tightest of their deadlines."""
+        now = asyncio.get_running_loop().time()
+        batch: list[_Waiting] = []
+        tightest = float("inf")
+        while self._waiting and len(batch) < self._batch_max:
+            each = self._waiting[0]
+            if each.answer.done():
+                self.stats.left += 1
+                self._waiting.popleft()
+                continue
+            if each.deadline <= now:
+                self._waiting.popleft()
+                self.stats.expired += 1
+                each.answer.set_exception(_expired(self.name))
+                continue
+            tightest = min(tightest, each.deadline)
+            if batch and now + self.cost.of(len(batch) + 1) > tightest:
+                break
+            batch.append(self._waiting.popleft())
+            self.stats.waited_s += now - each.since
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        self._usual += _SIZE_MEMORY * (len(batch) - self._usual)
+        self.stats.batches += 1
+        self.stats.calls += len(batch)
+        began = loop.time()
+        try:
+            await self._settle(batch)
+        finally:
+            self.stats.busy_s += loop.time() - began
+            self._under_way -= 1
+            if self._waiting:
+                self._consider(loop, loop.time())
+            elif not self._under_way:
+                self._idle.set()
+
+    async def _settle(self, batch: list[_Waiting]) -> None:
+        """Answer each. Where several together could not be answered, each half for itself."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            results = await self._run([each.arguments for each in batch])
+            if len(results) != len(batch):
+                raise ModelAnswerError(
+                    f"{self.name} gave {len(results)} results for {len(batch)} calls",
+                    "Return a list with one result for each call.",
+                )
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, ModelAnswerError):
+                _fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._settle(batch[:middle])
+            await self._settle(batch[middle:])
+            return
+        except BaseException:
+            for each in batch:
+                each.answer.cancel()
+            raise
+        self.cost.learn(len(batch), loop.time() - began)
+        for each, result in zip(batch, results, strict=True):
+            if each.answer.done():
+                continue
+            if isinstance(result, Exception):
+                each.answer.set_exception(result)
+            else:
+                each.answer.set_result(result)
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for each in batch:
+        if not each.answer.done():
+            each.answer.set_exception(error)
+
+
+def _expired(name: str) -> DeadlineExceeded:
+    error = DeadlineExceeded(f"{name} was not begun before its deadline", "Allow more time, or add replicas.")
+    error.started = False
+    return error
