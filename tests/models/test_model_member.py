@@ -71,7 +71,7 @@ async def test_who_comes_too_many_is_told_when_to_come_again(topology_app: Topol
 async def test_the_loop_goes_on_while_a_model_works(topology_app: TopologyApp):
     """What blocks holds up the model's thread, and no other call of the process."""
     words, page = topology_app.stub(Words), topology_app.stub(Page)
-    long = asyncio.ensure_future(words.slow(0.5))
+    long = asyncio.get_running_loop().create_task(words.slow(0.5))
     for _ in range(20):
         assert await page.many(()) == ()
     assert not long.done()

@@ -54,9 +54,11 @@ async def test_batches_grow_while_the_model_is_busy_and_never_beyond_their_limit
     model = Model()
     model.gate.clear()
     queue = Queue("Test.double", model.run, batch_max=4)
-    first = asyncio.ensure_future(queue.call((0,), NEVER))
+    first = asyncio.get_running_loop().create_task(queue.call((0,), NEVER))
     await turns()
-    rest = [asyncio.ensure_future(queue.call((number,), NEVER)) for number in range(1, 10) if number != 7]
+    rest = [
+        asyncio.get_running_loop().create_task(queue.call((number,), NEVER)) for number in range(1, 10) if number != 7
+    ]
     await turns()
     assert model.batches == [[0]]
     model.gate.set()
@@ -89,10 +91,10 @@ async def test_what_has_expired_or_has_no_caller_is_never_begun():
     with pytest.raises(DeadlineExceeded) as caught:
         await queue.call((1,), loop.time() - 1)
     assert not caught.value.started
-    running = asyncio.ensure_future(queue.call((2,), NEVER))
+    running = asyncio.get_running_loop().create_task(queue.call((2,), NEVER))
     await turns()
-    late = asyncio.ensure_future(queue.call((3,), loop.time() + 0.0001))
-    gone = asyncio.ensure_future(queue.call((4,), NEVER))
+    late = asyncio.get_running_loop().create_task(queue.call((3,), loop.time() + 0.0001))
+    gone = asyncio.get_running_loop().create_task(queue.call((4,), NEVER))
     await turns()
     gone.cancel()
     while loop.time() <= loop.time() - 0.0001:
@@ -114,10 +116,10 @@ async def test_a_batch_is_no_larger_than_its_tightest_deadline_permits():
     queue = Queue("Test.double", model.run, batch_max=100)
     for size in (1, 2, 10):
         queue.cost.learn(size, 1.0 * size)
-    running = asyncio.ensure_future(queue.call((0,), NEVER))
+    running = asyncio.get_running_loop().create_task(queue.call((0,), NEVER))
     await turns()
     soon = asyncio.get_running_loop().time() + 3.5
-    calls = [asyncio.ensure_future(queue.call((number,), soon)) for number in range(1, 6)]
+    calls = [asyncio.get_running_loop().create_task(queue.call((number,), soon)) for number in range(1, 6)]
     await turns()
     model.gate.set()
     await asyncio.gather(running, *calls)
@@ -131,9 +133,9 @@ async def test_who_cannot_wait_is_told_when_to_come_again():
     model.gate.clear()
     queue = Queue("Test.double", model.run, batch_max=5, waiting_max=10)
     queue.cost.learn(5, 2.0)
-    calls = [asyncio.ensure_future(queue.call((0,), NEVER))]
+    calls = [asyncio.get_running_loop().create_task(queue.call((0,), NEVER))]
     await turns()
-    calls += [asyncio.ensure_future(queue.call((number,), NEVER)) for number in range(10)]
+    calls += [asyncio.get_running_loop().create_task(queue.call((number,), NEVER)) for number in range(10)]
     await turns()
     with pytest.raises(Overloaded) as caught:
         await queue.call((99,), NEVER)
@@ -151,9 +153,9 @@ async def test_it_waits_for_those_who_are_expected():
     for _ in range(8):
         await asyncio.gather(*(queue.call((number,), NEVER) for number in range(6)))
     model.batches.clear()
-    first = asyncio.ensure_future(queue.call((1,), NEVER))
+    first = asyncio.get_running_loop().create_task(queue.call((1,), NEVER))
     await asyncio.sleep(0.01)
-    others = [asyncio.ensure_future(queue.call((number,), NEVER)) for number in range(2, 7)]
+    others = [asyncio.get_running_loop().create_task(queue.call((number,), NEVER)) for number in range(2, 7)]
     await asyncio.gather(first, *others)
     assert model.batches == [[1, 2, 3, 4, 5, 6]]
     began = asyncio.get_running_loop().time()
@@ -180,10 +182,12 @@ async def test_a_stop_leaves_nobody_waiting():
     model = Model()
     model.gate.clear()
     queue = Queue("Test.double", model.run)
-    calls = [asyncio.ensure_future(queue.call((number,), NEVER)) for number in range(3)]
+    calls = [asyncio.get_running_loop().create_task(queue.call((number,), NEVER)) for number in range(3)]
     await turns()
     await queue.stop()
-    assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*calls, return_exceptions=True))
+    assert all(
+        isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*calls, return_exceptions=True)
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0.0001, 10)), min_size=1, max_size=40), st.integers(1, 64))

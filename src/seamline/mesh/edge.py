@@ -51,6 +51,11 @@ _FAILURES = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
 _TELLS_LATENCY = (Fault, InternalError, DeadlineExceeded)
 
 
+def _failed(failure: BaseException | None) -> bool:
+    """Whether the callee is unwell. One that says when to come again is busy, and well."""
+    return isinstance(failure, _FAILURES) and not (isinstance(failure, Overloaded) and failure.retry_after_s)
+
+
 class Edge(Told):
     """A method as called by one module."""
 
@@ -409,7 +414,7 @@ class Edge(Told):
     def _learn(self, replica: Replica, now: float, latency_s: float | None, failure: BaseException | None) -> None:
         """What a call that has ended says of the replica that served it."""
         replica.inflight -= 1
-        if isinstance(failure, (Unavailable, Overloaded)):
+        if isinstance(failure, (Unavailable, Overloaded)) and _failed(failure):
             replica.failed(now, self.rules, self.mesh.may_eject(self.callee, now, self.rules))
         elif latency_s is not None and (failure is None or isinstance(failure, _TELLS_LATENCY)):
             replica.observe(now, latency_s)
@@ -418,7 +423,7 @@ class Edge(Told):
 
     def _tell(self, breaker: CircuitBreaker, ticket: int, now: float, failure: BaseException | None) -> None:
         if failure is None or (isinstance(failure, (Fault, CallError)) and not isinstance(failure, Unreachable)):
-            breaker.record(ticket, now, not isinstance(failure, _FAILURES))
+            breaker.record(ticket, now, not _failed(failure))
         else:
             breaker.forget(ticket)
 

@@ -97,9 +97,10 @@ def error_body(error: BaseException) -> ErrorBody:
             logging.getLogger("seamline.mesh").exception("the fault %s holds what its fields do not say", name)
             return ErrorBody("internal", f"the fault {name!r} holds what its fields do not say", InternalError.code)
     if isinstance(error, CallError):
-        after_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
-        detail = msgspec.Raw(_AFTER.encode(_After(after_s))) if after_s else msgspec.Raw()
-        return ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started, detail=detail)
+        body = ErrorBody(error.connect, error.fact, error.code, error.remedy, retry=not error.started)
+        if isinstance(error, Overloaded) and error.retry_after_s:
+            body.detail = msgspec.Raw(_AFTER.encode(_After(error.retry_after_s)))
+        return body
     return ErrorBody("internal", "the call failed", InternalError.code)
 
 

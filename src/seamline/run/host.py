@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.policy import Policy, SecretRules
+    from seamline.models.runtime import ModelsRuntime
     from seamline.run.application import Application
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
-    from seamline.models.runtime import ModelsRuntime
     from seamline.secrets.interface import Source
     from seamline.secrets.runtime import SecretsRuntime
     from seamline.secrets.secrets import Secrets

@@ -56,9 +56,7 @@ class Engine:
             load = getattr(self._instance, "load", None)
             if load is not None:
                 await self._blocking(load)
-            self._queues = {
-                name: self._queue(spec) for name, spec in self._specs.items() if spec.kind == UNARY
-            }
+            self._queues = {name: self._queue(spec) for name, spec in self._specs.items() if spec.kind == UNARY}
             for name, arguments in model.warm:
                 await self.call(name, arguments, float("inf"))
         except Exception as error:

@@ -43,9 +43,7 @@ class Stats:
 class _Waiting:
     __slots__ = ("answer", "arguments", "deadline", "since")
 
-    def __init__(
-        self, arguments: tuple[Any, ...], deadline: float, since: float, answer: asyncio.Future[Any]
-    ) -> None:
+    def __init__(self, arguments: tuple[Any, ...], deadline: float, since: float, answer: asyncio.Future[Any]) -> None:
         self.arguments = arguments
         self.deadline = deadline
         self.since = since
