@@ -172,13 +172,11 @@ class RerankAnswer:
 
 
 class Chat(Contract):
-    """A language model."""
+    """A language model: the whole answer, or the answer as it comes."""
 
-    async def complete(self, request: ChatRequest) -> ChatAnswer:
-        """The whole answer."""
+    async def complete(self, request: ChatRequest) -> ChatAnswer: ...
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
-        """The answer as it comes."""
+    def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]: ...
 
 
 class Embeddings(Contract):
