@@ -176,6 +176,15 @@ class Registrar:
         replica = self.attest(hello, peer)
         authority = await self.authority()
         replica.attach(channel)
+        try:
+            await self._hear_out(replica, channel, peer, authority)
+        finally:
+            replica.hung_up(channel)
+
+    async def _hear_out(
+        self, replica: Replica, channel: ControlChannel[ToSupervisor], peer: Peer, authority: CertificateAuthority
+    ) -> None:
+        """Welcome a worker, and do what it asks for until it hangs up."""
         channel.send(
             Welcome(
                 modules=identities(self._settings, replica.workload.modules),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -47,6 +48,8 @@ _numbers = count(1)
 SIDECAR_HOST = "seamline.deploy.sidecar.hosting:host"
 """A room above this one, which a worker loads by name."""
 _GRACE_S = 3.0
+_LAST_WORDS_S = 1.0
+"""Within which what a worker said before it ended is read; it takes a turn of the loop."""
 """How long a worker may take to exit once it was told to."""
 
 
@@ -117,6 +120,9 @@ class Replica:
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._site = site
         self._channel: ControlChannel[ToSupervisor] | None = None
+        self._heard_all = asyncio.Event()
+        """Nothing more comes over the control channel."""
+        self._heard_all.set()
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._crashes: deque[float] = deque(maxlen=1000)
         self._failure: SeamlineError | None = None
@@ -188,7 +194,10 @@ class Replica:
         try:
             async with TaskOwner(f"watch {self.label}") as owner:
                 owner.spawn(self._watch(process), name=f"watch {self.label}")
-                return await process.wait(self._on_line)
+                status = await process.wait(self._on_line)
+                with suppress(TimeoutError):  # its last words, perhaps the reason of its failure, may still be unread
+                    await asyncio.wait_for(self._heard_all.wait(), _LAST_WORDS_S)
+                return status
         finally:
             process.end()
             self._detached()
@@ -278,7 +287,13 @@ class Replica:
     def attach(self, channel: ControlChannel[ToSupervisor]) -> None:
         self.attached = True
         self._channel = channel
+        self._heard_all.clear()
         self._site.on_change()
+
+    def hung_up(self, channel: ControlChannel[ToSupervisor]) -> None:
+        """All that came over it was heard."""
+        if self._channel is channel:
+            self._heard_all.set()
 
     @property
     def reachable(self) -> bool:
@@ -324,6 +339,7 @@ class Replica:
         was_ready = self.state is State.READY
         if not self.leaving:
             self.state = State.RESTARTING
+        self._heard_all.set()
         self._channel, self.beat, self.cpu_percent = None, None, 0.0
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
