@@ -15,6 +15,10 @@ import pytest
 from seamline.cli.output import status_of
 from seamline.kernel.settings import (
     AdminSettings,
+    AiBudgetSettings,
+    AiGatewaySettings,
+    AiModelSettings,
+    AiTargetSettings,
     AppSettings,
     AuditSettings,
     AuthSettings,
@@ -75,6 +79,10 @@ SECTIONS: Mapping[str, type] = {
     "[identity.federation.<domain>]": FederationSettings,
     "[secrets]": SecretsSettings,
     "[sidecars.<module>]": SidecarSettings,
+    "[ai_gateway]": AiGatewaySettings,
+    "[ai_gateway.models.<alias>]": AiModelSettings,
+    "[[ai_gateway.models.<alias>.targets]]": AiTargetSettings,
+    "[[ai_gateway.budgets]]": AiBudgetSettings,
     "[run]": RunSettings,
     "[mesh]: connections": MeshSettings,
     "[mesh]: rules of calls": MeshRules,
@@ -83,6 +91,8 @@ TABLES_OF_RULES = {
     "[mesh]: connections": ("default", "contracts", "methods"),
     "[auth]": ("issuers", "certificates", "signals"),
     "[observe]": ("slos",),
+    "[ai_gateway]": ("models", "budgets"),
+    "[ai_gateway.models.<alias>]": ("targets",),
 }
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.*?) \| (?P<unit>[^|]*?) ?\| ?(?P<meaning>[^|]*)\|$", re.MULTILINE)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_percent": "percent", "_ratio": "share"}

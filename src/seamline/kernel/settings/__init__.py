@@ -6,6 +6,13 @@ the database of one module. What a setting does is not decided here.
 """
 
 from seamline.kernel.settings.admin import AdminSettings
+from seamline.kernel.settings.ai_gateway import (
+    AiBudgetSettings,
+    AiGatewaySettings,
+    AiModelSettings,
+    AiTargetSettings,
+    load_ai_gateway,
+)
 from seamline.kernel.settings.application import Settings, read_secret, workers_environment
 from seamline.kernel.settings.audit import AuditSettings
 from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings, SignalSettings
@@ -42,6 +49,10 @@ from seamline.kernel.settings.sidecars import SidecarSettings
 
 __all__ = [
     "AdminSettings",
+    "AiBudgetSettings",
+    "AiGatewaySettings",
+    "AiModelSettings",
+    "AiTargetSettings",
     "AppSettings",
     "AuditSettings",
     "AuthSettings",
@@ -78,6 +89,7 @@ __all__ = [
     "UnknownKeyError",
     "WebhookSettings",
     "WrongTypeError",
+    "load_ai_gateway",
     "read_secret",
     "workers_environment",
 ]

@@ -15,6 +15,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from seamline.kernel.settings.admin import AdminSettings, read_admin
+from seamline.kernel.settings.ai_gateway import AiGatewaySettings, read_ai_gateway
 from seamline.kernel.settings.audit import AuditSettings
 from seamline.kernel.settings.auth import AuthSettings, read_auth
 from seamline.kernel.settings.errors import (
@@ -66,6 +67,7 @@ _SECTIONS = (
     "identity",
     "secrets",
     "sidecars",
+    "ai_gateway",
     "run",
     "mesh",
 )
@@ -83,6 +85,7 @@ _PLAIN_SECTIONS = {
     "observe": ObserveSettings,
     "identity": IdentitySettings,
     "secrets": SecretsSettings,
+    "ai_gateway": AiGatewaySettings,
     "run": RunSettings,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
@@ -116,6 +119,7 @@ class Settings:
     secrets: SecretsSettings
     sidecars: Mapping[str, SidecarSettings]
     """By module."""
+    ai_gateway: AiGatewaySettings
     run: RunSettings
     mesh: MeshSettings
 
@@ -233,6 +237,7 @@ class _ApplicationReader(TableReader):
             identity=self._identity(self.table(tables, "identity"), app),
             secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
             sidecars=self._sidecars(self.table(tables, "sidecars"), names),
+            ai_gateway=read_ai_gateway(self, self.table(tables, "ai_gateway")),
             run=self.section(RunSettings, "run", self.table(tables, "run")),
             mesh=self._mesh(self.table(tables, "mesh")),
         )
