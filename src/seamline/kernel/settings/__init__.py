@@ -28,6 +28,7 @@ from seamline.kernel.settings.errors import (
 )
 from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, QuotaSettings, RateSettings
+from seamline.kernel.settings.models import ContractModelSettings, ModelGuardSettings, ModelsSettings
 from seamline.kernel.settings.observe import ObserveSettings, SloSettings, TelemetrySettings
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings
@@ -59,6 +60,7 @@ __all__ = [
     "BadPlacementError",
     "BadValueError",
     "CertificateClientSettings",
+    "ContractModelSettings",
     "DataFolderUnusableError",
     "DataSettings",
     "EventsSettings",
@@ -69,6 +71,8 @@ __all__ = [
     "LimitsSettings",
     "MeshRules",
     "MeshSettings",
+    "ModelGuardSettings",
+    "ModelsSettings",
     "ModuleData",
     "ObserveSettings",
     "PolicySettings",

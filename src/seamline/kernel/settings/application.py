@@ -29,6 +29,7 @@ from seamline.kernel.settings.errors import (
 )
 from seamline.kernel.settings.federation import FederationSettings
 from seamline.kernel.settings.limits import LimitsSettings, read_limits
+from seamline.kernel.settings.models import ModelsSettings, read_models
 from seamline.kernel.settings.observe import ObserveSettings, TelemetrySettings, read_observe, read_telemetry
 from seamline.kernel.settings.policy import PolicySettings
 from seamline.kernel.settings.secrets import SecretsSettings, for_workers
@@ -238,6 +239,7 @@ class _ApplicationReader(TableReader):
             secrets=self.section(SecretsSettings, "secrets", self.table(tables, "secrets")),
             sidecars=self._sidecars(self.table(tables, "sidecars"), names),
             ai_gateway=read_ai_gateway(self, self.table(tables, "ai_gateway")),
+            models=read_models(self, self.table(tables, "models")),
             run=self.section(RunSettings, "run", self.table(tables, "run")),
             mesh=self._mesh(self.table(tables, "mesh")),
         )
