@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from supervised import alive, until
 
+from seamline.kernel.children import ended_how
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
@@ -41,7 +42,7 @@ from seamline.run.errors import AttestationError, ControlError, Exit
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload, groups, place
 from seamline.run.printer import Printer
-from seamline.run.process import Process, ended_how
+from seamline.run.process import Process
 from seamline.run.registrar import Registrar
 from seamline.run.reload import changed_modules
 from seamline.run.sockets import Peer, listen_unix, peer_of

@@ -22,6 +22,7 @@ import msgspec
 
 from seamline.gateway.asgi import AsgiApp, AsgiExchange, make_scope
 from seamline.gateway.compression import accepts_gzip
+from seamline.kernel.children import die_with_parent
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.lifetime import Runners, spare_the_collector
 from seamline.kernel.settings import Settings
@@ -31,7 +32,6 @@ from seamline.observe.observatory import Observatory
 from seamline.portal.app import Portal, make_app
 from seamline.run.admin import AdminClient
 from seamline.run.observing import ObserverOptions
-from seamline.run.process import die_with_parent
 from seamline.run.roles import Caller
 
 _NICE: Final = 5

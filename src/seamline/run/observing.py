@@ -20,11 +20,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from seamline.kernel.children import ended_how
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
 from seamline.observe.records import Attribute, Batch, Log, Mark, Point, Source
 from seamline.run.logbook import LogBook
-from seamline.run.process import Process, ended_how
+from seamline.run.process import Process
 from seamline.run.replica import Replica
 from seamline.run.sockets import listen_unix
 from seamline.run.telling import TELLING_SOCKET, Teller

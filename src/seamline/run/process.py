@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
 _LINE_BYTES_MAX = 64 * 1024
-_PR_SET_PDEATHSIG = 1
 
 
 class Process:
@@ -76,23 +73,6 @@ class Process:
             self.status = self._popen.wait()
         if self._popen.stdout:
             self._popen.stdout.close()
-
-
-def ended_how(status: int) -> str:
-    """``exit status 3``, or the name of the signal."""
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"
-
-
-def die_with_parent(parent: int) -> bool:
-    """Ask the kernel to kill this process when ``parent`` dies; False if it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return os.getppid() == parent
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from seamline.kernel.children import ended_how
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.settings import RunSettings
@@ -40,7 +41,7 @@ from seamline.run.control import (
 from seamline.run.errors import ControlError, StartFailedError
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload
-from seamline.run.process import Process, ended_how
+from seamline.run.process import Process
 from seamline.run.sockets import listen_mesh
 
 _log = log.get("seamline.run")

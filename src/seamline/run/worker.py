@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from seamline.kernel.children import die_with_parent
 from seamline.kernel.clock import SystemClock, now_ms
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner, spare_the_collector
@@ -69,7 +70,6 @@ from seamline.run.control import (
     worker_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError, Exit, StartFailedError
-from seamline.run.process import die_with_parent
 from seamline.run.sockets import unix_address
 from seamline.run.telling import Teller
 

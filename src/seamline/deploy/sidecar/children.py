@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seamline.deploy.sidecar.errors import EnvoyMissingError
+from seamline.kernel.children import ended_how
 from seamline.kernel.signal import log
-from seamline.run.process import Process, ended_how
+from seamline.run.process import Process
 
 _log = log.get("seamline.run")
 _FIRST_S = 0.05
