@@ -18,15 +18,17 @@ from seamline.module.errors import (
     Unavailable,
     Unimplemented,
 )
-from seamline.module.models import Batch, batched
+from seamline.module.models import Artefacts, Batch, Cache, SemanticCache, Workers, batched
 from seamline.module.module import Module
 from seamline.module.port import use
 from seamline.module.principal import Principal, Subject, User
 from seamline.module.values import Attribute, Event, Fault
 
 __all__ = [
+    "Artefacts",
     "Attribute",
     "Batch",
+    "Cache",
     "CallContext",
     "CallError",
     "Contract",
@@ -41,11 +43,13 @@ __all__ = [
     "PermissionDenied",
     "Place",
     "Principal",
+    "SemanticCache",
     "Subject",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "User",
+    "Workers",
     "batched",
     "compile_contract",
     "current",

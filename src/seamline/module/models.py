@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-RunsIn = Literal["thread", "loop"]
-"""Where a model's methods run: in threads of its own, or, if they are ``async``, on the event loop."""
+RunsIn = Literal["thread", "loop", "process"]
+"""Where a model's methods run: in threads of its own; if they are ``async``, on the event loop; or in processes of its
+own, which may crash, leak or hog the CPU and hurt nobody."""
+
+Loads = Literal["", "start", "background", "first_call"]
+"""When a model is loaded: before the process is ready, while it already serves, or when it is first asked. Empty is
+``start`` for the first version of a contract and ``first_call`` for the others."""
+
+_LOOP_CONCURRENCY: Final = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,22 +35,107 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The processes of a model that runs in processes of its own.
+
+    Args:
+        count: how many there are in each process that hosts the module.
+        rss_max_mb: one that has grown beyond it is replaced between calls, when its successor is ready; one that
+            grows to twice as much within a call is killed. 0 is no limit.
+        requests_max: one that has answered so many calls is replaced likewise. 0 is no limit.
+        grace_s: how long a call goes on that nobody waits for any more, in seconds, before its process is killed.
+    """
+
+    count: int = 1
+    rss_max_mb: int = 0
+    requests_max: int = 0
+    grace_s: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemanticCache:
+    """Also answers what is *similar* to what was asked before. Be sure that this is what callers want.
+
+    Args:
+        embed: places a call in a space where what means alike is near: it takes the method's arguments and gives
+            numbers. It may be ``async``.
+        similarity: the cosine from which on two calls count as one.
+        same: what of the arguments has to be equal besides, such as the language of the answer.
+        entries: how many are kept for each method and principal.
+    """
+
+    embed: Callable[..., Any]
+    similarity: float = 0.95
+    same: Callable[..., str] | None = None
+    entries: int = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Answers of methods that are ``@readonly``, kept in each process by version, arguments and principal.
+
+    Args:
+        entries: how many are kept.
+        size_max_mb: how large they are altogether, as they are encoded.
+        ttl_s: how long one is good, in seconds.
+        shared: what one principal (a user, or a module that acts for none) was answered may be given to another.
+        semantic: also what is only similar; off unless given.
+    """
+
+    entries: int = 10_000
+    size_max_mb: float = 64.0
+    ttl_s: float = 300.0
+    shared: bool = False
+    semantic: SemanticCache | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefacts:
+    """The files of one version of a model, as ``load`` gets them.
+
+    Args:
+        folder: where they lie; they are checked, and must not be changed.
+        digest: of all of them, ``sha256:...``; empty where they do not come from a registry.
+    """
+
+    folder: Path
+    digest: str = ""
+
+    def path(self, name: str) -> Path:
+        """One of them. Raises FileNotFoundError."""
+        found = self.folder / name
+        if not found.exists():
+            raise FileNotFoundError(f"{name!r} is not among the files in {self.folder}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelType:
     """A class that is a model. See :meth:`seamline.Module.model`."""
 
     cls: type[Any]
     contract: type[Any]
     version: str
-    batch: Batch
-    runs_in: RunsIn
-    concurrency: int
-    waiting_max: int
+    batch: Batch = Batch()
+    runs_in: RunsIn = "thread"
+    concurrency: int = 0
+    waiting_max: int = 1000
     warm: Sequence[tuple[str, tuple[Any, ...]]] = ()
+    workers: Workers = Workers()
+    cache: Cache | None = None
+    loads: Loads = ""
+    idle_s: float = 0.0
 
     @property
     def name(self) -> str:
         """``Similar@minilm-1``."""
         return f"{self.contract.__name__}@{self.version}"
+
+    @property
+    def slots(self) -> int:
+        """Calls, or batches, at once in each process that hosts the module."""
+        each = self.concurrency or (_LOOP_CONCURRENCY if self.runs_in == "loop" else 1)
+        return each * self.workers.count if self.runs_in == "process" else each
 
 
 def batched(method: F) -> F:

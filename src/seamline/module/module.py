@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from seamline.module.contract import Contract
 from seamline.module.errors import EventError, ModuleError, SagaError, ServiceError
-from seamline.module.models import Batch, ModelType, RunsIn
+from seamline.module.models import Batch, Cache, Loads, ModelType, RunsIn, Workers
 from seamline.module.values import Event
 
 if TYPE_CHECKING:
@@ -149,26 +149,37 @@ class Module:
         version: str,
         batch: Batch | None = None,
         runs_in: RunsIn = "thread",
-        concurrency: int = 1,
+        concurrency: int = 0,
         waiting_max: int = 1000,
         warm: Sequence[tuple[str, tuple[Any, ...]]] = (),
+        workers: int | Workers = 1,
+        cache: Cache | None = None,
+        loads: Loads = "",
+        idle_s: float = 0.0,
     ) -> Callable[[type[T]], type[T]]:
         """Declare a class that answers a contract of the module as a model.
 
         Its constructor is wired by type. If it has a method ``load``, that runs once in each process before the first
-        call, and may block. The contract's methods are methods of the class: plain functions, which run in threads;
-        generators, whose items stream; functions marked :func:`~seamline.batched`, which answer several calls at once;
-        or ``async`` ones.
+        call, and may block; a parameter of ``load`` is given the model's :class:`~seamline.Artefacts`. The contract's
+        methods are methods of the class: plain functions, which run in threads; generators, whose items stream;
+        functions marked :func:`~seamline.batched`, which answer several calls at once; or ``async`` ones.
 
         Args:
             contract: one that the module provides.
             version: of the model; a word.
             batch: how calls are put together for methods that are batched.
-            runs_in: ``thread``, or ``loop`` where all methods are ``async``.
-            concurrency: calls, or batches, at once in each process; as many threads.
+            runs_in: ``thread``; ``loop`` where all methods are ``async``; ``process`` for one that keeps a CPU busy or
+                that nobody trusts with the process it is called in. Of such a model's arguments and answers each
+                process has copies, and its constructor takes nothing.
+            concurrency: calls, or batches, at once in each process; as many threads. 0 is 1, and 256 in the loop.
             waiting_max: calls that may wait in each process; more are refused with Overloaded, which says when to come
                 again.
             warm: calls that are made before the first, as ``("embed", ("some text",))``.
+            workers: how many processes of its own it has where it runs in such; or :class:`~seamline.Workers`.
+            cache: keep answers of methods that are ``@readonly``.
+            loads: ``start``, ``background`` or ``first_call``; the first version of a contract loads at the start,
+                others when they are first asked. Who asks while it loads waits, as long as their deadline permits.
+            idle_s: unload it after so many seconds without a call; the next call loads it. 0 keeps it.
         """
 
         def register(cls: type[T]) -> type[T]:
@@ -179,11 +190,12 @@ class Module:
                     f"Write `Module({self.name!r}, provides={contract.__name__})`.",
                     place=f"{inspect.getsourcefile(cls)}",
                 )
-            if not version or concurrency < 1 or waiting_max < 1:
+            processes = Workers(count=workers) if isinstance(workers, int) else workers
+            if not version or concurrency < 0 or waiting_max < 1 or idle_s < 0 or processes.count < 1:
                 raise ServiceError(
                     f"the model {cls.__name__!r} has version={version!r}, concurrency={concurrency}, "
-                    f"waiting_max={waiting_max}",
-                    "Give it a version, and no number below 1.",
+                    f"waiting_max={waiting_max}, idle_s={idle_s}, workers={processes.count}",
+                    "Give it a version, at least one worker, room for one to wait, and no number below 0.",
                     place=f"{inspect.getsourcefile(cls)}",
                 )
             if any(each.contract is contract and each.version == version for each in self.models):
@@ -195,7 +207,8 @@ class Module:
             self.models.append(
                 ModelType(
                     cls=cls, contract=contract, version=version, batch=batch or Batch(), runs_in=runs_in,
-                    concurrency=concurrency, waiting_max=waiting_max, warm=tuple(warm),
+                    concurrency=concurrency, waiting_max=waiting_max, warm=tuple(warm), workers=processes, cache=cache,
+                    loads=loads, idle_s=idle_s,
                 )
             )  # fmt: skip
             return cls

@@ -231,6 +231,8 @@ class Wiring:
 def check_model(model: ModelType) -> None:
     """Whether a model's methods can answer its contract's. Raises ServiceError."""
     cls = model.cls
+    if model.runs_in == "process":
+        _check_model_of_processes(model)
     for spec in compile_contract(model.contract).methods.values():
         own = getattr(cls, spec.name, None)
         wrong = f"{cls.__name__} has no method {spec.name!r}" if own is None else _wrong_with(own, spec, model)
@@ -252,9 +254,30 @@ def _wrong_with(own: Callable[..., Any], spec: MethodSpec, model: ModelType) -> 
         return f"{label} is {'a' if streams else 'no'} generator, {spec.full_name} is {'no' if streams else 'a'} stream"
     if is_batched(own) and (streams or not expected):
         return f"{label} is batched, and {'streams' if streams else 'takes nothing that could be put together'}"
-    if model.runs_in == "loop" and not (inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own)):
+    is_async = inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own)
+    if model.runs_in == "loop" and not is_async:
         return f"{label} is not async, and the model is to run in the loop"
+    if model.runs_in == "process" and is_async:
+        return f"{label} is async, and the model is to run in processes of its own"
     return ""
+
+
+def _check_model_of_processes(model: ModelType) -> None:
+    """Such a process finds the class by its name, and makes it by itself. Raises ServiceError."""
+    for cls in (model.cls, model.contract):
+        if "<locals>" in cls.__qualname__ or cls.__module__ == "__main__":
+            raise ServiceError(
+                f"the processes of {model.name} cannot import {cls.__qualname__!r} of {cls.__module__!r}",
+                "Write the class at the top of a file that can be imported.",
+                place=place_of(cls),
+            )
+    asked = [name for name, (_, required) in needs(model.cls).items() if required]
+    if asked:
+        raise ServiceError(
+            f"{model.cls.__name__} asks for {', '.join(asked)}, which is not there in the processes of a model",
+            "Let its constructor take nothing: what it works with is loaded by `load`, or comes with each call.",
+            place=place_of(model.cls),
+        )
 
 
 def _is_contract(wanted: Any) -> bool:
