@@ -1,0 +1,1 @@
+"""What models run on, each imported where it is used."""
