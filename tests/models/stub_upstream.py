@@ -25,7 +25,7 @@ import asyncio
 import dataclasses
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -103,6 +103,12 @@ class Stub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait, a few seconds at most, for what a request does."""
+        async with asyncio.timeout(5):
+            while not true():  # noqa: ASYNC110  # what is waited for is anything
+                await asyncio.sleep(0.001)
 
     async def handle(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -230,7 +236,7 @@ def fault_of(text: str) -> Fault:
     fault = Fault()
     for part in text.split(","):
         name, _, value = part.partition("=")
-        kind = type(getattr(fault, name))
+        kind: Any = type(getattr(fault, name))
         told: dict[str, Any] = {name: value if kind is str else kind(float(value))}
         fault = dataclasses.replace(fault, **told)
     return fault

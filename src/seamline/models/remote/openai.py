@@ -1,0 +1,108 @@
+"""Engines that speak OpenAI's API: OpenAI, vLLM, SGLang, Ray Serve, LiteLLM, llama.cpp's server and many others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Iterable
+
+from seamline.kernel.wire.http1_message import Header
+from seamline.models.chat import (
+    ChatAnswer,
+    ChatChunk,
+    ChatRequest,
+    EmbedAnswer,
+    EmbedRequest,
+    RerankAnswer,
+    RerankRequest,
+)
+from seamline.models.errors import EngineCannotError, EngineRefused, EngineUnreachable
+from seamline.models.remote.client import EngineClient, RawAnswer
+from seamline.models.remote.sse import SseParser
+from seamline.models.wire import openai, openai_lists
+
+
+class OpenAiEngine:
+    """A :class:`~seamline.models.engine.LanguageEngine` at an OpenAI-compatible address.
+
+    Args:
+        client: to the address up to and with the version, such as ``https://host/v1``.
+        model: asked for instead of what a request names.
+        tokens_field: how the most tokens of an answer are told; ``max_completion_tokens`` for OpenAI itself.
+    """
+
+    provider = "openai"
+
+    def __init__(self, client: EngineClient, model: str = "", *, tokens_field: str = "max_tokens") -> None:
+        self._client = client
+        self._model = model
+        self._tokens_field = tokens_field
+
+    @property
+    def name(self) -> str:
+        """Where it is."""
+        return self._client.name
+
+    async def complete(self, request: ChatRequest) -> ChatAnswer:
+        body = openai.chat_body(request, model=self._model, tokens_field=self._tokens_field)
+        return openai.read_answer(await self._client.ask(_path(request), body))
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
+        body = openai.chat_body(request, model=self._model, stream=True, tokens_field=self._tokens_field)
+        last: ChatChunk | None = None
+        async with await self._client.open(_path(request), body) as answer:
+            parser = SseParser()
+            while data := await answer.read():
+                for event in parser.feed(data):
+                    if event.data == openai.DONE:
+                        if last is None:
+                            raise _cut_short(self.name)
+                        await answer.finish()
+                        yield last
+                        return
+                    chunk = openai.read_piece(event.data)
+                    if chunk.text or chunk.tool_calls or chunk.refusal:
+                        answer.began()
+                    if last is not None or chunk.finish:
+                        # What it took comes after the end, in an event of its own.
+                        last = chunk if last is None else dataclasses.replace(last, usage=chunk.usage or last.usage)
+                    else:
+                        yield chunk
+        if last is None:
+            raise _cut_short(self.name)
+        yield last
+
+    async def embed(self, request: EmbedRequest) -> EmbedAnswer:
+        data = await self._client.ask("/embeddings", openai_lists.embed_body(request, model=self._model))
+        return openai_lists.read_vectors(data, len(request.texts))
+
+    async def rerank(self, request: RerankRequest) -> RerankAnswer:
+        try:
+            data = await self._client.ask("/rerank", openai_lists.rerank_body(request, model=self._model))
+        except EngineRefused as error:
+            if error.status in (404, 405, 501):
+                raise EngineCannotError(f"{self.name} does not rerank", "Ask an engine that does.") from error
+            raise
+        return openai_lists.read_ranking(data, len(request.documents))
+
+    async def raw(self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True) -> RawAnswer:
+        """Ask with bytes, get bytes, whatever the status. ``path`` follows the version: ``/chat/completions``.
+
+        The key is added; ``streams`` says whether ``first_s`` and ``stall_s`` hold, or ``answer_s``. Raises
+        EngineUnreachable, EngineStalled.
+        """
+        return await self._client.raw(path, body, headers, streams=streams)
+
+    async def refused(self, answer: RawAnswer) -> EngineRefused:
+        """What a raw answer with a status of 400 or more says."""
+        return await self._client.refused(answer)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _path(request: ChatRequest) -> str:
+    return "/completions" if request.prompt and not request.messages else "/chat/completions"
+
+
+def _cut_short(name: str) -> EngineUnreachable:
+    return EngineUnreachable(f"{name} ended in the middle of an answer", "It may be asked again.")
