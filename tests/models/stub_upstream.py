@@ -81,6 +81,8 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: Any
+    peer: Any = None
+    """Address and port of the client."""
     tokens: int = 0
     """Sent, or generated if the fault is ``careless``."""
     left: bool = False
@@ -117,7 +119,7 @@ class Stub:
             raw = await request.read_all()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
         path = request.path.decode("ascii")
-        asked = Asked(path, headers, json.loads(raw) if raw else None)
+        asked = Asked(path, headers, json.loads(raw) if raw else None, exchange.transport.get_extra_info("peername"))
         if self.keep_requests:
             self.requests.append(asked)
         try:
@@ -231,13 +233,16 @@ class _Malformed(Exception): ...
 class _Failed(Exception): ...
 
 
+_KINDS = {"int": int, "float": float, "bool": bool}
+
+
 def fault_of(text: str) -> Fault:
     """``stall_after=3,slow_s=0.1,hang=1``."""
     fault = Fault()
     for part in text.split(","):
         name, _, value = part.partition("=")
-        kind: Any = type(getattr(fault, name))
-        told: dict[str, Any] = {name: value if kind is str else kind(float(value))}
+        kind = type(getattr(fault, name)).__name__
+        told: dict[str, Any] = {name: value if kind == "str" else _KINDS[kind](float(value))}
         fault = dataclasses.replace(fault, **told)
     return fault
 
