@@ -19,6 +19,7 @@ from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.owner import process_owner
 from seamline.kernel.settings import Settings
 from seamline.kernel.signal import here
+from seamline.kernel.signal.gauges import GAUGES
 from seamline.kernel.signal.metrics import Flow
 from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.identity.keyring import LocalSigners
@@ -517,11 +518,12 @@ class Host:
         self.audit.close()
 
     def take_measures(self) -> list[Measure]:
-        """How long databases were waited for, how many events wait, and what the application measured."""
+        """How long databases were waited for, how many events wait, scores of models, and what the application
+        measured."""
         OPENTELEMETRY.join(self.mesh.tracer)
         waits = [measure for database in self._databases.values() for measure in database.statements.take()]
         lags = self._events.take_measures() if self._events is not None else []
-        return waits + lags + OPENTELEMETRY.take()
+        return waits + lags + GAUGES.take() + OPENTELEMETRY.take()
 
     async def __aenter__(self) -> Self:
         await self.start()
