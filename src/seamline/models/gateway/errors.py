@@ -27,12 +27,12 @@ class AiGatewayError(ModelError):
 
     code = "SL7740"
     status: ClassVar[int] = 500
-    kind: ClassVar[str] = "api_error"
+    kind: str = "api_error"
     retry_after_s: float = 0.0
     """When it may be asked again; zero if that would change nothing."""
 
 
-class KeyRefused(AiGatewayError):  # noqa: N818  # said of the key
+class KeyRefused(AiGatewayError):  # said of the key
     """SL7741: there is no key, or it is unknown, revoked or expired."""
 
     code = "SL7741"
@@ -40,7 +40,7 @@ class KeyRefused(AiGatewayError):  # noqa: N818  # said of the key
     kind = "invalid_api_key"
 
 
-class NotAllowed(AiGatewayError):  # noqa: N818
+class NotAllowed(AiGatewayError):
     """SL7742: the key is good, and not for this."""
 
     code = "SL7742"
@@ -48,17 +48,17 @@ class NotAllowed(AiGatewayError):  # noqa: N818
     kind = "permission_denied"
 
 
-class BudgetExceeded(AiGatewayError):  # noqa: N818
+class BudgetExceeded(AiGatewayError):
     """SL7743: a budget, a quota or a rate is used up; ``retry_after_s`` is when its next window begins."""
 
     code = "SL7743"
     status = 429
-    kind = "insufficient_quota"
+    kind: str = "insufficient_quota"
     limit: str = ""
     """Its name."""
 
 
-class Blocked(AiGatewayError):  # noqa: N818
+class Blocked(AiGatewayError):
     """SL7744: a guardrail said no."""
 
     code = "SL7744"
@@ -68,7 +68,7 @@ class Blocked(AiGatewayError):  # noqa: N818
     """The guardrail's name."""
 
 
-class TooLarge(AiGatewayError):  # noqa: N818
+class TooLarge(AiGatewayError):
     """SL7745: a request is larger than may be."""
 
     code = "SL7745"
@@ -76,7 +76,7 @@ class TooLarge(AiGatewayError):  # noqa: N818
     kind = "request_too_large"
 
 
-class AnswerUnfit(AiGatewayError):  # noqa: N818
+class AnswerUnfit(AiGatewayError):
     """SL7746: the answer does not fit the schema that was asked for, after all repairs."""
 
     code = "SL7746"
@@ -84,7 +84,7 @@ class AnswerUnfit(AiGatewayError):  # noqa: N818
     kind = "invalid_answer"
 
 
-class NoTarget(AiGatewayError):  # noqa: N818
+class NoTarget(AiGatewayError):
     """SL7747: no engine could be asked, or none answered."""
 
     code = "SL7747"
@@ -92,7 +92,7 @@ class NoTarget(AiGatewayError):  # noqa: N818
     kind = "service_unavailable"
 
 
-class UnknownModel(AiGatewayError):  # noqa: N818
+class UnknownModel(AiGatewayError):
     """SL7748: no model has this name."""
 
     code = "SL7748"
@@ -100,7 +100,7 @@ class UnknownModel(AiGatewayError):  # noqa: N818
     kind = "model_not_found"
 
 
-class BadRequest(AiGatewayError):  # noqa: N818
+class BadRequest(AiGatewayError):
     """SL7749: the request cannot be understood."""
 
     code = "SL7749"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -20,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from seamline.kernel.clock import Clock, SystemClock, now_ms
 from seamline.kernel.store.sqlite_file import connect
 from seamline.models.gateway.errors import AiGatewayError, KeyRefused, NotAllowed
-from seamline.models.gateway.quota import Limit
+from seamline.models.gateway.quota import Limit, limit_from
 
 PREFIX: Final = "sk-sl-"
 LOOK_S: Final = 0.25
@@ -212,6 +211,6 @@ def _key(id: str, hint: str, made_ms: int, revoked_ms: int, facts: dict[str, Any
     facts = {
         **facts,
         "models": frozenset(facts["models"]),
-        "limits": tuple(Limit(**{**limit, "models": tuple(limit["models"])}) for limit in facts["limits"]),
+        "limits": tuple(limit_from(limit) for limit in facts["limits"]),
     }
     return Key(id=id, hint=hint, made_ms=made_ms, revoked_ms=revoked_ms, **facts)

@@ -77,7 +77,7 @@ class Price:
         """What a call may cost at most, as far as that can be told before: to be reserved."""
         prompt = int(prompt_bytes * self.tokens_per_byte) + 8
         answer = (tokens_max or self.output_tokens_max) * answers
-        dearest = self.input if self.input > self.cache_write else self.cache_write
+        dearest = max(self.cache_write, self.input)
         return Cost(prompt + answer, -(-(prompt * dearest + answer * self.output) // _MILLION))
 
     def asked(self, prompt_bytes: int) -> Cost:

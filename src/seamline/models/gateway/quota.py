@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -40,6 +41,12 @@ class Limit:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def limit_from(facts: Mapping[str, Any]) -> Limit:
+    """What :meth:`Limit.to_json` gave."""
+    taken: dict[str, Any] = {**facts, "models": tuple(facts["models"])}
+    return Limit(**taken)
 
 
 def window(per: Per, now_s: float) -> tuple[int, int]:
