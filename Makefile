@@ -8,6 +8,9 @@ export PYTHONDONTWRITEBYTECODE :=
 export UV_SYSTEM_CERTS ?= 1
 export UV_NATIVE_TLS ?= 1
 
+# All extras but those of gigabytes, and those that compile for minutes.
+EXTRAS = $(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z-]*\) = .*/--extra \1/p' pyproject.toml | grep -v -e torch -e llamacpp)
+
 .PHONY: env lock demo test check bench drills torture format clean
 
 env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
@@ -19,8 +22,8 @@ env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 	touch .venv/.ready
 
 lock: env ## pin every dependency anew, with hashes
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev -o requirements.lock pyproject.toml
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev --group bench -c requirements.lock -o requirements-bench.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev -o requirements.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev --group bench -c requirements.lock -o requirements-bench.lock pyproject.toml
 
 demo: env ## start the boutique in one process and print where to look
 	$(RUN)seamline up --app examples/boutique
