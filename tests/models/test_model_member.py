@@ -207,7 +207,9 @@ def test_a_declaration_that_makes_no_sense_is_refused():
     module.model(Double, version="1")(Good)
     with pytest.raises(ServiceError, match="twice in version '1'"):
         module.model(Double, version="1")(Good)
-    with pytest.raises(ServiceError, match="concurrency=0"):
-        module.model(Double, version="2", concurrency=0)(Good)
+    with pytest.raises(ServiceError, match="concurrency=-1"):
+        module.model(Double, version="2", concurrency=-1)(Good)
+    with pytest.raises(ServiceError, match="workers=0"):
+        module.model(Double, version="2", workers=0)(Good)
     with pytest.raises(ServiceError, match="does not provide"):
         Module("other").model(Double, version="1")(Good)

@@ -287,7 +287,7 @@ class Host:
         if self._models is None:
             from seamline.models.runtime import ModelsRuntime
 
-            self._models = ModelsRuntime()
+            self._models = ModelsRuntime(clock=self.clock)
         return self._models
 
     def _runtimes(self) -> list[EventsRuntime | SagasRuntime]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.signal.measures import Histogram
 from seamline.models.errors import ModelAnswerError
 from seamline.models.serving.cost import Cost
 from seamline.module.errors import DeadlineExceeded, Overloaded
@@ -24,11 +25,13 @@ Run = Callable[[Sequence[tuple[Any, ...]]], Awaitable[Sequence[Any]]]
 
 _SIZE_MEMORY: Final = 0.3
 _MARGIN_S: Final = 0.001
+_SIZES: Final = tuple(2.0**power for power in range(11))
+_SECONDS: Final = tuple(0.001 * 2.0**power for power in range(14))
 
 
 @dataclass(slots=True)
 class Stats:
-    """Since the start."""
+    """Since the start; the histograms since they were taken."""
 
     calls: int = 0
     batches: int = 0
@@ -38,6 +41,10 @@ class Stats:
     expired: int = 0
     left: int = 0
     """Calls whose callers went away before they began."""
+    given_up: int = 0
+    """Batches that nobody waited for any more, and that were stopped."""
+    sizes: Histogram = field(default_factory=lambda: Histogram(_SIZES))
+    waits: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
 
 
 class _Waiting:
@@ -61,10 +68,22 @@ class Queue:
         batch_max: calls in one batch.
         wait_s: how long a batch waits for calls that are expected, in seconds.
         waiting_max: beyond it, calls are refused with Overloaded, which says when to come again.
+        open: False where nothing begins before :meth:`open`.
+        abandoned_s: how long a batch goes on that nobody waits for any more, in seconds, before it is cancelled; None
+            lets it go on to its end.
     """
 
     def __init__(
-        self, name: str, run: Run, *, slots: int = 1, batch_max: int = 1, wait_s: float = 0.0, waiting_max: int = 1000
+        self,
+        name: str,
+        run: Run,
+        *,
+        slots: int = 1,
+        batch_max: int = 1,
+        wait_s: float = 0.0,
+        waiting_max: int = 1000,
+        open: bool = True,  # noqa: A002  # what it is
+        abandoned_s: float | None = None,
     ) -> None:
         self.name = name
         self.cost = Cost()
@@ -74,6 +93,10 @@ class Queue:
         self._batch_max = batch_max
         self._wait_s = wait_s
         self._waiting_max = waiting_max
+        self._open = open
+        self._abandoned_s = abandoned_s
+        self.opens_at = 0.0
+        """When it is expected to open, in seconds of the loop's clock, while it is closed."""
         self._waiting: deque[_Waiting] = deque()
         self._under_way = 0
         self._usual = 1.0
@@ -104,15 +127,34 @@ class Queue:
         if deadline <= now:
             self.stats.expired += 1
             raise _expired(self.name)
-        if len(self._waiting) >= self._waiting_max:
+        if len(self._waiting) >= self._waiting_max and not self._swept():
             self.stats.refused += 1
-            raise self._overloaded()
+            raise self._overloaded(now)
         waiting = _Waiting(arguments, deadline, now, loop.create_future())
         self._waiting.append(waiting)
         self._idle.clear()
-        if self._under_way < self._slots:
+        if self._open and self._under_way < self._slots:
             self._consider(loop, now)
         return await waiting.answer
+
+    def open(self) -> None:
+        """What waits may begin."""
+        self._open = True
+        if self._waiting:
+            self._go()
+
+    def close(self) -> None:
+        """Nothing more begins until it is opened again; calls wait."""
+        self._open = False
+
+    def fail(self, error: Exception) -> None:
+        """Who waits is answered with an error."""
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            if not each.answer.done():
+                each.answer.set_exception(error)
+        if not self._under_way:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Until nothing waits and nothing is under way."""
@@ -129,13 +171,21 @@ class Queue:
         self._idle.set()
         await self._owner.stop()
 
-    def again_in_s(self) -> float:
+    def again_in_s(self, now: float) -> float:
         """When there should be room again, as far as is known."""
         batches = (len(self._waiting) + self._batch_max) / self._batch_max
-        return max(batches * self.cost.of(self._batch_max) / self._slots, 0.1)
+        opens_s = 0.0 if self._open else max(self.opens_at - now, 0.0)
+        return max(opens_s + batches * self.cost.of(self._batch_max) / self._slots, 0.1)
 
-    def _overloaded(self) -> Overloaded:
-        after_s = self.again_in_s()
+    def _swept(self) -> bool:
+        """Whether there is room when those are forgotten whose callers have gone."""
+        before = len(self._waiting)
+        self._waiting = deque(each for each in self._waiting if not each.answer.done())
+        self.stats.left += before - len(self._waiting)
+        return len(self._waiting) < self._waiting_max
+
+    def _overloaded(self, now: float) -> Overloaded:
+        after_s = self.again_in_s(now)
         error = Overloaded(
             f"{self.name} has {len(self._waiting)} calls waiting",
             f"Try again in {after_s:.1f} s, or give the model more replicas.",
@@ -167,7 +217,7 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._under_way < self._slots and (batch := self._take()):
+        while self._open and self._under_way < self._slots and (batch := self._take()):
             self._under_way += 1
             self._owner.spawn(self._answer(batch), name=f"batch of {self.name}")
         if not self._waiting and not self._under_way:
@@ -194,6 +244,7 @@ class Queue:
                 break
             batch.append(self._waiting.popleft())
             self.stats.waited_s += now - each.since
+            self.stats.waits.add(now - each.since)
         return batch
 
     async def _answer(self, batch: list[_Waiting]) -> None:
@@ -201,15 +252,16 @@ class Queue:
         self._usual += _SIZE_MEMORY * (len(batch) - self._usual)
         self.stats.batches += 1
         self.stats.calls += len(batch)
+        self.stats.sizes.add(len(batch))
         began = loop.time()
         try:
             await self._settle(batch)
         finally:
             self.stats.busy_s += loop.time() - began
             self._under_way -= 1
-            if self._waiting:
+            if self._waiting and self._open:
                 self._consider(loop, loop.time())
-            elif not self._under_way:
+            elif not self._under_way and not self._waiting:
                 self._idle.set()
 
     async def _settle(self, batch: list[_Waiting]) -> None:
@@ -217,12 +269,7 @@ class Queue:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            results = await self._run([each.arguments for each in batch])
-            if len(results) != len(batch):
-                raise ModelAnswerError(
-                    f"{self.name} gave {len(results)} results for {len(batch)} calls",
-                    "Return a list with one result for each call.",
-                )
+            results = self._checked(await self._ran(batch), len(batch))
         except Exception as error:
             if len(batch) == 1 or isinstance(error, ModelAnswerError):
                 _fail(batch, error)
@@ -243,6 +290,42 @@ class Queue:
                 each.answer.set_exception(result)
             else:
                 each.answer.set_result(result)
+
+    def _checked(self, results: Sequence[Any], calls: int) -> Sequence[Any]:
+        if len(results) != calls:
+            raise ModelAnswerError(
+                f"{self.name} gave {len(results)} results for {calls} calls",
+                "Return a list with one result for each call.",
+            )
+        return results
+
+    async def _ran(self, batch: list[_Waiting]) -> Sequence[Any]:
+        """The results of a batch. This task is cancelled when nobody waits for them any more."""
+        calls = [each.arguments for each in batch]
+        if self._abandoned_s is None:
+            return await self._run(calls)
+        loop, task, after_s = asyncio.get_running_loop(), asyncio.current_task(), self._abandoned_s
+        timer: asyncio.TimerHandle | None = None
+
+        def stop() -> None:
+            self.stats.given_up += 1
+            assert task is not None
+            task.cancel()
+
+        def gone(_: asyncio.Future[Any]) -> None:
+            nonlocal timer
+            if timer is None and all(each.answer.done() for each in batch):
+                timer = loop.call_later(after_s, stop)
+
+        for each in batch:
+            each.answer.add_done_callback(gone)
+        try:
+            return await self._run(calls)
+        finally:
+            for each in batch:
+                each.answer.remove_done_callback(gone)
+            if timer is not None:
+                timer.cancel()
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -21,7 +21,8 @@ async def iterate(make: Callable[[], Iterator[Any]], threads: Executor) -> Async
     """
     pump = _Pump(make, asyncio.get_running_loop())
     context = contextvars.copy_context()
-    ended = asyncio.wrap_future(threads.submit(context.run, pump.run))
+    submitted = threads.submit(context.run, pump.run)
+    ended = asyncio.wrap_future(submitted)
     ended.add_done_callback(lambda _: pump.news.set())
     try:
         while True:
@@ -35,6 +36,7 @@ async def iterate(make: Callable[[], Iterator[Any]], threads: Executor) -> Async
         ended.result()
     finally:
         pump.stop()
+        submitted.cancel()  # if no thread was free for it so far
         # A thread cannot be torn away; whoever waits for its end may be.
         await asyncio.shield(asyncio.wait([ended]))
 

@@ -1,0 +1,65 @@
+"""What provides a contract that a model answers: an object like any service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from seamline.mesh.outcome import Refusal
+from seamline.models.errors import ModelLoadError
+from seamline.models.serving.errors import WorkerLost
+from seamline.module.contract import SERVER_STREAM, compile_contract
+from seamline.module.errors import DeadlineExceeded, Overloaded, Unavailable
+
+
+class Answering(Protocol):
+    """Answers the calls of one contract."""
+
+    async def call(self, method: str, arguments: tuple[Any, ...]) -> Any: ...
+
+    def stream(self, method: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]: ...
+
+
+def served(contract: type[Any], by: Answering) -> object:
+    """An instance of ``contract``, of which each method is unary or a server's stream."""
+    methods: dict[str, Any] = {}
+    for name, spec in compile_contract(contract).methods.items():
+        make = _streaming if spec.kind == SERVER_STREAM else _answering
+        methods[name] = make(name, by)
+    return type(f"{contract.__name__}Model", (contract,), methods)()
+
+
+def _answering(name: str, by: Answering) -> Callable[..., Any]:
+    async def answer(_self: object, *arguments: Any) -> Any:
+        try:
+            return await by.call(name, arguments)
+        except _OWN_WORDS as error:
+            raise Refusal(_as_told(error)) from error
+
+    return answer
+
+
+def _streaming(name: str, by: Answering) -> Callable[..., Any]:
+    async def stream(_self: object, *arguments: Any) -> AsyncGenerator[Any]:
+        try:
+            async with aclosing(by.stream(name, arguments)) as items:
+                async for item in items:
+                    yield item
+        except _OWN_WORDS as error:
+            raise Refusal(_as_told(error)) from error
+
+    return stream
+
+
+_OWN_WORDS = (Overloaded, DeadlineExceeded, ModelLoadError, WorkerLost)
+"""The platform's own words, which are no failure of the model's code."""
+
+
+def _as_told(error: Exception) -> Exception:
+    """What the caller hears: of a model that is gone the same as of a module that is."""
+    if isinstance(error, ModelLoadError | WorkerLost):
+        told = Unavailable(error.fact, error.remedy)
+        told.started = isinstance(error, WorkerLost)
+        return told
+    return error
