@@ -518,12 +518,13 @@ class Host:
         self.audit.close()
 
     def take_measures(self) -> list[Measure]:
-        """How long databases were waited for, how many events wait, scores of models, and what the application
+        """How long databases were waited for, how many events wait, how models work and score, and what the application
         measured."""
         OPENTELEMETRY.join(self.mesh.tracer)
         waits = [measure for database in self._databases.values() for measure in database.statements.take()]
         lags = self._events.take_measures() if self._events is not None else []
-        return waits + lags + GAUGES.take() + OPENTELEMETRY.take()
+        models = self._models.take_measures() if self._models is not None else []
+        return waits + lags + models + GAUGES.take() + OPENTELEMETRY.take()
 
     async def __aenter__(self) -> Self:
         await self.start()
