@@ -1,0 +1,248 @@
+"""Answers passed on as they come, where engine and client speak the same wire and no guardrail has to look inside.
+
+A request is taken apart into its fields and no further, so that of two that are called the same the engine gets the
+one that was checked here. Events of a stream are put together anew around the same JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from seamline.kernel.settings.ai_gateway import Ability
+from seamline.kernel.wire.http1 import Header
+from seamline.models.chat import Usage
+from seamline.models.errors import EngineMalformed, EngineRefused, EngineUnreachable
+from seamline.models.gateway.errors import BadRequest
+from seamline.models.gateway.peeking import Peek, whole
+from seamline.models.gateway.refusing import Wire
+from seamline.models.gateway.targets import Target
+from seamline.models.remote.client import RawAnswer
+from seamline.models.remote.sse import Event, SseParser, encoded
+
+EVENTS: Final[Header] = (b"content-type", b"text/event-stream; charset=utf-8")
+JSON: Final[Header] = (b"content-type", b"application/json")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
+_TRUE: Final = b"true"
+_WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
+_NONE: Final = msgspec.Raw()
+_BYTES_OF_A_TOKEN: Final = 4
+_PASSED_ON: Final = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
+
+
+class Route(NamedTuple):
+    """What a path of ours is for."""
+
+    path: str
+    """At an engine, behind the version."""
+    wire: Wire
+    ability: Ability
+    operation: str
+    """As OpenTelemetry calls it."""
+
+
+@runtime_checkable
+class RawEngine(Protocol):
+    """An engine elsewhere that can be given bytes."""
+
+    provider: str
+
+    async def raw(
+        self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True
+    ) -> RawAnswer: ...
+
+    async def refused(self, answer: RawAnswer) -> EngineRefused: ...
+
+
+class Asked:
+    """A request, taken apart as far as the gateway must know it."""
+
+    __slots__ = ("_bodies", "_fields", "_raw", "headers", "route", "size", "stream", "usage_wanted")
+
+    def __init__(self, route: Route, body: bytes, headers: list[Header]) -> None:
+        """Raises BadRequest."""
+        self.route = route
+        self.size = len(body)
+        self.headers = [header for header in headers if header[0] in _PASSED_ON]
+        self._raw = body
+        self._bodies: dict[str, bytes] = {}
+        try:
+            self._fields = fields = _fields.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the request is not a JSON object: {error}", "Send what the API describes.") from None
+        self.stream = bytes(fields.get("stream", _NONE)) == _TRUE
+        self.usage_wanted = True
+        if self.stream and route.wire == "chat":
+            options = fields.get("stream_options")
+            told = {} if options is None else self._object(options)
+            self.usage_wanted = told.get("include_usage") is True
+            fields["stream_options"] = msgspec.Raw(_encode({**told, "include_usage": True})) if told else _WITH_USAGE
+
+    @property
+    def whole(self) -> bytes:
+        """Each field once."""
+        return _encode(self._fields)
+
+    def text(self, name: str) -> str:
+        """A field that is a text; empty if there is none. Raises BadRequest."""
+        raw = self._fields.get(name)
+        if raw is None:
+            return ""
+        try:
+            return msgspec.json.decode(raw, type=str | None) or ""
+        except msgspec.DecodeError:
+            raise BadRequest(f"{name!r} is not a text", "Send what the API describes.") from None
+
+    def number(self, *names: str) -> int:
+        """The first of these that is a whole number above 0, else 0. Raises BadRequest."""
+        for name in names:
+            raw = self._fields.get(name)
+            if raw is not None:
+                try:
+                    told = msgspec.json.decode(raw, type=int | None) or 0
+                except msgspec.DecodeError:
+                    raise BadRequest(f"{name!r} is not a whole number", "Send what the API describes.") from None
+                if told > 0:
+                    return told
+        return 0
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these is there and says something."""
+        return any(bytes(self._fields.get(name, b"")) not in (b"", b"null", b"[]") for name in names)
+
+    def drop(self, name: str) -> None:
+        self._fields.pop(name, None)
+
+    def limit(self, name: str, tokens_max: int) -> None:
+        """Ask for no more than that."""
+        self._fields[name] = msgspec.Raw(b"%d" % tokens_max)
+
+    def body(self, model: str) -> bytes:
+        """For an engine that calls the model so."""
+        body = self._bodies.get(model)
+        if body is None:
+            body = self._bodies[model] = _encode({**self._fields, "model": model})
+        return body
+
+    def _object(self, raw: msgspec.Raw) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(raw, type=dict[str, Any] | None) or {}
+        except msgspec.DecodeError:
+            raise BadRequest("'stream_options' is not an object", "Send what the API describes.") from None
+
+
+class Whole:
+    """An answer that came in one piece."""
+
+    __slots__ = ("body", "finish", "pieces", "usage")
+
+    def __init__(self, body: bytes) -> None:
+        """Raises EngineMalformed."""
+        self.body = body
+        self.usage, self.finish = whole(body)
+        self.pieces = 0 if self.usage is not None else len(body) // _BYTES_OF_A_TOKEN
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class Stream:
+    """An answer of which something has come."""
+
+    __slots__ = ("_answer", "_engine", "_held", "_parser", "_peek", "_usage_wanted", "_wire")
+
+    def __init__(self, engine: str, answer: RawAnswer, asked: Asked) -> None:
+        self._engine = engine
+        self._answer = answer
+        self._parser = SseParser()
+        self._wire = asked.route.wire
+        self._peek = Peek(asked.route.wire)
+        self._usage_wanted = asked.usage_wanted
+        self._held = b""
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._peek.usage
+
+    @property
+    def finish(self) -> str:
+        return self._peek.finish
+
+    @property
+    def pieces(self) -> int:
+        """So many of the answer's have come: about as many tokens."""
+        return self._peek.pieces
+
+    async def begin(self) -> None:
+        """Until something of the answer itself is here, which nobody has seen yet. Raises EngineError."""
+        kind = self._answer.header(b"content-type") or b""
+        if not kind.startswith(b"text/event-stream"):
+            raise EngineMalformed(f"{self._engine} answers a stream with {kind!r}", "Is this an engine of this wire?")
+        held: list[bytes] = []
+        peek = self._peek
+        while not peek.begun:
+            held.append(await self._more())
+        self._answer.began()
+        self._held = b"".join(held)
+
+    async def next(self) -> bytes:
+        """The next events as they travel, ``b""`` at the end. Raises EngineError."""
+        if self._held:
+            held, self._held = self._held, b""
+            return held
+        while not self._peek.ended:
+            if more := await self._more():
+                return more
+        return b""
+
+    async def _more(self) -> bytes:
+        """What of the next bytes goes on to the client."""
+        data = await self._answer.read()
+        peek, wire = self._peek, self._wire
+        if not data:
+            if not peek.finish or wire != "chat":
+                raise EngineUnreachable(f"{self._engine} ended in the middle of an answer", "It may be asked again.")
+            peek.ended = True
+            return b""
+        passed: list[bytes] = []
+        for event in self._parser.feed(data):
+            peek.see(event.data)
+            if peek.ended and wire == "chat":
+                break
+            if not peek.usage_only or self._usage_wanted:
+                passed.append(_again(event))
+        return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    async def finished(self) -> None:
+        """All was passed on: the connection may serve again."""
+        await self._answer.finish()
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+async def begin(target: Target, asked: Asked, bytes_max: int) -> Whole | Stream:
+    """Ask ``target``; an answer that has begun. Raises EngineError."""
+    engine = target.engine
+    assert isinstance(engine, RawEngine)
+    answer = await engine.raw(asked.route.path, asked.body(target.model), asked.headers, streams=asked.stream)
+    if answer.status != 200:
+        raise await engine.refused(answer)
+    try:
+        if not asked.stream:
+            return Whole(await answer.read_all(bytes_max))
+        stream = Stream(target.name, answer, asked)
+        await stream.begin()
+    except BaseException:
+        await answer.aclose()
+        raise
+    return stream
+
+
+def _again(event: Event) -> bytes:
+    """The event as it travels. A line break in JSON stands outside of texts, where it is as good as a space."""
+    data = event.data.replace(b"\n", b" ") if b"\n" in event.data else event.data
+    return encoded(data, "" if event.type == "message" else event.type)

@@ -1,0 +1,209 @@
+"""What the gateway must know of an answer that it passes on as it is: that it is JSON, what it used, how it ended.
+
+Everything else in it is between the engine and the client, today's fields and tomorrow's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+
+from seamline.models.chat import Usage
+from seamline.models.errors import EngineMalformed, EngineRefused
+from seamline.models.gateway.refusing import Wire
+
+DONE: Final = b"[DONE]"
+_NOTHING: Final = frozenset({b'""', b"null", b"[]", b"{}"})
+_ENDS: Final = frozenset({"message_stop", "response.completed", "response.incomplete"})
+_FAILS: Final = frozenset({"error", "response.failed"})
+
+
+class _Cached(msgspec.Struct):
+    cached_tokens: int | None = 0
+
+
+class _Usage(msgspec.Struct):
+    """OpenAI's names, those of its Responses, and Anthropic's."""
+
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    total_tokens: int | None = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    prompt_tokens_details: _Cached | None = None
+    input_tokens_details: _Cached | None = None
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+
+
+class _Choice(msgspec.Struct):
+    delta: dict[str, msgspec.Raw] | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Holder(msgspec.Struct):
+    usage: _Usage | None = None
+    status: str | None = None
+    error: Any = None
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    message: msgspec.Raw = msgspec.Raw()
+    response: _Holder | None = None
+    delta: msgspec.Raw = msgspec.Raw()
+
+
+class _Whole(msgspec.Struct):
+    usage: _Usage | None = None
+    choices: list[_Choice] | None = None
+    data: list[msgspec.Raw] | None = None
+    results: list[msgspec.Raw] | None = None
+    output: list[msgspec.Raw] | None = None
+    content: list[msgspec.Raw] | None = None
+    status: str | None = None
+    stop_reason: str | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+_whole = msgspec.json.Decoder(_Whole)
+_holder = msgspec.json.Decoder(_Holder)
+
+
+class Peek:
+    """Sees the events of one streamed answer go by."""
+
+    __slots__ = ("_wire", "begun", "ended", "finish", "pieces", "usage", "usage_only")
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.begun = False
+        """Something of the answer itself has come."""
+        self.ended = False
+        """It said that it is whole."""
+        self.finish = ""
+        self.pieces = 0
+        self.usage: Usage | None = None
+        self.usage_only = False
+        """The last event told the usage and nothing else."""
+
+    def see(self, data: bytes) -> None:
+        """One event. Raises EngineMalformed, and EngineRefused for an event that tells of an error."""
+        self.usage_only = False
+        if data == DONE:
+            self.ended = True
+            return
+        try:
+            event = _event.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
+        if self._wire == "chat":
+            self._chat(event)
+        else:
+            self._typed(event)
+
+    def _chat(self, event: _Event) -> None:
+        if event.error is not None:
+            raise _refused(event.error)
+        choices = event.choices
+        if event.usage is not None:
+            self.usage = _told(event.usage)
+            self.usage_only = not choices
+        for choice in choices or ():
+            if choice.finish_reason:
+                self.finish = choice.finish_reason
+            if choice.text or (choice.delta and _says(choice.delta)):
+                self.begun = True
+                self.pieces += 1
+        if self.finish:
+            self.begun = True
+
+    def _typed(self, event: _Event) -> None:
+        kind = event.type
+        if kind in _FAILS:
+            raise _refused(event.error if event.response is None else event.response.error)
+        if kind.endswith("delta") and kind != "message_delta":
+            self.begun = True
+            self.pieces += 1
+        elif kind in _ENDS:
+            self.begun = self.ended = True
+        holder = event.response
+        if kind == "message_start":
+            holder = _decoded(event.message)
+        elif kind == "message_delta":
+            self.finish = _decoded(event.delta).stop_reason or self.finish
+        elif kind == "content_block_start":
+            self.begun = True
+        usage = event.usage if holder is None else holder.usage
+        if usage is not None:
+            self.usage = _joined(self.usage, _told(usage))
+        if holder is not None and holder.status and self.ended:
+            self.finish = holder.status
+
+
+def whole(data: bytes) -> tuple[Usage | None, str]:
+    """What a whole answer used, and how it ended. Raises EngineMalformed."""
+    try:
+        answer = _whole.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineMalformed(f"an answer cannot be understood: {error}", "Look at the engine.") from None
+    parts = (answer.choices, answer.data, answer.results, answer.output, answer.content)
+    if all(part is None for part in parts):
+        raise EngineMalformed("an answer holds nothing that answers", "Is this an engine of this wire?")
+    finish = answer.status or answer.stop_reason or ""
+    if answer.choices:
+        finish = answer.choices[0].finish_reason or ""
+    return (None if answer.usage is None else _told(answer.usage)), finish
+
+
+def _decoded(raw: msgspec.Raw) -> _Holder:
+    try:
+        return _holder.decode(raw)
+    except msgspec.DecodeError as error:
+        raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
+
+
+def _says(delta: dict[str, msgspec.Raw]) -> bool:
+    return any(name != "role" and bytes(value) not in _NOTHING for name, value in delta.items())
+
+
+def _told(usage: _Usage) -> Usage:
+    output = usage.completion_tokens or usage.output_tokens or 0
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    asked = usage.prompt_tokens or max((usage.total_tokens or 0) - output, 0)
+    details = usage.prompt_tokens_details or usage.input_tokens_details
+    if usage.input_tokens or read or written:
+        # Anthropic does not count what it keeps of a prompt among the input; OpenAI does, and calls it otherwise.
+        asked = (usage.input_tokens or 0) + read + written
+    return Usage(
+        input_tokens=max(asked, 0),
+        output_tokens=max(output, 0),
+        cached_input_tokens=max(read or ((details.cached_tokens or 0) if details is not None else 0), 0),
+        cache_write_tokens=max(written, 0),
+    )
+
+
+def _joined(before: Usage | None, now: Usage) -> Usage:
+    """Anthropic tells the input first and the output last, each time all so far."""
+    if before is None:
+        return now
+    return Usage(
+        input_tokens=max(before.input_tokens, now.input_tokens),
+        output_tokens=max(before.output_tokens, now.output_tokens),
+        cached_input_tokens=max(before.cached_input_tokens, now.cached_input_tokens),
+        cache_write_tokens=max(before.cache_write_tokens, now.cache_write_tokens),
+    )
+
+
+def _refused(told: Any) -> EngineRefused:
+    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {"message": told}
+    error = EngineRefused(f"the engine gave up: {str(fields.get('message'))[:300]}", "Ask another, or later.")
+    error.kind = str(fields.get("code") or fields.get("type") or "server_error")
+    error.status = 500
+    return error

@@ -1,0 +1,329 @@
+"""A call in our own words: let in, looked through, answered by whoever can, looked through again, paid for.
+
+The same for modules, that ask through :class:`LanguageModels`, and for the wires where bytes cannot be passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Final, Generic, TypeVar
+
+from seamline.kernel.settings.ai_gateway import Ability
+from seamline.models.chat import (
+    ChatAnswer,
+    ChatChunk,
+    ChatRequest,
+    EmbedAnswer,
+    EmbedRequest,
+    Message,
+    RerankAnswer,
+    RerankRequest,
+    Usage,
+)
+from seamline.models.errors import EngineError, EngineStalled, EngineUnreachable
+from seamline.models.gateway.errors import UnknownModel
+from seamline.models.gateway.keys import Caller, Key, Keys
+from seamline.models.gateway.race import Race, Watch
+from seamline.models.gateway.targets import Model, Target, Wants
+from seamline.models.gateway.till import Bill, Till
+from seamline.module.context import current
+
+_PICTURE_TOKENS: Final = 1_000
+_RESUMES_MAX: Final = 3
+A = TypeVar("A", ChatAnswer, EmbedAnswer, RerankAnswer)
+
+
+class Pipeline:
+    """What happens to every call."""
+
+    def __init__(self, models: Mapping[str, Model], watch: Watch, till: Till, keys: Keys | None) -> None:
+        self.models = models
+        self.watch = watch
+        self.till = till
+        self.keys = keys
+
+    def looks_inside(self, model: Model) -> bool:
+        """Whether a call's words matter here, so that they cannot be passed on unread."""
+        return model.settings.resume or bool(model.settings.answer_cache_s)
+
+    async def complete(self, who: Caller, request: ChatRequest) -> ChatAnswer:
+        """Raises AiGatewayError, EngineError."""
+        model = self._model(request.model)
+        request = _bounded(model, request)
+        bill = await self._open(who, model, request, stream=False)
+
+        async def begin(target: Target) -> _Whole[ChatAnswer]:
+            bill.asked(target)
+            return _Whole(await target.engine.complete(dataclasses.replace(request, model=target.model)))
+
+        return await self._whole(bill, model, wants_of(request, bill), begin)
+
+    async def embed(self, who: Caller, request: EmbedRequest) -> EmbedAnswer:
+        """Raises AiGatewayError, EngineError."""
+        model = self._model(request.model)
+        size = sum(len(text.encode()) for text in request.texts)
+        bill = await self.till.open(who, model, "embeddings", size, answers=0)
+
+        async def begin(target: Target) -> _Whole[EmbedAnswer]:
+            bill.asked(target)
+            return _Whole(await target.engine.embed(dataclasses.replace(request, model=target.model)))
+
+        return await self._whole(bill, model, _plain(bill, "embeddings"), begin)
+
+    async def rerank(self, who: Caller, request: RerankRequest) -> RerankAnswer:
+        """Raises AiGatewayError, EngineError."""
+        model = self._model(request.model)
+        size = len(request.query.encode()) * len(request.documents)
+        size += sum(len(text.encode()) for text in request.documents)
+        bill = await self.till.open(who, model, "retrieval", size, answers=0)
+
+        async def begin(target: Target) -> _Whole[RerankAnswer]:
+            bill.asked(target)
+            return _Whole(await target.engine.rerank(dataclasses.replace(request, model=target.model)))
+
+        return await self._whole(bill, model, _plain(bill, "rerank"), begin)
+
+    async def stream(self, who: Caller, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
+        """Nothing is given before an answer has begun. Raises AiGatewayError, EngineError."""
+        model = self._model(request.model)
+        request = _bounded(model, request)
+        bill = await self._open(who, model, request, stream=True)
+        failed = "canceled"
+        said = _Said()
+        asked, last = request, None
+        try:
+            for _ in range(_RESUMES_MAX + 1):
+                target, begun = await self._begun(bill, model, asked, beside=last)
+                bill.answers(target, said)
+                try:
+                    async with aclosing(begun.chunks(model.settings.stall_timeout_s)) as chunks:
+                        async for chunk in chunks:
+                            said.add(chunk)
+                            yield chunk
+                            bill.goes_on()
+                    failed = ""
+                    return
+                except EngineError:
+                    if not (model.settings.resume and said.can_go_on):
+                        raise
+                    asked, last = said.continued(request), target
+                    bill.abandoned.append(target)
+            raise EngineUnreachable(f"no engine of {model.alias!r} came to an end", "Come again later.")
+        except (EngineError, UnknownModel) as error:
+            failed = error.code
+            raise
+        finally:
+            bill.close(failed)
+
+    async def _open(self, who: Caller, model: Model, request: ChatRequest, *, stream: bool) -> Bill:
+        return await self.till.open(who, model, "chat", size_of(request), request.tokens_max, stream=stream)
+
+    async def _begun(
+        self, bill: Bill, model: Model, request: ChatRequest, beside: Target | None
+    ) -> tuple[Target, _Begun]:
+        async def begin(target: Target) -> _Begun:
+            bill.asked(target)
+            begun = _Begun(target, target.engine.stream(dataclasses.replace(request, model=target.model)))
+            await begun.begin()
+            return begun
+
+        race = Race(
+            self.watch, model, wants_of(request, bill), begin, whole=False, affordable=bill.affordable, beside=beside
+        )
+        try:
+            return await race.run()
+        finally:
+            bill.abandoned += race.abandoned
+
+    async def _whole(
+        self, bill: Bill, model: Model, wants: Wants, begin: Callable[[Target], Awaitable[_Whole[A]]]
+    ) -> A:
+        failed = "canceled"
+        try:
+            race = Race(self.watch, model, wants, begin, whole=True, affordable=bill.affordable)
+            bill.abandoned = race.abandoned
+            target, whole = await race.run()
+            bill.answers(target, whole)
+            failed = ""
+            return whole.answer
+        except EngineError as error:
+            failed = error.code
+            raise
+        finally:
+            bill.close(failed)
+
+    def _model(self, alias: str) -> Model:
+        model = self.models.get(alias)
+        if model is None:
+            raise UnknownModel(f"there is no model {alias!r}", f"There are {', '.join(self.models) or 'none'}.")
+        return model
+
+
+class LanguageModels:
+    """Language models by the names of ``[ai_gateway.models]``, for a module that asks for them in its constructor.
+
+    A module's calls are its own: budgets and accounts know it by its name. Errors are the AI gateway's and engines'.
+    """
+
+    def __init__(self, pipeline: Pipeline, module: str = "") -> None:
+        self._pipeline = pipeline
+        self._module = module
+        self._keys: dict[str, Key] = {}
+
+    async def complete(self, request: ChatRequest) -> ChatAnswer:
+        return await self._pipeline.complete(self._who(request.user), request)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
+        async with aclosing(self._pipeline.stream(self._who(request.user), request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def embed(self, request: EmbedRequest) -> EmbedAnswer:
+        return await self._pipeline.embed(self._who(request.user), request)
+
+    async def rerank(self, request: RerankRequest) -> RerankAnswer:
+        return await self._pipeline.rerank(self._who(""), request)
+
+    def _who(self, user: str) -> Caller:
+        call = current()
+        module = self._module or (call.module if call is not None else "")
+        key = self._keys.get(module)
+        if key is None:
+            key = self._keys[module] = Key(id=f"module:{module}", name=module, module=module)
+        return Caller(key, user)
+
+
+class _Whole(Generic[A]):
+    """A whole answer, as a race and a bill see it."""
+
+    __slots__ = ("answer", "pieces")
+
+    def __init__(self, answer: A) -> None:
+        self.answer = answer
+        self.pieces = 0
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    @property
+    def finish(self) -> str:
+        return self.answer.finish if isinstance(self.answer, ChatAnswer) else "stop"
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class _Begun:
+    """A stream of which something has come."""
+
+    def __init__(self, target: Target, source: AsyncGenerator[ChatChunk]) -> None:
+        self._target = target
+        self._source = source
+        self._held: list[ChatChunk] = []
+
+    async def begin(self) -> None:
+        try:
+            async for chunk in self._source:
+                self._held.append(chunk)
+                if chunk.text or chunk.tool_calls or chunk.refusal or chunk.finish:
+                    return
+        except BaseException:
+            await self.aclose()
+            raise
+        raise EngineUnreachable(f"{self._target.name} answered nothing", "Look at the engine.")
+
+    async def chunks(self, stall_s: float) -> AsyncGenerator[ChatChunk]:
+        """All of it, from the beginning. Raises EngineStalled where nothing comes for so long."""
+        async with aclosing(self._source):
+            for chunk in self._held:
+                yield chunk
+            finished = any(chunk.finish for chunk in self._held)
+            while True:
+                try:
+                    async with asyncio.timeout(stall_s):
+                        chunk = await anext(self._source, None)
+                except TimeoutError:
+                    raise EngineStalled(f"nothing came from {self._target.name} for {stall_s:g} s", "") from None
+                if chunk is None:
+                    break
+                finished = finished or bool(chunk.finish)
+                yield chunk
+            if not finished:
+                raise EngineUnreachable(f"{self._target.name} ended in the middle of an answer", "Ask again.")
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+
+class _Said:
+    """What a stream has said so far."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.finish = ""
+        self.pieces = 0
+        self._text: list[str] = []
+        self._plain = True
+
+    @property
+    def can_go_on(self) -> bool:
+        """Half a tool call cannot be shown to another engine, and what is over needs no more."""
+        return self._plain and bool(self._text) and not self.finish
+
+    def add(self, chunk: ChatChunk) -> None:
+        if chunk.text or chunk.tool_calls or chunk.refusal:
+            self.pieces += 1
+            self._text.append(chunk.text)
+        if chunk.tool_calls or chunk.refusal:
+            self._plain = False
+        if chunk.finish:
+            self.finish = chunk.finish
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+
+    def continued(self, request: ChatRequest) -> ChatRequest:
+        """What to ask so that the answer goes on where it broke off."""
+        text = "".join(self._text)
+        if not request.messages:
+            return dataclasses.replace(request, prompt=request.prompt + text)
+        return dataclasses.replace(request, messages=(*request.messages, Message(role="assistant", content=text)))
+
+
+def size_of(request: ChatRequest) -> int:
+    """Bytes of what is asked, pictures by what they usually cost."""
+    size = len(request.prompt.encode())
+    for message in request.messages:
+        size += len(message.content.encode()) + 16
+        for part in message.parts:
+            size += len(part.text.encode()) + (_PICTURE_TOKENS * 3 if part.image_url else 0)
+        for call in message.tool_calls:
+            size += len(call.arguments.encode()) + len(call.name)
+    for tool in request.tools:
+        size += len(tool.parameters.encode()) + len(tool.description.encode()) + len(tool.name)
+    return size + (len(request.answer_schema.schema.encode()) if request.answer_schema is not None else 0)
+
+
+def wants_of(request: ChatRequest, bill: Bill) -> Wants:
+    abilities: set[Ability] = {"chat" if request.messages else "completions"}
+    if request.tools:
+        abilities.add("tools")
+    if request.answer_schema is not None:
+        abilities.add("json")
+    if any(part.image_url for message in request.messages for part in message.parts):
+        abilities.add("vision")
+    return Wants(frozenset(abilities), bill.tokens + request.tokens_max, bill.caller.key.id)
+
+
+def _plain(bill: Bill, ability: Ability) -> Wants:
+    return Wants(frozenset({ability}), bill.tokens, bill.caller.key.id)
+
+
+def _bounded(model: Model, request: ChatRequest) -> ChatRequest:
+    most = model.settings.output_tokens_max
+    if most and not 0 < request.tokens_max <= most:
+        return dataclasses.replace(request, tokens_max=most)
+    return request

@@ -1,0 +1,286 @@
+"""The AI gateway's HTTP: OpenAI's wire and Anthropic's, straight on the kernel's server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+
+from seamline.kernel.errors import SeamlineError
+from seamline.kernel.settings.ai_gateway import Ability
+from seamline.kernel.signal import log
+from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
+from seamline.models.errors import EngineRefused
+from seamline.models.gateway.errors import AiGatewayError, BadRequest, KeyRefused, UnknownModel
+from seamline.models.gateway.keys import Caller, Key, caller
+from seamline.models.gateway.passing import EVENTS, JSON, Asked, RawEngine, Route, Stream, Whole, begin
+from seamline.models.gateway.pipeline import Pipeline
+from seamline.models.gateway.race import Race
+from seamline.models.gateway.refusing import Refusal, Wire, refusal_of
+from seamline.models.gateway.speaking import Spoken, speak
+from seamline.models.gateway.targets import Model, Target, Wants
+from seamline.models.gateway.till import Bill
+from seamline.models.wire import openai_lists
+from seamline.models.wire.errors import WireError
+
+_log = log.get("seamline.models")
+
+ROUTES: Final[Mapping[bytes, Route]] = {
+    b"/v1/chat/completions": Route("/chat/completions", "chat", "chat", "chat"),
+    b"/v1/completions": Route("/completions", "chat", "completions", "text_completion"),
+    b"/v1/responses": Route("/responses", "responses", "chat", "chat"),
+    b"/v1/messages": Route("/messages", "messages", "chat", "chat"),
+    b"/v1/embeddings": Route("/embeddings", "chat", "embeddings", "embeddings"),
+    b"/v1/rerank": Route("/rerank", "chat", "rerank", "retrieval"),
+}
+_WIRE_OF: Final[Mapping[Wire, str]] = {"chat": "openai", "responses": "openai", "messages": "anthropic"}
+_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_TOKENS_FIELD: Final[Mapping[Wire, str]] = {
+    "chat": "max_tokens", "responses": "max_output_tokens", "messages": "max_tokens",
+}  # fmt: skip
+_NOT_THERE: Final = (404, 405, 501)
+_BEARER: Final = b"bearer "
+_OPEN: Final = Key(id="open", name="open")
+_LISTED_AT: Final = 1_700_000_000
+
+
+class Server:
+    """Answers requests; what is decided about them is the pipeline's."""
+
+    def __init__(self, pipeline: Pipeline, *, bytes_max: int, answer_bytes_max: int, is_open: bool) -> None:
+        self._pipeline = pipeline
+        self._bytes_max = bytes_max
+        self._answer_bytes_max = answer_bytes_max
+        self._is_open = is_open
+        self._passes = {
+            (alias, wire): not pipeline.looks_inside(model) and all(_passes(target, wire) for target in model.targets)
+            for alias, model in pipeline.models.items()
+            for wire in _WIRE_OF
+        }
+
+    async def handle(self, exchange: Exchange) -> None:
+        """One request. Raises nothing but cancellation and what the kernel's server answers itself."""
+        request = exchange.request
+        route = ROUTES.get(request.path)
+        wire: Wire = "messages" if request.header(b"anthropic-version") is not None else "chat"
+        wire = wire if route is None else route.wire
+        try:
+            if route is None:
+                self._others(exchange, wire)
+            else:
+                await self._post(exchange, route)
+        except SeamlineError as error:
+            _refuse(exchange, wire, _told(error))
+        except HttpRefusal as refusal:
+            told = Refusal(refusal.status, refusal.code, refusal.message)
+            if not exchange.started:
+                exchange.respond(told.status, [JSON, *refusal.headers], told.body(wire))
+        except Disconnected:
+            raise
+        except Exception:
+            _log.exception("the AI gateway failed at %r", request.path)
+            _refuse(exchange, wire, Refusal(500, "internal", "the gateway failed"))
+
+    async def _post(self, exchange: Exchange, route: Route) -> None:
+        request = exchange.request
+        if request.method != "POST":
+            raise HttpRefusal(405, "method_not_allowed", "POST is what is meant", [(b"allow", b"POST")])
+        key = self._key(request.headers)
+        body = request.body
+        if body is None:
+            body = await request.read_all(self._bytes_max)
+        await self._answer(exchange, key, Asked(route, body, request.headers))
+
+    def _key(self, headers: list[Header]) -> Key:
+        """Raises KeyRefused."""
+        presented = b""
+        for name, value in headers:
+            if name == b"authorization" and value[:7].lower() == _BEARER:
+                presented = value[7:].strip()
+                break
+            if name == b"x-api-key":
+                presented = value.strip()
+                break
+        keys = self._pipeline.keys
+        if self._is_open and (keys is None or not presented.startswith(b"sk-sl-")):
+            return _OPEN
+        if keys is None:
+            raise KeyRefused("nobody has a key here", "Give the gateway a file of keys, or say open = true.")
+        return keys.find(presented) or keys.admit(presented)
+
+    async def _answer(self, exchange: Exchange, key: Key, asked: Asked) -> None:
+        alias = asked.text("model")
+        model = self._pipeline.models.get(alias)
+        if model is None:
+            raise UnknownModel(f"there is no model {alias!r}", "GET /v1/models lists them.")
+        who = caller(key, asked.text("user")) if not key.user and asked.has("user") else Caller(key, *_of(key))
+        wire = asked.route.wire
+        if self._passes[alias, wire]:
+            try:
+                await self._pass_on(exchange, who, model, asked)
+            except EngineRefused as error:
+                if wire != "responses" or error.status not in _NOT_THERE:
+                    raise
+                # Of those that speak OpenAI's wire, many do not have this part of it.
+                self._passes[alias, wire] = False
+            else:
+                return
+        await self._speak(exchange, who, speak(asked))
+
+    # As it is.
+
+    async def _pass_on(self, exchange: Exchange, who: Caller, model: Model, asked: Asked) -> None:
+        route, pipeline = asked.route, self._pipeline
+        tokens_max = asked.number(*_TOKENS)
+        generates = route.ability in ("chat", "completions")
+        if generates and (most := model.settings.output_tokens_max) and not 0 < tokens_max <= most:
+            for name in _TOKENS:
+                asked.drop(name)
+            asked.limit(_TOKENS_FIELD[route.wire], most)
+            tokens_max = most
+        answers = max(asked.number("n"), 1) if generates else 0
+        bill = await pipeline.till.open(
+            who, model, route.operation, asked.size, tokens_max, answers=answers, stream=asked.stream
+        )
+        failed = "canceled"
+        answer: Whole | Stream | None = None
+        try:
+            race = Race(
+                pipeline.watch, model, _wants(asked, bill, tokens_max), lambda target: self._begin(target, asked, bill),
+                whole=not asked.stream, affordable=bill.affordable,
+            )  # fmt: skip
+            bill.abandoned = race.abandoned
+            target, answer = await race.run()
+            bill.answers(target, answer)
+            if isinstance(answer, Whole):
+                bill.close()
+                exchange.respond(200, [JSON, _request_id()], answer.body)
+            else:
+                failed = await _relay(exchange, answer, bill, route.wire)
+        except SeamlineError as error:
+            failed = error.code
+            raise
+        finally:
+            bill.close(failed)
+            if answer is not None:
+                await answer.aclose()
+
+    async def _begin(self, target: Target, asked: Asked, bill: Bill) -> Whole | Stream:
+        bill.asked(target)
+        return await begin(target, asked, self._answer_bytes_max)
+
+    # In our words.
+
+    async def _speak(self, exchange: Exchange, who: Caller, spoken: Spoken) -> None:
+        if not spoken.stream:
+            exchange.respond(200, [JSON, _request_id()], await spoken.whole(self._pipeline, who))
+            return
+        async with aclosing(spoken.events(self._pipeline, who)) as events:
+            first = await anext(events)
+            exchange.start(200, [EVENTS, _request_id()])
+            try:
+                await exchange.write(first)
+                async for event in events:
+                    await exchange.write(event)
+            except SeamlineError as error:
+                _break_off(exchange, _told(error), spoken.route.wire)
+                return
+            exchange.end()
+
+    # Other paths.
+
+    def _others(self, exchange: Exchange, wire: Wire) -> None:
+        request = exchange.request
+        path = request.path
+        if path in (b"/health", b"/healthz"):
+            exchange.respond(200, [JSON], b'{"status":"ok"}')
+            return
+        if path != b"/v1/models" and not path.startswith(b"/v1/models/"):
+            raise HttpRefusal(404, "not_found", f"nothing is at {path.decode('latin-1')!r}")
+        if request.method != "GET":
+            raise HttpRefusal(405, "method_not_allowed", "GET is what is meant", [(b"allow", b"GET")])
+        key = self._key(request.headers)
+        names = [alias for alias in self._pipeline.models if not key.models or alias in key.models]
+        if path == b"/v1/models":
+            told = (
+                _anthropic_list(names)
+                if wire == "messages"
+                else openai_lists.told_models(names, owner="seamline", created=_LISTED_AT)
+            )
+            exchange.respond(200, [JSON], told)
+            return
+        name = path.removeprefix(b"/v1/models/").decode("latin-1")
+        if name not in names:
+            raise UnknownModel(f"there is no model {name!r}", "GET /v1/models lists them.")
+        one = {"id": name, "object": "model", "created": _LISTED_AT, "owned_by": "seamline"}
+        exchange.respond(200, [JSON], msgspec.json.encode(_anthropic_model(name) if wire == "messages" else one))
+
+
+async def _relay(exchange: Exchange, answer: Stream, bill: Bill, wire: Wire) -> str:
+    """Pass a stream on to its end; the code of what it broke off with, if it did."""
+    exchange.start(200, [EVENTS, _request_id()])
+    try:
+        while events := await answer.next():
+            await exchange.write(events)
+            bill.goes_on()
+    except SeamlineError as error:
+        _break_off(exchange, _told(error), wire)
+        return error.code
+    bill.close()
+    exchange.end(b"data: [DONE]\n\n" if wire == "chat" else b"")
+    await answer.finished()
+    return ""
+
+
+def _break_off(exchange: Exchange, refusal: Refusal, wire: Wire) -> None:
+    """Say what happened as the last event: no client takes what it has for the whole answer."""
+    if not exchange.disconnected:
+        exchange.end(refusal.event(wire))
+
+
+def _refuse(exchange: Exchange, wire: Wire, refusal: Refusal) -> None:
+    if not exchange.started:
+        exchange.respond(refusal.status, refusal.headers(), refusal.body(wire))
+
+
+def _told(error: SeamlineError) -> Refusal:
+    if isinstance(error, WireError):
+        return refusal_of(BadRequest(error.fact, error.remedy))
+    refusal = refusal_of(error)
+    if refusal.status >= 500 and not isinstance(error, AiGatewayError):
+        _log.warning("%s", error)
+    return refusal
+
+
+def _passes(target: Target, wire: Wire) -> bool:
+    engine = target.engine
+    return isinstance(engine, RawEngine) and engine.provider == _WIRE_OF[wire]
+
+
+def _of(key: Key) -> tuple[str, str, str]:
+    return key.user, key.tenant, key.agent
+
+
+def _wants(asked: Asked, bill: Bill, tokens_max: int) -> Wants:
+    abilities: set[Ability] = {asked.route.ability}
+    if asked.has("tools", "functions"):
+        abilities.add("tools")
+    if asked.has("response_format"):
+        abilities.add("json")
+    return Wants(frozenset(abilities), bill.tokens + tokens_max, bill.caller.key.id)
+
+
+def _request_id() -> Header:
+    return b"x-request-id", b"req-%016x" % random.getrandbits(64)
+
+
+def _anthropic_model(name: str) -> dict[str, str]:
+    return {"type": "model", "id": name, "display_name": name, "created_at": "2023-11-14T22:13:20Z"}
+
+
+def _anthropic_list(names: list[str]) -> bytes:
+    ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+    return msgspec.json.encode({"data": [_anthropic_model(name) for name in names], "has_more": False, **ends})
