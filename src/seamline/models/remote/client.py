@@ -282,3 +282,8 @@ class EngineClient:
 @cache
 def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
+
+
+def cut_short(name: str) -> EngineUnreachable:
+    """An answer ended before it said that it did."""
+    return EngineUnreachable(f"{name} ended in the middle of an answer", "It may be asked again.")

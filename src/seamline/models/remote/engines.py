@@ -7,8 +7,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from seamline.kernel.clock import Clock
+from seamline.kernel.wire.http1_message import Header
 from seamline.models.engine import LanguageEngine
 from seamline.models.errors import ModelError
+from seamline.models.remote.anthropic import AnthropicEngine
 from seamline.models.remote.client import EngineClient, Patience
 from seamline.models.remote.openai import OpenAiEngine
 
@@ -22,24 +24,40 @@ def engine_of(
     model: str = "",
     patience: Patience | None = None,
     tls: ssl.SSLContext | None = None,
+    connections_max: int = 256,
+    answer_bytes_max: int = 32 * 1024 * 1024,
     clock: Clock | None = None,
 ) -> LanguageEngine:
-    """The engine at an address, by its wire.
+    """The engine at an address, by its wire. Raises ModelError.
 
     Args:
-        url: ``openai:https://host/v1``.
+        url: ``openai:https://host/v1`` or ``anthropic:https://host``.
         key: a secret that the engine wants.
         model: asked for instead of what a request names.
+        tls: instead of the machine's trust.
     """
     wire, _, address = url.partition(":")
+    parts = urlsplit(address)
+    if parts.path in ("", "/"):
+        address = f"{address.rstrip('/')}/v1"
+
+    def client(*headers: Header) -> EngineClient:
+        return EngineClient(
+            address,
+            headers if key else (),
+            patience=patience,
+            tls=tls,
+            connections_max=connections_max,
+            answer_bytes_max=answer_bytes_max,
+            clock=clock,
+        )
+
     match wire:
         case "openai":
-            parts = urlsplit(address)
-            if parts.path in ("", "/"):
-                address = f"{address.rstrip('/')}/v1"
-            headers = [(b"authorization", b"Bearer " + key.encode())] if key else []
-            client = EngineClient(address, headers, patience=patience, tls=tls, clock=clock)
             own = (parts.hostname or "").endswith(_OPENAI_OWN)
-            return OpenAiEngine(client, model, tokens_field="max_completion_tokens" if own else "max_tokens")
+            tokens_field = "max_completion_tokens" if own else "max_tokens"
+            return OpenAiEngine(client((b"authorization", b"Bearer " + key.encode())), model, tokens_field=tokens_field)
+        case "anthropic":
+            return AnthropicEngine(client((b"x-api-key", key.encode())), model)
         case _:
-            raise ModelError(f"{url!r} names no engine", "Begin with openai:.")
+            raise ModelError(f"{url!r} names no engine", "Begin with openai: or anthropic:.")

@@ -15,8 +15,8 @@ from seamline.models.chat import (
     RerankAnswer,
     RerankRequest,
 )
-from seamline.models.errors import EngineCannotError, EngineRefused, EngineUnreachable
-from seamline.models.remote.client import EngineClient, RawAnswer
+from seamline.models.errors import EngineCannotError, EngineRefused
+from seamline.models.remote.client import EngineClient, RawAnswer, cut_short
 from seamline.models.remote.sse import SseParser
 from seamline.models.wire import openai, openai_lists
 
@@ -55,7 +55,7 @@ class OpenAiEngine:
                 for event in parser.feed(data):
                     if event.data == openai.DONE:
                         if last is None:
-                            raise _cut_short(self.name)
+                            raise cut_short(self.name)
                         await answer.finish()
                         yield last
                         return
@@ -68,7 +68,7 @@ class OpenAiEngine:
                     else:
                         yield chunk
         if last is None:
-            raise _cut_short(self.name)
+            raise cut_short(self.name)
         yield last
 
     async def embed(self, request: EmbedRequest) -> EmbedAnswer:
@@ -102,7 +102,3 @@ class OpenAiEngine:
 
 def _path(request: ChatRequest) -> str:
     return "/completions" if request.prompt and not request.messages else "/chat/completions"
-
-
-def _cut_short(name: str) -> EngineUnreachable:
-    return EngineUnreachable(f"{name} ended in the middle of an answer", "It may be asked again.")

@@ -51,8 +51,8 @@ def words_of(body: bytes) -> tuple[str, str]:
         return "", ""
     fields = cast("dict[str, Any]", inner)
     said = fields.get("message") or fields.get("detail") or ""
-    kind = fields.get("code") or fields.get("type") or ""
-    return said if isinstance(said, str) else "", kind if isinstance(kind, str) and kind != "error" else ""
+    kinds = [kind for kind in (fields.get("code"), fields.get("type")) if isinstance(kind, str) and kind != "error"]
+    return said if isinstance(said, str) else "", next(filter(None, kinds), "")
 
 
 def retry_after_s(headers: Iterable[Header], now: datetime) -> float:
