@@ -87,7 +87,7 @@ class ModelsSettings:
     hub_endpoint: str = "https://huggingface.co"
     hub_token: str = field(default="", repr=False)
     mlflow: str = ""
-    """The tracking server of MLflow, or ``sqlite:///...``."""
+    """The url of an MLflow server."""
     contracts: Mapping[str, ContractModelSettings] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, contract: str) -> ContractModelSettings:
