@@ -203,14 +203,13 @@ def added(chunks: list[ChatChunk]) -> ChatAnswer:
             arguments=before.arguments + piece.arguments,
             index=piece.index,
         )
-    finish: Finish
-    (finish,) = [chunk.finish for chunk in chunks if chunk.finish]
+    assert sum(bool(chunk.finish) for chunk in chunks) == 1
     (usage,) = [chunk.usage for chunk in chunks if chunk.usage is not None]
     return ChatAnswer(
         message=Message(
             role="assistant", content="".join(chunk.text for chunk in chunks), tool_calls=tuple(told.values())
         ),
-        finish=finish,
+        finish=next(chunk.finish for chunk in chunks if chunk.finish),
         usage=usage,
         model=chunks[-1].model,
         id=chunks[-1].id,

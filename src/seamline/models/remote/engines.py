@@ -12,8 +12,10 @@ from seamline.models.engine import LanguageEngine
 from seamline.models.errors import ModelError
 from seamline.models.remote.anthropic import AnthropicEngine
 from seamline.models.remote.client import EngineClient, Patience
+from seamline.models.remote.oip import OipEngine
 from seamline.models.remote.openai import OpenAiEngine
 
+WIRES: Final = ("openai:", "anthropic:", "ollama:", "oip:")
 _OPENAI_OWN: Final = ("api.openai.com", ".openai.azure.com")
 
 
@@ -31,14 +33,15 @@ def engine_of(
     """The engine at an address, by its wire. Raises ModelError.
 
     Args:
-        url: ``openai:https://host/v1`` or ``anthropic:https://host``.
+        url: ``openai:https://host/v1``, ``anthropic:https://host``, ``ollama:http://host:11434`` (by its
+            OpenAI-compatible API), or ``oip:http://host`` (the Open Inference Protocol: KServe, Triton).
         key: a secret that the engine wants.
         model: asked for instead of what a request names.
         tls: instead of the machine's trust.
     """
     wire, _, address = url.partition(":")
     parts = urlsplit(address)
-    if parts.path in ("", "/"):
+    if wire != "oip" and parts.path in ("", "/"):
         address = f"{address.rstrip('/')}/v1"
 
     def client(*headers: Header) -> EngineClient:
@@ -52,12 +55,15 @@ def engine_of(
             clock=clock,
         )
 
+    bearer = (b"authorization", b"Bearer " + key.encode())
     match wire:
-        case "openai":
+        case "openai" | "ollama":
             own = (parts.hostname or "").endswith(_OPENAI_OWN)
             tokens_field = "max_completion_tokens" if own else "max_tokens"
-            return OpenAiEngine(client((b"authorization", b"Bearer " + key.encode())), model, tokens_field=tokens_field)
+            return OpenAiEngine(client(bearer), model, provider=wire, tokens_field=tokens_field)
         case "anthropic":
             return AnthropicEngine(client((b"x-api-key", key.encode())), model)
+        case "oip":
+            return OipEngine(client(bearer), model)
         case _:
-            raise ModelError(f"{url!r} names no engine", "Begin with openai: or anthropic:.")
+            raise ModelError(f"{url!r} names no engine", f"Begin with {', '.join(WIRES)}.")

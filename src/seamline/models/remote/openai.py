@@ -1,4 +1,4 @@
-"""Engines that speak OpenAI's API: OpenAI, vLLM, SGLang, Ray Serve, LiteLLM, llama.cpp's server and many others."""
+"""Engines that speak OpenAI's API: OpenAI, vLLM, SGLang, Ray Serve, Ollama, LiteLLM, llama.cpp's server and others."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ class OpenAiEngine:
         tokens_field: how the most tokens of an answer are told; ``max_completion_tokens`` for OpenAI itself.
     """
 
-    provider = "openai"
-
-    def __init__(self, client: EngineClient, model: str = "", *, tokens_field: str = "max_tokens") -> None:
+    def __init__(
+        self, client: EngineClient, model: str = "", *, provider: str = "openai", tokens_field: str = "max_tokens"
+    ) -> None:
+        self.provider = provider
         self._client = client
         self._model = model
         self._tokens_field = tokens_field
