@@ -39,6 +39,7 @@ ROOM_OF_RANGE = {
     "SL74": "streams and views",
     "SL75": "webhooks",
     "SL76": "telemetry, incidents and drills",
+    "SL77": "models",
     "SL8": "the testing kit",
     "SL9": "the command line",
 }
