@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from seamline.kernel.signal import here
 from seamline.kernel.signal.measures import Histogram, Measure
+from seamline.kernel.signal.metrics import EdgeStats
 from seamline.kernel.signal.trace import Tracer, new_span_id
 
 Operation = Literal[
@@ -99,6 +100,19 @@ class GenAi:
                     seconds, code or "ok", "", doing.attributes,
                 )  # fmt: skip
 
+    def series(self, operation: Operation, *, provider: str, model: str, module: str = "") -> Series:
+        """For who makes very many calls and knows when they are over what they took. It may be kept."""
+        return Series(self, operation, provider, model, module)
+
+    def span(self, call: here.Call, of: Series, began: float, seconds: float, code: str, told: dict[str, Any]) -> None:
+        """A call of ``of`` that is over, if the trace at work is recorded. ``told`` are further attributes."""
+        trace = call.origin
+        if trace is not None and (trace.sampled or (code == "internal" and self._tracer.keep(trace))):
+            self._tracer.record(
+                trace, new_span_id(), call.span_id(), of.name, "client", call.module, of.provider, began, seconds,
+                code or "ok", "", {**of.attributes, **told},
+            )  # fmt: skip
+
     def take(self) -> list[Measure]:
         """Durations and tokens since they were taken last."""
         taken = [
@@ -121,13 +135,57 @@ class GenAi:
                 self._add("gen_ai.client.token.usage", module, typed, tokens, _TOKENS)
 
     def _add(self, name: str, module: str, attributes: dict[str, str], value: float, bounds: tuple[float, ...]) -> None:
+        self.histogram(name, module, attributes, bounds).add(value)
+
+    def histogram(self, name: str, module: str, attributes: dict[str, str], bounds: tuple[float, ...]) -> Histogram:
+        """Of one series; the same for the same names."""
         series = name, module, tuple(attributes.items())
         if series not in self._histograms and len(self._histograms) >= _SERIES_MAX:
             series = name, "", (("otel.metric.overflow", "true"),)
         histogram = self._histograms.get(series)
         if histogram is None:
             histogram = self._histograms[series] = Histogram(bounds)
-        histogram.add(value)
+        return histogram
+
+    def edge(self, module: str, provider: str, name: str) -> EdgeStats:
+        return self._tracer.flows.stats(module, provider, name, "model")
+
+
+class Series:
+    """Calls of one operation of one model by one module."""
+
+    __slots__ = ("_edge", "_first", "_gen_ai", "_in", "_out", "_took", "attributes", "module", "name", "provider")
+
+    def __init__(self, gen_ai: GenAi, operation: Operation, provider: str, model: str, module: str) -> None:
+        self._gen_ai = gen_ai
+        self.name = f"{operation} {model}"
+        self.provider = provider
+        self.module = module
+        self.attributes = of_whom = {
+            "gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": model,
+        }  # fmt: skip
+        tokens = "gen_ai.client.token.usage"
+        self._took = gen_ai.histogram("gen_ai.client.operation.duration", module, of_whom, _SECONDS)
+        self._first = gen_ai.histogram("gen_ai.client.operation.time_to_first_chunk", module, of_whom, _SECONDS)
+        self._in = gen_ai.histogram(tokens, module, {**of_whom, "gen_ai.token.type": "input"}, _TOKENS)
+        self._out = gen_ai.histogram(tokens, module, {**of_whom, "gen_ai.token.type": "output"}, _TOKENS)
+        self._edge = gen_ai.edge(module, provider, self.name)
+
+    def done(self, seconds: float, code: str, *, input_tokens: int, output_tokens: int, first_s: float = 0.0) -> None:
+        """One is over. ``code`` is empty where it went well; ``first_s`` is zero where nothing was streamed."""
+        if code:
+            failed = {**self.attributes, "error.type": code}
+            took = self._gen_ai.histogram("gen_ai.client.operation.duration", self.module, failed, _SECONDS)
+        else:
+            took = self._took
+        took.add(seconds)
+        if first_s:
+            self._first.add(first_s)
+        if input_tokens:
+            self._in.add(input_tokens)
+        if output_tokens:
+            self._out.add(output_tokens)
+        self._edge.record(seconds, code)
 
 
 def _code(error: BaseException | None) -> str:

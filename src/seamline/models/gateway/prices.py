@@ -6,7 +6,6 @@ import dataclasses
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from seamline.kernel.settings.ai_gateway import AiModelSettings, AiTargetSettings
 from seamline.models.chat import Usage
 
 NANO: Final = 1_000_000_000
@@ -102,14 +101,3 @@ def money(amount_nano: int) -> str:
     whole, rest = divmod(abs(amount_nano), NANO)
     text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
     return f"-{text}" if amount_nano < 0 else text
-
-
-def price_of(target: AiTargetSettings, model: AiModelSettings) -> Price:
-    """Of a target, as the settings say. The shortest decimal that a number was written with is meant."""
-    return Price.per_million(
-        input=str(target.input_price),
-        output=str(target.output_price),
-        cached_input=str(target.cached_input_price) if target.cached_input_price else None,
-        cache_write=str(target.cache_write_price) if target.cache_write_price else None,
-        output_tokens_max=model.output_tokens_max or 4096,
-    )
