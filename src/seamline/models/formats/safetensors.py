@@ -56,9 +56,9 @@ class Safetensors(Mapping[str, "NDArray[Any]"]):
     """
 
     def __init__(
-        self, name: str, mapped: mmap.mmap, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+        self, path: Path, mapped: mmap.mmap, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
-        self.name = name
+        self.path = path
         self.tensors = MappingProxyType(dict(tensors))
         """What the header says, without reading anything."""
         self.metadata = MappingProxyType(dict(metadata))
@@ -106,7 +106,7 @@ def open_safetensors(path: Path | str) -> Safetensors:
             _refuse(path, f"has a header of {length} bytes, they say")
         tensors, metadata = _header(path, file.read(length), size - 8 - length)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return Safetensors(path.name, mapped, tensors, metadata)
+    return Safetensors(path, mapped, tensors, metadata)
 
 
 def _header(path: Path, text: bytes, data_bytes: int) -> tuple[dict[str, Tensor], dict[str, str]]:
