@@ -79,10 +79,13 @@ class HttpResponse:
                 return b""
             if self._error is not None:
                 raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
             try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._waiter
+                if self._deadline is None:
+                    await waiter
+                else:
+                    async with asyncio.timeout_at(self._deadline):
+                        await waiter
             except BaseException:
                 await self.aclose()
                 raise
@@ -463,18 +466,31 @@ class HttpPool:
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         target = target.encode("ascii") if isinstance(target, str) else target
         headers = list(headers)
+        if deadline is None:
+            return await self._request(method, target, headers, body, replayable, duplex)
         async with asyncio.timeout_at(deadline):
-            connection = await self._take()
-            try:
-                response = await connection.exchange(method, target, headers, body, duplex=duplex)
-            except HttpClientError:
-                stale = connection.used > 1 and not connection.heard
-                if not (stale and replayable and isinstance(body, bytes)):
-                    raise
-                connection = await self._take(fresh=True)
-                response = await connection.exchange(method, target, headers, body)
-            response.until(deadline)
-            return response
+            response = await self._request(method, target, headers, body, replayable, duplex)
+        response.until(deadline)
+        return response
+
+    async def _request(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        body: bytes | AsyncIterator[bytes],
+        replayable: bool,
+        duplex: bool,
+    ) -> HttpResponse:
+        connection = await self._take()
+        try:
+            return await connection.exchange(method, target, headers, body, duplex=duplex)
+        except HttpClientError:
+            stale = connection.used > 1 and not connection.heard
+            if not (stale and replayable and isinstance(body, bytes)):
+                raise
+            connection = await self._take(fresh=True)
+            return await connection.exchange(method, target, headers, body)
 
     async def close(self) -> None:
         """Close every connection; requests under way fail."""

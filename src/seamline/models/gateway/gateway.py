@@ -79,9 +79,10 @@ class AiGateway:
         models_of_app: Mapping[str, LanguageEngine] | None = None,
         clock: Clock | None = None,
     ) -> AiGateway:
-        """With its keys and budgets, in ``folder``."""
-        keys = Keys(folder, clock=clock)
-        budgets = Budgets(folder / "ai_budgets.sqlite3", limits_of(settings.budgets), clock=clock)
+        """With its keys and budgets, which are in the data ``folder`` unless the settings say otherwise."""
+        path = folder / settings.keys
+        keys = Keys(path, clock=clock)
+        budgets = Budgets(path.with_name(path.stem + "-budgets.db"), limits_of(settings.budgets), clock=clock)
         return AiGateway(settings, keys=keys, budgets=budgets, models_of_app=models_of_app, clock=clock)
 
     @property

@@ -7,7 +7,7 @@ one that was checked here. Events of a stream are put together anew around the s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -25,10 +25,13 @@ from seamline.models.remote.sse import Event, SseParser, encoded
 EVENTS: Final[Header] = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON: Final[Header] = (b"content-type", b"application/json")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str | None)
+_number = msgspec.json.Decoder(int | None)
+_object = msgspec.json.Decoder(dict[str, Any] | None)
 _encode = msgspec.json.Encoder().encode
 _TRUE: Final = b"true"
+_NOTHING: Final = (b"null", b"[]")
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
-_NONE: Final = msgspec.Raw()
 _BYTES_OF_A_TOKEN: Final = 4
 _PASSED_ON: Final = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
 
@@ -51,7 +54,7 @@ class RawEngine(Protocol):
     provider: str
 
     async def raw(
-        self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True
+        self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
     ) -> RawAnswer: ...
 
     async def refused(self, answer: RawAnswer) -> EngineRefused: ...
@@ -60,20 +63,19 @@ class RawEngine(Protocol):
 class Asked:
     """A request, taken apart as far as the gateway must know it."""
 
-    __slots__ = ("_bodies", "_fields", "_raw", "headers", "route", "size", "stream", "usage_wanted")
+    __slots__ = ("_bodies", "_fields", "headers", "route", "size", "stream", "usage_wanted")
 
     def __init__(self, route: Route, body: bytes, headers: list[Header]) -> None:
         """Raises BadRequest."""
         self.route = route
         self.size = len(body)
         self.headers = [header for header in headers if header[0] in _PASSED_ON]
-        self._raw = body
         self._bodies: dict[str, bytes] = {}
         try:
             self._fields = fields = _fields.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the request is not a JSON object: {error}", "Send what the API describes.") from None
-        self.stream = bytes(fields.get("stream", _NONE)) == _TRUE
+        self.stream = "stream" in fields and bytes(fields["stream"]) == _TRUE
         self.usage_wanted = True
         if self.stream and route.wire == "chat":
             options = fields.get("stream_options")
@@ -92,7 +94,7 @@ class Asked:
         if raw is None:
             return ""
         try:
-            return msgspec.json.decode(raw, type=str | None) or ""
+            return _text.decode(raw) or ""
         except msgspec.DecodeError:
             raise BadRequest(f"{name!r} is not a text", "Send what the API describes.") from None
 
@@ -102,7 +104,7 @@ class Asked:
             raw = self._fields.get(name)
             if raw is not None:
                 try:
-                    told = msgspec.json.decode(raw, type=int | None) or 0
+                    told = _number.decode(raw) or 0
                 except msgspec.DecodeError:
                     raise BadRequest(f"{name!r} is not a whole number", "Send what the API describes.") from None
                 if told > 0:
@@ -111,7 +113,8 @@ class Asked:
 
     def has(self, *names: str) -> bool:
         """Whether one of these is there and says something."""
-        return any(bytes(self._fields.get(name, b"")) not in (b"", b"null", b"[]") for name in names)
+        fields = self._fields
+        return any(name in fields and bytes(fields[name]) not in _NOTHING for name in names)
 
     def drop(self, name: str) -> None:
         self._fields.pop(name, None)
@@ -129,7 +132,7 @@ class Asked:
 
     def _object(self, raw: msgspec.Raw) -> dict[str, Any]:
         try:
-            return msgspec.json.decode(raw, type=dict[str, Any] | None) or {}
+            return _object.decode(raw) or {}
         except msgspec.DecodeError:
             raise BadRequest("'stream_options' is not an object", "Send what the API describes.") from None
 
@@ -226,9 +229,10 @@ class Stream:
 
 async def begin(target: Target, asked: Asked, bytes_max: int) -> Whole | Stream:
     """Ask ``target``; an answer that has begun. Raises EngineError."""
-    engine = target.engine
-    assert isinstance(engine, RawEngine)
-    answer = await engine.raw(asked.route.path, asked.body(target.model), asked.headers, streams=asked.stream)
+    engine = cast("RawEngine", target.engine)
+    answer = await engine.raw(
+        asked.route.path, asked.body(target.model), asked.headers, streams=asked.stream, timed=False
+    )
     if answer.status != 200:
         raise await engine.refused(answer)
     try:

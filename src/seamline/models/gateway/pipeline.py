@@ -56,7 +56,6 @@ class Pipeline:
         bill = await self._open(who, model, request, stream=False)
 
         async def begin(target: Target) -> _Whole[ChatAnswer]:
-            bill.asked(target)
             return _Whole(await target.engine.complete(dataclasses.replace(request, model=target.model)))
 
         return await self._whole(bill, model, wants_of(request, bill), begin)
@@ -68,7 +67,6 @@ class Pipeline:
         bill = await self.till.open(who, model, "embeddings", size, answers=0)
 
         async def begin(target: Target) -> _Whole[EmbedAnswer]:
-            bill.asked(target)
             return _Whole(await target.engine.embed(dataclasses.replace(request, model=target.model)))
 
         return await self._whole(bill, model, _plain(bill, "embeddings"), begin)
@@ -81,7 +79,6 @@ class Pipeline:
         bill = await self.till.open(who, model, "retrieval", size, answers=0)
 
         async def begin(target: Target) -> _Whole[RerankAnswer]:
-            bill.asked(target)
             return _Whole(await target.engine.rerank(dataclasses.replace(request, model=target.model)))
 
         return await self._whole(bill, model, _plain(bill, "rerank"), begin)
@@ -125,13 +122,19 @@ class Pipeline:
         self, bill: Bill, model: Model, request: ChatRequest, beside: Target | None
     ) -> tuple[Target, _Begun]:
         async def begin(target: Target) -> _Begun:
-            bill.asked(target)
             begun = _Begun(target, target.engine.stream(dataclasses.replace(request, model=target.model)))
             await begun.begin()
             return begun
 
         race = Race(
-            self.watch, model, wants_of(request, bill), begin, whole=False, affordable=bill.affordable, beside=beside
+            self.watch,
+            model,
+            wants_of(request, bill),
+            begin,
+            whole=False,
+            asking=bill.asked,
+            affordable=bill.affordable,
+            beside=beside,
         )
         try:
             return await race.run()
@@ -143,7 +146,7 @@ class Pipeline:
     ) -> A:
         failed = "canceled"
         try:
-            race = Race(self.watch, model, wants, begin, whole=True, affordable=bill.affordable)
+            race = Race(self.watch, model, wants, begin, whole=True, asking=bill.asked, affordable=bill.affordable)
             bill.abandoned = race.abandoned
             target, whole = await race.run()
             bill.answers(target, whole)

@@ -107,12 +107,13 @@ class Race(Generic[T]):
     Args:
         begin: asks a target; gives its answer once it has begun, raises EngineError.
         whole: nothing comes before all of it has.
+        asking: hears of each target before it is asked.
         affordable: whether one more target may be asked beside the first, which may cost money.
     """
 
     __slots__ = (
-        "_affordable", "_begin", "_error", "_interrupt", "_left", "_model", "_rivals", "_rivals_over", "_since",
-        "_target", "_watch", "_whole", "_won", "abandoned",
+        "_affordable", "_asking", "_begin", "_error", "_interrupt", "_left", "_model", "_rivals", "_rivals_over",
+        "_since", "_target", "_watch", "_whole", "_won", "abandoned",
     )  # fmt: skip
 
     def __init__(
@@ -123,13 +124,15 @@ class Race(Generic[T]):
         begin: Callable[[Target], Awaitable[T]],
         *,
         whole: bool,
-        affordable: Callable[[Target], bool] = lambda _target: True,
+        asking: Callable[[Target], None],
+        affordable: Callable[[Target], bool],
         beside: Target | None = None,
     ) -> None:
         self._watch = watch
         self._model = model
         self._begin = begin
         self._whole = whole
+        self._asking = asking
         self._affordable = affordable
         self._left: Iterator[Target] | None = model.in_order(wants)
         if beside is not None:
@@ -171,6 +174,7 @@ class Race(Generic[T]):
             self._target = target
             error: EngineError
             try:
+                self._asking(target)
                 begun = await self._begin(target)
             except EngineError as failed:
                 self._told(target, ticket, failed)
@@ -240,6 +244,7 @@ class Race(Generic[T]):
         watch, target, settings = self._watch, rival.target, self._model.settings
         try:
             async with asyncio.timeout(settings.timeout_s if self._whole else settings.first_token_timeout_s):
+                self._asking(target)
                 begun = await self._begin(target)
         except (EngineError, TimeoutError) as error:
             failed = error if isinstance(error, EngineError) else EngineStalled(f"{target.name} did not begin", "")

@@ -44,6 +44,7 @@ _TOKENS_FIELD: Final[Mapping[Wire, str]] = {
 _NOT_THERE: Final = (404, 405, 501)
 _BEARER: Final = b"bearer "
 _OPEN: Final = Key(id="open", name="open")
+_ANY: Final[frozenset[Ability]] = frozenset()
 _LISTED_AT: Final = 1_700_000_000
 
 
@@ -65,8 +66,11 @@ class Server:
         """One request. Raises nothing but cancellation and what the kernel's server answers itself."""
         request = exchange.request
         route = ROUTES.get(request.path)
-        wire: Wire = "messages" if request.header(b"anthropic-version") is not None else "chat"
-        wire = wire if route is None else route.wire
+        wire: Wire
+        if route is not None:
+            wire = route.wire
+        else:
+            wire = "messages" if request.header(b"anthropic-version") is not None else "chat"
         try:
             if route is None:
                 self._others(exchange, wire)
@@ -116,7 +120,7 @@ class Server:
         model = self._pipeline.models.get(alias)
         if model is None:
             raise UnknownModel(f"there is no model {alias!r}", "GET /v1/models lists them.")
-        who = caller(key, asked.text("user")) if not key.user and asked.has("user") else Caller(key, *_of(key))
+        who = caller(key) if key.user else caller(key, asked.text("user"))
         wire = asked.route.wire
         if self._passes[alias, wire]:
             try:
@@ -133,7 +137,7 @@ class Server:
     # As it is.
 
     async def _pass_on(self, exchange: Exchange, who: Caller, model: Model, asked: Asked) -> None:
-        route, pipeline = asked.route, self._pipeline
+        route, pipeline, bytes_max = asked.route, self._pipeline, self._answer_bytes_max
         tokens_max = asked.number(*_TOKENS)
         generates = route.ability in ("chat", "completions")
         if generates and (most := model.settings.output_tokens_max) and not 0 < tokens_max <= most:
@@ -149,9 +153,14 @@ class Server:
         answer: Whole | Stream | None = None
         try:
             race = Race(
-                pipeline.watch, model, _wants(asked, bill, tokens_max), lambda target: self._begin(target, asked, bill),
-                whole=not asked.stream, affordable=bill.affordable,
-            )  # fmt: skip
+                pipeline.watch,
+                model,
+                _wants(asked, bill, tokens_max) if model.picky else Wants(_ANY, 0, who.key.id),
+                lambda target: begin(target, asked, bytes_max),
+                whole=not asked.stream,
+                asking=bill.asked,
+                affordable=bill.affordable,
+            )
             bill.abandoned = race.abandoned
             target, answer = await race.run()
             bill.answers(target, answer)
@@ -167,10 +176,6 @@ class Server:
             bill.close(failed)
             if answer is not None:
                 await answer.aclose()
-
-    async def _begin(self, target: Target, asked: Asked, bill: Bill) -> Whole | Stream:
-        bill.asked(target)
-        return await begin(target, asked, self._answer_bytes_max)
 
     # In our words.
 
@@ -258,10 +263,6 @@ def _told(error: SeamlineError) -> Refusal:
 def _passes(target: Target, wire: Wire) -> bool:
     engine = target.engine
     return isinstance(engine, RawEngine) and engine.provider == _WIRE_OF[wire]
-
-
-def _of(key: Key) -> tuple[str, str, str]:
-    return key.user, key.tenant, key.agent
 
 
 def _wants(asked: Asked, bill: Bill, tokens_max: int) -> Wants:

@@ -125,6 +125,8 @@ class Model:
             [target for target in targets if target.settings.tier == tier]
             for tier in sorted({target.settings.tier for target in targets})
         ]
+        self._picky = any(target.settings.able or target.settings.context_tokens for target in targets)
+        self._weight = {target: target.settings.weight for target in targets}
         self._dearest = max(targets, key=lambda target: (target.price.output, target.price.input)).price
 
     @property
@@ -132,8 +134,10 @@ class Model:
         """The dearest target's: what is reserved before it is known who answers."""
         return self._dearest
 
-    def able(self, wants: Wants) -> bool:
-        return any(_able(target, wants) for target in self.targets)
+    @property
+    def picky(self) -> bool:
+        """Whether some of its targets cannot do everything, so that what a call needs has to be known."""
+        return self._picky
 
     def in_order(self, wants: Wants) -> Iterator[Target]:
         """The targets that can, the one to ask first in front. Whether they are well is seen when they are asked."""
@@ -142,7 +146,7 @@ class Model:
                 yield self._only
             return
         for tier in self._tiers:
-            left = [target for target in tier if _able(target, wants)]
+            left = [target for target in tier if _able(target, wants)] if self._picky else list(tier)
             while left:
                 chosen = left[0] if len(left) == 1 else self._choose(left, wants)
                 left.remove(chosen)
@@ -155,10 +159,11 @@ class Model:
         if settings.choose == "latency":
             # Who was never asked is asked, and otherwise the quickest, counting who waits there already.
             return min(left, key=lambda target: target.streams.average_s * (1 + target.inflight))
-        weights = [target.settings.weight for target in left]
-        lot = (_lot(wants.who) if settings.sticky and wants.who else random.random()) * sum(weights)
-        for target, weight in zip(left, weights, strict=True):
-            lot -= weight
+        weights = self._weight
+        most = sum([weights[target] for target in left])
+        lot = most * (_lot(wants.who) if settings.sticky and wants.who else random.random())
+        for target in left:
+            lot -= weights[target]
             if lot < 0:
                 return target
         return left[-1]

@@ -69,12 +69,14 @@ class AnthropicEngine:
     async def rerank(self, request: RerankRequest) -> RerankAnswer:  # noqa: ARG002  # as the protocol calls it
         raise EngineCannotError(f"{self.name} does not rerank", "Ask an engine that does.")
 
-    async def raw(self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True) -> RawAnswer:
+    async def raw(
+        self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
+    ) -> RawAnswer:
         """Ask with bytes, get bytes, whatever the status. ``path`` follows the version: ``/messages``."""
         given = list(headers)
         if all(name != VERSION[0] for name, _ in given):
             given.append(VERSION)
-        return await self._client.raw(path, body, given, streams=streams)
+        return await self._client.raw(path, body, given, streams=streams, timed=timed)
 
     async def refused(self, answer: RawAnswer) -> EngineRefused:
         """What a raw answer with a status of 400 or more says."""

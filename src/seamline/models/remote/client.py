@@ -82,9 +82,10 @@ class RawAnswer:
 
     async def read(self) -> bytes:
         """The next bytes, ``b""`` at the end. Raises EngineUnreachable, EngineStalled."""
-        self._since = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._due(), self._look)
+        if not self._response.complete:
+            self._since = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._due(), self._look)
         try:
             return await self._response.read()
         except HttpClientError as error:
@@ -215,11 +216,13 @@ class EngineClient:
         *,
         method: str = "POST",
         streams: bool = True,
+        timed: bool = True,
     ) -> RawAnswer:
         """One request; an answer of any status. Raises EngineUnreachable, EngineStalled.
 
         Args:
             streams: the answer comes in pieces, so that ``first_s`` and ``stall_s`` hold, and not ``answer_s``.
+            timed: whether to give up when no answer begins; otherwise the caller does.
         """
         patience = self.patience
         wait_s = patience.first_s if streams else patience.answer_s
@@ -227,15 +230,13 @@ class EngineClient:
         call = current()
         deadline = NO_DEADLINE if call is None else call.deadline
         limit_at = min(loop_time() + wait_s, deadline)
+        target, headers = self._base + path.encode("ascii"), [_JSON, *self._headers, *headers]
         try:
-            async with asyncio.timeout_at(limit_at):
-                response = await self._pool.request(
-                    method,
-                    self._base + path.encode("ascii"),
-                    [_JSON, *self._headers, *headers],
-                    body,
-                    replayable=True,
-                )
+            if timed:
+                async with asyncio.timeout_at(limit_at):
+                    response = await self._pool.request(method, target, headers, body, replayable=True)
+            else:
+                response = await self._pool.request(method, target, headers, body, replayable=True)
         except HttpClientError as error:
             raise EngineUnreachable(f"{self.name} cannot be reached: {error}", "Is it up?") from error
         except TimeoutError:

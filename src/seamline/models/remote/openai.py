@@ -85,13 +85,15 @@ class OpenAiEngine:
             raise
         return openai_lists.read_ranking(data, len(request.documents))
 
-    async def raw(self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True) -> RawAnswer:
+    async def raw(
+        self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
+    ) -> RawAnswer:
         """Ask with bytes, get bytes, whatever the status. ``path`` follows the version: ``/chat/completions``.
 
-        The key is added; ``streams`` says whether ``first_s`` and ``stall_s`` hold, or ``answer_s``. Raises
-        EngineUnreachable, EngineStalled.
+        The key is added; ``streams`` says whether ``first_s`` and ``stall_s`` hold, or ``answer_s``; without
+        ``timed`` it is the caller who gives up when no answer begins. Raises EngineUnreachable, EngineStalled.
         """
-        return await self._client.raw(path, body, headers, streams=streams)
+        return await self._client.raw(path, body, headers, streams=streams, timed=timed)
 
     async def refused(self, answer: RawAnswer) -> EngineRefused:
         """What a raw answer with a status of 400 or more says."""
