@@ -69,6 +69,7 @@ _SECTIONS = (
     "secrets",
     "sidecars",
     "ai_gateway",
+    "models",
     "run",
     "mesh",
 )
@@ -121,6 +122,7 @@ class Settings:
     sidecars: Mapping[str, SidecarSettings]
     """By module."""
     ai_gateway: AiGatewaySettings
+    models: ModelsSettings
     run: RunSettings
     mesh: MeshSettings
 
