@@ -24,14 +24,18 @@ from seamline.module.contract import Contract
 from seamline.module.errors import (
     CallError,
     DeadlineExceeded,
+    InvalidArgument,
     Overloaded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
 from seamline.module.values import Fault
 
 _ASKED = (Chat, Embeddings, Rerank)
+_BUSY = (429, 503, 529)
+_UNFIT = (400, 413, 422)
 
 
 def members(contracts: Iterable[type[Contract]], stub: Callable[[type[Contract]], Any]) -> Mapping[str, LanguageEngine]:
@@ -91,11 +95,34 @@ def _told(name: str, error: CallError | Fault) -> EngineError:
         return refused
     if isinstance(error, (PermissionDenied, Unauthenticated)):
         return _refused(said, 403, error.connect)
+    if isinstance(error, InvalidArgument):
+        return _refused(said, 400, error.connect)
     if isinstance(error, Unavailable):
         return EngineUnreachable(said, error.remedy)
     if isinstance(error, DeadlineExceeded):
         return EngineStalled(said, error.remedy)
     return _refused(said, 500, error.connect)
+
+
+def call_error(error: EngineError) -> CallError | None:
+    """What became of an engine's call, in the words of calls: what a caller of a contract that it answers hears.
+
+    None where only who runs the model can do something about it.
+    """
+    told: CallError
+    if isinstance(error, EngineRefused):
+        if error.status in _BUSY:
+            told = Overloaded(error.fact, error.remedy)
+            told.retry_after_s = error.retry_after_s
+            return told
+        if error.status in _UNFIT:
+            return InvalidArgument(error.fact, error.remedy)
+        return Unavailable(error.fact, error.remedy) if error.status >= 500 else None
+    if isinstance(error, EngineUnreachable):
+        return Unavailable(error.fact, error.remedy)
+    if isinstance(error, EngineStalled):
+        return DeadlineExceeded(error.fact, error.remedy)
+    return Unimplemented(error.fact, error.remedy) if isinstance(error, EngineCannotError) else None
 
 
 def _refused(said: str, status: int, kind: str) -> EngineRefused:

@@ -27,6 +27,7 @@ from seamline.mesh.mesh import Mesh
 from seamline.mesh.policy.operations import PolicyOperations
 from seamline.module.context import call_as_a_whole, current, under
 from seamline.module.contract import Contract
+from seamline.module.models import ModelType
 from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.principal import Principal
@@ -297,7 +298,7 @@ class Host:
         once = await self._once(module)
         for contract in module.provides:
             service: object | None = self._replace.get(contract)
-            models = [model for model in module.models if model.contract is contract]
+            models = self._models_of(module, contract)
             if service is None and models:
                 service = await self._models_runtime().open(models, wiring)
             if service is None:
@@ -315,6 +316,15 @@ class Host:
             service = ViewsService(self._database(module))
             self._views.append(service)
             self.mesh.provide(module.name, views_contract(module.name), service)
+
+    def _models_of(self, module: Module, contract: type[Contract]) -> Sequence[ModelType]:
+        """What answers a contract: the module's models, or the engine elsewhere that the settings name instead."""
+        told = self.settings.models.of(contract.__name__)
+        if not told.engine:
+            return [model for model in module.models if model.contract is contract]
+        from seamline.models.remote.elsewhere import model_elsewhere
+
+        return [model_elsewhere(contract, told.engine, model=told.engine_model, key=told.engine_key)]
 
     async def _once(self, module: Module) -> Once | None:
         """What keeps the answers to calls with a key, where the module has somewhere to keep them."""

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from seamline.mesh.outcome import Refusal
-from seamline.models.errors import ModelLoadError
+from seamline.models.errors import EngineError, ModelLoadError
+from seamline.models.members import call_error
 from seamline.models.serving.errors import WorkerLost
 from seamline.module.contract import SERVER_STREAM, compile_contract
 from seamline.module.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -35,7 +36,9 @@ def _answering(name: str, by: Answering) -> Callable[..., Any]:
         try:
             return await by.call(name, arguments)
         except _OWN_WORDS as error:
-            raise Refusal(_as_told(error)) from error
+            if (told := _as_told(error)) is None:
+                raise
+            raise Refusal(told) from error
 
     return answer
 
@@ -47,17 +50,22 @@ def _streaming(name: str, by: Answering) -> Callable[..., Any]:
                 async for item in items:
                     yield item
         except _OWN_WORDS as error:
-            raise Refusal(_as_told(error)) from error
+            if (told := _as_told(error)) is None:
+                raise
+            raise Refusal(told) from error
 
     return stream
 
 
-_OWN_WORDS = (Overloaded, DeadlineExceeded, ModelLoadError, WorkerLost)
+_OWN_WORDS = (Overloaded, DeadlineExceeded, ModelLoadError, WorkerLost, EngineError)
 """The platform's own words, which are no failure of the model's code."""
 
 
-def _as_told(error: Exception) -> Exception:
-    """What the caller hears: of a model that is gone the same as of a module that is."""
+def _as_told(error: Exception) -> Exception | None:
+    """What the caller hears: of a model that is gone the same as of a module that is, of an engine elsewhere what it
+    said; None where that is nothing to callers."""
+    if isinstance(error, EngineError):
+        return call_error(error)
     if isinstance(error, ModelLoadError | WorkerLost):
         told = Unavailable(error.fact, error.remedy)
         told.started = isinstance(error, WorkerLost)

@@ -1,0 +1,115 @@
+"""A module's model that is elsewhere: its contract is answered by an engine.
+
+::
+
+    @module.model(ShopTalk, version="remote", runs_in="loop")
+    class Remote(RemoteChat):
+        engine = "openai:https://host/v1"
+        engine_model = "qwen3-8b"
+        engine_key = "ENGINE_KEY"          # the environment variable that holds it
+
+What an engine refuses, callers hear in the words of calls: Overloaded with when to come again, Unavailable,
+DeadlineExceeded, InvalidArgument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from seamline.kernel.settings import read_secret
+from seamline.models.chat import (
+    Chat,
+    ChatAnswer,
+    ChatChunk,
+    ChatRequest,
+    EmbedAnswer,
+    Embeddings,
+    EmbedRequest,
+    Rerank,
+    RerankAnswer,
+    RerankRequest,
+)
+from seamline.models.engine import LanguageEngine
+from seamline.models.errors import ModelError
+from seamline.models.remote.client import Patience
+from seamline.models.remote.engines import engine_of
+from seamline.module.models import ModelType
+
+
+class Elsewhere:
+    """What the classes for each contract share. Subclasses say where."""
+
+    engine: ClassVar[str] = ""
+    """As :func:`~seamline.models.remote.engines.engine_of` takes it."""
+    engine_model: ClassVar[str] = ""
+    """What the model is called there."""
+    engine_key: ClassVar[str] = ""
+    """The environment variable that holds the key, if the engine wants one."""
+    patience: ClassVar[Patience] = Patience()
+
+    def __init__(self) -> None:
+        self._asked: LanguageEngine | None = None
+
+    def load(self) -> None:
+        """Nothing is asked yet: an engine that is not up now may be when it is needed."""
+        key = read_secret(self.engine_key) if self.engine_key else ""
+        self._asked = engine_of(self.engine, key=key, model=self.engine_model, patience=self.patience)
+
+    async def unload(self) -> None:
+        if self._asked is not None:
+            await self._asked.close()
+
+    @property
+    def asked(self) -> LanguageEngine:
+        assert self._asked is not None, "load comes before calls"
+        return self._asked
+
+
+class RemoteChat(Elsewhere):
+    """A :class:`~seamline.models.chat.Chat` that is elsewhere."""
+
+    async def complete(self, request: ChatRequest) -> ChatAnswer:
+        return await self.asked.complete(request)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
+        async with aclosing(self.asked.stream(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class RemoteEmbeddings(Elsewhere):
+    """:class:`~seamline.models.chat.Embeddings` that are elsewhere."""
+
+    async def embed(self, request: EmbedRequest) -> EmbedAnswer:
+        return await self.asked.embed(request)
+
+
+class RemoteRerank(Elsewhere):
+    """A :class:`~seamline.models.chat.Rerank` that is elsewhere."""
+
+    async def rerank(self, request: RerankRequest) -> RerankAnswer:
+        return await self.asked.rerank(request)
+
+
+_FOR: dict[type[Any], type[Elsewhere]] = {Chat: RemoteChat, Embeddings: RemoteEmbeddings, Rerank: RemoteRerank}
+
+
+def model_elsewhere(contract: type[Any], engine: str, *, model: str = "", key: str = "") -> ModelType:
+    """What answers ``contract`` instead of a class of the module's: ``[models.<Contract>] engine``. Raises ModelError.
+
+    Args:
+        model: what it is called there.
+        key: the environment variable that holds the key.
+    """
+    bases = tuple(cls for asked, cls in _FOR.items() if issubclass(contract, asked))
+    if not bases:
+        raise ModelError(
+            f"{contract.__name__} is no contract of a language model, and {engine!r} answers no other",
+            "Derive it from Chat, Embeddings or Rerank, or leave it to the module's own class.",
+            place=f"seamline.toml [models.{contract.__name__}] engine",
+        )
+    places = {"engine": engine, "engine_model": model, "engine_key": key}
+    cls = type(f"{contract.__name__}Elsewhere", bases, places)
+    return ModelType(cls=cls, contract=contract, version="remote", runs_in="loop")
