@@ -205,3 +205,15 @@ def test_a_line_is_learned(fixed: float, each: float):
     for size in (1, 4, 9, 2, 16, 3):
         cost.learn(size, fixed + each * size)
     assert cost.of(32) == pytest.approx(fixed + each * 32, rel=1e-6)
+
+
+@pytest.mark.parametrize("turn", range(1, 6))
+async def test_a_stop_leaves_nobody_waiting_whenever_it_comes(turn: int):
+    """Also in the turn of the loop between a batch's beginning and its first step."""
+    queue = Queue("Test.double", Model().run)
+    call = asyncio.get_running_loop().create_task(queue.call((1,), NEVER))
+    await turns(turn)
+    await queue.stop()
+    async with asyncio.timeout(5):
+        (answer,) = await asyncio.gather(call, return_exceptions=True)
+    assert answer == 2 or isinstance(answer, asyncio.CancelledError)

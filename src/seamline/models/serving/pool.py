@@ -246,7 +246,8 @@ class Pool:
         self._processes.append(process)
         try:
             await process.start(self._begin)
-            await process.ready
+            await asyncio.wait([process.ready])
+            process.ready.result()
         except BaseException:
             self._processes.remove(process)
             process.close()
@@ -257,7 +258,8 @@ class Pool:
 
     async def _keep(self, process: ModelProcess) -> None:
         """Another one when it ends, unless it was to."""
-        why = await process.ended
+        await asyncio.wait([process.ended])  # which is others', too, and must not be cancelled with this task
+        why = process.ended.result()
         if process in self._processes:
             self._processes.remove(process)
         if process.retiring:

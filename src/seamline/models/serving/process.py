@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from seamline.kernel.children import ended_how
 from seamline.models.errors import ModelLoadError
@@ -167,8 +167,7 @@ class ModelProcess(asyncio.Protocol):
     # The protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         for frame in self._frames.feed(data):
@@ -198,19 +197,23 @@ class ModelProcess(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's signature
         assert self._popen is not None
         self._popen.kill()  # whatever it still does, nobody hears of it
+        if self._popen.returncode is not None:
+            self._end(self._popen.returncode)
+            return
         descriptor = os.pidfd_open(self._popen.pid)
-        asyncio.get_running_loop().add_reader(descriptor, self._ended, descriptor)
+        asyncio.get_running_loop().add_reader(descriptor, self._reap, descriptor)
 
-    def _ended(self, descriptor: int) -> None:
+    def _reap(self, descriptor: int) -> None:
         assert self._popen is not None
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
-        status = self._popen.wait()
+        self._end(self._popen.wait())
+
+    def _end(self, status: int) -> None:
         why = self._why or f"it ended with {ended_how(status)}"
         lost = WorkerLost(f"the process of {self._name} was lost: {why}", "It is started again by itself.")
         lost.blameless = self._blameless
-        if not self.ended.done():
-            self.ended.set_result(why)
+        self.ended.set_result(why)
         if not self.ready.done():
             self.ready.set_exception(_not_loaded(self._name, why))
             self.ready.exception()  # somebody may have ceased to wait for it

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from seamline.kernel.lifetime import TaskOwner
@@ -219,7 +220,8 @@ class Queue:
             self._timer = None
         while self._open and self._under_way < self._slots and (batch := self._take()):
             self._under_way += 1
-            self._owner.spawn(self._answer(batch), name=f"batch of {self.name}")
+            task = self._owner.spawn(self._answer(batch), name=f"batch of {self.name}")
+            task.add_done_callback(partial(_settled, batch))
         if not self._waiting and not self._under_way:
             self._idle.set()
 
@@ -278,10 +280,6 @@ class Queue:
             await self._settle(batch[:middle])
             await self._settle(batch[middle:])
             return
-        except BaseException:
-            for each in batch:
-                each.answer.cancel()
-            raise
         self.cost.learn(len(batch), loop.time() - began)
         for each, result in zip(batch, results, strict=True):
             if each.answer.done():
@@ -326,6 +324,13 @@ class Queue:
                 each.answer.remove_done_callback(gone)
             if timer is not None:
                 timer.cancel()
+
+
+def _settled(batch: Sequence[_Waiting], task: asyncio.Task[None]) -> None:
+    """Nobody waits for ever for a batch that was cancelled, perhaps before its first step."""
+    if task.cancelled():
+        for each in batch:
+            each.answer.cancel()
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
