@@ -74,7 +74,8 @@ class StandIn:
     async def serve_mesh(self, listener: socket.socket) -> None:
         self._servers.append(await asyncio.start_server(self._nothing, sock=listener))
 
-    async def serve_public(self, listener: socket.socket) -> None:
+    async def serve_public(self, listener: socket.socket, ai: socket.socket | None) -> None:
+        assert ai is None
         if self._told("no public"):
             raise OSError("cannot accept")
         self._servers.append(await asyncio.start_server(self._serve, sock=listener))

@@ -120,6 +120,7 @@ def banner(settings: Settings, status: dict[str, Any], data: Path | None, *, sto
     public = any(replica["gateway"] for workload in status["workloads"] for replica in workload["replicas"])
     rows = (
         *([("open it", str(status["url"]))] if public else []),
+        *([("ask models", status["ai_url"])] if status.get("ai_url") else []),
         ("change it", f"{seamline} topology switch {other}{here}"),
         ("look at it", f"{seamline} status{here}"),
         ("", f"{seamline} top{here}"),

@@ -265,7 +265,14 @@ def checking_platform() -> Platform:
     def nothing(_: Module) -> Any:
         return None
 
-    lazily = (*database_class(), *events_classes(), *sagas_classes(), *secrets_class(), *views_class())
+    lazily = (
+        *database_class(),
+        *events_classes(),
+        *sagas_classes(),
+        *secrets_class(),
+        *views_class(),
+        *language_models_class(),
+    )
     return dict.fromkeys((Contract, *lazily, Clock, Settings, Module, Principal), nothing)
 
 
@@ -288,6 +295,11 @@ def sagas_classes() -> tuple[type[Any], ...]:
 def secrets_class() -> tuple[type[Any], ...]:
     """``Secrets``, if a module has imported it; likewise."""
     return _imported(("seamline.secrets.secrets", "Secrets"))
+
+
+def language_models_class() -> tuple[type[Any], ...]:
+    """``LanguageModels``, if a module has imported it; likewise."""
+    return _imported(("seamline.models.gateway.pipeline", "LanguageModels"))
 
 
 def _imported(*names: tuple[str, str]) -> tuple[type[Any], ...]:

@@ -38,6 +38,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The descriptor of its mesh socket."""
     public: int
     """The descriptor of the public socket."""
+    ai: int
+    """That of the AI gateway's socket; -1 if it has none."""
     log_level: str
     host_factory: str
     telling: str = ""

@@ -32,7 +32,15 @@ from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
-from seamline.run.application import database_class, events_classes, sagas_classes, secrets_class, views_class
+from seamline.run.ai_gateways import AiGateways
+from seamline.run.application import (
+    database_class,
+    events_classes,
+    language_models_class,
+    sagas_classes,
+    secrets_class,
+    views_class,
+)
 from seamline.run.doorway import make_door, make_limiter, own_hosts
 from seamline.run.faces import Faces, PublicRoute
 from seamline.run.otel import OPENTELEMETRY
@@ -131,6 +139,7 @@ class Host:
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
         self._models: ModelsRuntime | None = None
+        self._ai = AiGateways(settings.ai_gateway, self.data, application.contracts, self.stub, self.clock)
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
         self._limits = limits
@@ -169,6 +178,7 @@ class Host:
                 await self._wirings[module.name].build(hook)
             await self._faces.start(module)
         self.mesh.tunnels.update(self._faces.tunnels())
+        await self._ai.start()
         for runtime in self._runtimes():
             await runtime.start()
         if self._secrets is not None:
@@ -346,6 +356,7 @@ class Host:
             **dict.fromkeys(database_class(), self._database),
             **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
             **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module)),
+            **dict.fromkeys(language_models_class(), lambda module: self._ai.inside(module.name)),
             **dict.fromkeys(secrets_class(), self._secrets_of),
             **dict.fromkeys(views_class(), self._views_for),
             Clock: lambda _: self.clock,
@@ -390,8 +401,8 @@ class Host:
         """Take calls of other processes on a bound socket."""
         await self.mesh.port.listen(sock)
 
-    async def serve_public(self, sock: socket.socket) -> None:
-        """Let the public in on a bound socket: the gateway lives in this process."""
+    async def serve_public(self, sock: socket.socket, ai: socket.socket | None = None) -> None:
+        """Let the public in on a bound socket: the gateway lives in this process, and the AI gateway on ``ai``."""
         from seamline.gateway.gateway import Gateway
 
         settings, folder = self.settings.gateway, self.settings.folder
@@ -407,6 +418,8 @@ class Host:
             connections_per_address_max=self.settings.limits.connections_per_address_max, tracer=self.mesh.tracer,
         )  # fmt: skip
         await self._gateway.serve(sock)
+        if ai is not None:
+            await self._ai.serve(ai)
 
     def mounts(self) -> list[PublicRoute]:
         """The public faces of the modules hosted here."""
@@ -472,6 +485,8 @@ class Host:
             found["sagas"] = self._sagas.stats()
         if self._models is not None:
             found["models"] = self._models.stats()
+        if ai := self._ai.stats():
+            found["ai_gateway"] = ai
         if self._gateway is not None:
             found["gateway"] = self._gateway.stats()
         return found
@@ -490,7 +505,7 @@ class Host:
             return max(end - asyncio.get_running_loop().time(), 0.1)
 
         async def calls() -> bool:
-            public = await self.drain_public(timeout_s)
+            public = all(await asyncio.gather(self.drain_public(timeout_s), self._ai.drain(timeout_s)))
             return await self.mesh.drain(left()) and public
 
         async def events() -> bool:
@@ -514,6 +529,7 @@ class Host:
                     _log.exception("a shutdown hook of module %r failed", module.name)
         for runtime in reversed(self._runtimes()):
             await runtime.stop()
+        await self._ai.stop()
         await self.mesh.stop()
         if self._models is not None:
             await self._models.stop()

@@ -66,8 +66,8 @@ class ModuleHosting:
     async def serve_mesh(self, listener: socket.socket) -> None:
         await self._host.serve_mesh(listener)
 
-    async def serve_public(self, listener: socket.socket) -> None:
-        await self._host.serve_public(listener)
+    async def serve_public(self, listener: socket.socket, ai: socket.socket | None) -> None:
+        await self._host.serve_public(listener, ai)
 
     def set_endpoints(self, endpoints: Mapping[str, Sequence[Address]], routes: Sequence[Route]) -> None:
         self._host.set_endpoints(

@@ -88,7 +88,8 @@ def identities(settings: Settings, modules: Collection[str]) -> list[str]:
 def front_module(settings: Settings) -> str | None:
     """The module whose public face is at ``/``, found without importing it: the gateway lives in its workload.
 
-    A route for ``/`` in ``[gateway]`` decides; else the first module that mounts at ``/``; else the first that mounts.
+    A route for ``/`` in ``[gateway]`` decides; else the first module that mounts at ``/``; else the first that mounts;
+    else, if there is an AI gateway, the first module.
     """
     for route in settings.gateway.routes:
         if route.path == "/" and not route.host:
@@ -102,7 +103,8 @@ def front_module(settings: Settings) -> str | None:
         if file is not None:
             mounting += [(name, at_root) for at_root in _mounts(file, file.stat().st_mtime_ns)]
     at_root = [name for name, is_root in mounting if is_root]
-    return (at_root or [name for name, _ in mounting] or [None])[0]
+    some = list(settings.modules) if settings.ai_gateway.listen else []
+    return (at_root or [name for name, _ in mounting] or some or [None])[0]
 
 
 def _source_of(package: str) -> Path | None:

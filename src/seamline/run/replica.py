@@ -71,6 +71,7 @@ class Site:
     control: Path
     supervisor_pid: int
     public: int
+    ai: int
     settings: RunSettings
     log_level: str
     host_factory: str
@@ -216,6 +217,7 @@ class Replica:
             modules=list(self.workload.modules),
             mesh=mesh,
             public=site.public,
+            ai=site.ai,
             log_level=site.log_level,
             telling=site.telling,
             host_factory=site.host_factory or (SIDECAR_HOST if self.workload.sidecar else ""),
@@ -226,7 +228,8 @@ class Replica:
         self._spawned = time.monotonic()
         # -P: a file of the application must not take the place of a module of the standard library.
         command = [sys.executable, "-P", "-m", "seamline.run.worker", self.label, msgspec.json.encode(options).decode()]
-        return Process(command, descriptors=[mesh, site.public], folder=site.folder, environment=site.environment)
+        descriptors = [mesh, site.public, *([site.ai] if site.ai >= 0 else [])]
+        return Process(command, descriptors=descriptors, folder=site.folder, environment=site.environment)
 
     def _on_line(self, line: bytes) -> None:
         self._site.book.write(line, self.workload.name, self.index)

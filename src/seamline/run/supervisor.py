@@ -97,7 +97,7 @@ class Supervisor:
         self.data = settings.data_folder
         self.registrar = Registrar(settings, self.data, lambda: self.fleet.replicas, self.clock)
         self.book.hide = self.registrar.keeping.hide
-        self.url = ""
+        self.url = self.ai_url = ""
         self.started_at = 0.0
         self.stopped: asyncio.Future[bool] | None = None
         """Resolved with whether everything in flight was finished."""
@@ -107,7 +107,7 @@ class Supervisor:
         self._reload = reload
         self._host_factory = host_factory
         self._on_ready = on_ready
-        self._public_fd = -1
+        self._public_fd = self._ai_fd = -1
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._change: asyncio.Task[Any] | None = None
@@ -147,6 +147,9 @@ class Supervisor:
             stack.callback((self.data / ADMIN_SOCKET).unlink, missing_ok=True)
             self._public_fd = public.fileno()
             self.url = self._url_of(public)
+            if self.settings.ai_gateway.listen:
+                ai = stack.enter_context(listen_public(*self.settings.ai_gateway.address))
+                self._ai_fd, self.ai_url = ai.fileno(), f"http://{_shown(ai)}/v1"
             for number in _STOP_SIGNALS:
                 if signal.getsignal(number) is signal.SIG_IGN and number is signal.SIGHUP:
                     continue  # nohup asked for it
@@ -274,6 +277,7 @@ class Supervisor:
             control=self.data / CONTROL_SOCKET,
             supervisor_pid=os.getpid(),
             public=self._public_fd,
+            ai=self._ai_fd,
             settings=self.settings.run,
             log_level=self.settings.telemetry.log_level,
             host_factory=self._host_factory,
@@ -291,10 +295,8 @@ class Supervisor:
         )
 
     def _url_of(self, public: socket.socket) -> str:
-        host, port = public.getsockname()[:2]
         scheme = "https" if self.settings.gateway.tls_certificate else "http"
-        shown = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
-        return f"{scheme}://{shown}:{port}"
+        return f"{scheme}://{_shown(public)}"
 
     def status(self) -> dict[str, Any]:
         """Everything about what runs, for JSON."""
@@ -310,6 +312,7 @@ class Supervisor:
             "generation": self.fleet.generation,
             "pid": os.getpid(),
             "url": self.url,
+            "ai_url": self.ai_url,
             "control_url": self.api.url if self.api is not None else "",
             "portal": self.observing is not None and self.api is not None and self.settings.observe.store,
             "observer": {"pid": self.observing.pid, "restarts": self.observing.restarts} if self.observing else None,
@@ -458,6 +461,7 @@ class Supervisor:
             new,
             app=replace(new.app, data=old.app.data, topology=old.app.topology),
             gateway=replace(new.gateway, listen=old.gateway.listen),
+            ai_gateway=replace(new.ai_gateway, listen=old.ai_gateway.listen),
         )
         same = replace(self.settings, topologies=old.topologies, replicas=old.replicas) == old
         return () if same else [each.workload.name for each in self.fleet.serving]
@@ -469,6 +473,13 @@ async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return await coroutine
     except SeamlineError as error:
         return error
+
+
+def _shown(listener: socket.socket) -> str:
+    """Where to look for it."""
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
+    return f"{shown}:{port}"
 
 
 def _replica_status(replica: Replica) -> dict[str, Any]:

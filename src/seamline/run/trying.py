@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,6 +81,40 @@ class Trying:
         Raises UnknownTargetError for what is no method of the module, and NotAllowedError where a module of the
         application is itself called ``portal``.
         """
+        entry = self._entry(module, method)
+        context, trace = self._context(entry)
+        told: dict[str, Any] = {}
+        started = monotonic()
+        try:
+            async with self._admitted(entry, given, context) as arguments:
+                text = await self._run(entry, arguments, context)
+            told = {"result": text[:_TEXT_MAX], "left_out": max(len(text) - _TEXT_MAX, 0)}
+        except (Fault, CallError) as error:
+            told = {"error": _told(error)}
+        return {**told, "duration_ms": (monotonic() - started) * 1000, "trace_id": trace}
+
+    async def stream(
+        self, module: str, method: str, given: Mapping[str, Any], say: Callable[[bytes], Awaitable[None]]
+    ) -> dict[str, Any]:
+        """The same of a method that streams: ``say`` gets each item as JSON when it comes, and the result is none."""
+        entry = self._entry(module, method)
+        if entry.spec.kind != "server_stream":
+            raise UnknownTargetError(f"{method!r} does not stream", "Try it on its module's page.")
+        context, trace = self._context(entry)
+        told: dict[str, Any] = {}
+        started = monotonic()
+        try:
+            async with (
+                self._admitted(entry, given, context) as arguments,
+                aclosing(self._mesh.serve_stream(entry, arguments, context)) as stream,
+            ):
+                async for item in stream:
+                    await say(entry.encode(item))
+        except (Fault, CallError) as error:
+            told = {"error": _told(error)}
+        return {**told, "duration_ms": (monotonic() - started) * 1000, "trace_id": trace}
+
+    def _entry(self, module: str, method: str) -> Entry:
         if PORTAL in self._application.settings.modules:
             fact = f"the application has a module {PORTAL!r}, so that nothing can be tried as {PORTAL!r}"
             raise NotAllowedError(fact, "Rename the module.")
@@ -88,19 +122,19 @@ class Trying:
         if entry is None or entry.module != module:
             known = sorted(name for name, each in self._mesh.services.entries.items() if each.module == module)
             raise UnknownTargetError(f"module {module!r} has no method {method!r}", f"Known: {', '.join(known)}.")
+        return entry
+
+    def _context(self, entry: Entry) -> tuple[CallContext, str]:
+        """Of a call by hand, and the id of its trace."""
         trace = TraceContext(random.getrandbits(128) or 1, 0, sampled=True)
         deadline = monotonic() + min(entry.rules.timeout_s, _CALL_S_MAX)
-        context = CallContext(module, PORTAL, method, deadline, trace, entry.priority)
-        told: dict[str, Any] = {}
-        started = monotonic()
-        try:
-            text = await self._ended(entry, given, context)
-            told = {"result": text[:_TEXT_MAX], "left_out": max(len(text) - _TEXT_MAX, 0)}
-        except (Fault, CallError) as error:
-            told = {"error": _told(error)}
-        return {**told, "duration_ms": (monotonic() - started) * 1000, "trace_id": f"{trace.trace_id:032x}"}
+        return CallContext(entry.module, PORTAL, entry.name, deadline, trace, entry.priority), f"{trace.trace_id:032x}"
 
-    async def _ended(self, entry: Entry, given: Mapping[str, Any], context: CallContext) -> str:
+    @asynccontextmanager
+    async def _admitted(
+        self, entry: Entry, given: Mapping[str, Any], context: CallContext
+    ) -> AsyncGenerator[tuple[Any, ...]]:
+        """The arguments of a call that policy permits and there is room for."""
         spec, mesh = entry.spec, self._mesh
         if spec.item is not None:
             raise InvalidArgument(f"{entry.name} takes a stream, which cannot be given by hand")
@@ -118,7 +152,7 @@ class Trying:
             raise overloaded(entry.name, f"{limit.inflight} calls are under way")
         started = monotonic()
         try:
-            return await self._run(entry, arguments, context)
+            yield arguments
         finally:
             if limit is not None:
                 limit.release(monotonic() - started)

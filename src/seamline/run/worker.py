@@ -191,7 +191,9 @@ class Worker:
         await host.start()
         await host.serve_mesh(socket.socket(fileno=options.mesh))
         if not host.gateway:
-            os.close(options.public)
+            for descriptor in (options.public, options.ai):
+                if descriptor >= 0:
+                    os.close(descriptor)
         if self._spire is None:
             self._owner.spawn(self._renew(), name="renew certificates")
         self._owner.spawn(self._beat(welcome.heartbeat_s), name="heartbeat")
@@ -377,7 +379,11 @@ class Worker:
         match message:
             case ServePublic():
                 # A duplicate: the descriptor stays for the next time, as after a failed attempt.
-                return await host.serve_public(socket.socket(fileno=os.dup(self._options.public)))
+                ai = self._options.ai
+                return await host.serve_public(
+                    socket.socket(fileno=os.dup(self._options.public)),
+                    socket.socket(fileno=os.dup(ai)) if ai >= 0 else None,
+                )
             case ReloadPolicy():
                 return host.reload_policy()
             case Inject(rules=rules):

@@ -86,6 +86,11 @@ class TopologyApp:
             self._http = HttpClient(self._thread, *self._site.address())
         return self._http
 
+    @property
+    def ai_url(self) -> str:
+        """Where the AI gateway answers, with ``/v1``, as OpenAI's client wants it; empty if it does not listen."""
+        return self._site.ai_url()
+
     # Start and stop.
 
     def start(self) -> Self:

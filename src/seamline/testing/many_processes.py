@@ -60,7 +60,7 @@ class ManyProcesses:
         self._clock = SharedClock(plan.data)
         self._log = log_of(plan.data)
         self._process: subprocess.Popen[bytes] | None = None
-        self._url = ""
+        self._url = self._ai_url = ""
         self._watch: asyncio.Task[None] | None = None
         settings = plan.application.settings
         self._callers = WorkloadIdentity(settings.trust_domain, settings.app.name)
@@ -102,7 +102,7 @@ class ManyProcesses:
             refused = RefusedError({"code": TestingError.code, **answer["error"]})
             refused.add_note(self._last_words())
             raise refused
-        self._url = str(answer["ready"]["url"])
+        self._url, self._ai_url = str(answer["ready"]["url"]), str(answer["ready"]["ai_url"])
         await self._look()
         self._watch = asyncio.get_running_loop().create_task(self._keep_looking(), name="endpoints of the application")
 
@@ -126,6 +126,9 @@ class ManyProcesses:
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self._url)
         return parts.hostname or "127.0.0.1", parts.port or 80
+
+    def ai_url(self) -> str:
+        return self._ai_url
 
     async def _look(self) -> None:
         found = (await self._admin.ask("endpoints"))["endpoints"]

@@ -12,6 +12,7 @@ from seamline.mesh.identity.revocation import Revocation
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.service import Entry
 from seamline.module import Contract, compile_contract
+from seamline.run.application import Application
 from seamline.run.host import Host
 from seamline.run.sockets import listen_public
 from seamline.testing.errors import NotHereError
@@ -30,7 +31,7 @@ class OneProcess:
         self._plan = plan
         self._copies = copies
         self._clock = ManualClock(START)
-        self._port = 0
+        self._port = self._ai_port = 0
         self._host: Host | None = None
         self._fakes: Fakes = {}
         self._replaced: dict[str, Entry] = {}
@@ -49,8 +50,15 @@ class OneProcess:
         # After a restart the same port, as the supervisor keeps its own.
         listener: socket.socket = listen_public("127.0.0.1", self._port)
         self._port = int(listener.getsockname()[1])
-        await host.serve_public(listener)
+        await host.serve_public(listener, self._listen_for_ai(application))
         await self.set_fakes(self._fakes)
+
+    def _listen_for_ai(self, application: Application) -> socket.socket | None:
+        if not application.settings.ai_gateway.listen:
+            return None
+        listener: socket.socket = listen_public("127.0.0.1", self._ai_port)
+        self._ai_port = int(listener.getsockname()[1])
+        return listener
 
     async def stop(self) -> None:
         if self._host is not None:
@@ -61,6 +69,9 @@ class OneProcess:
 
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self._port
+
+    def ai_url(self) -> str:
+        return f"http://127.0.0.1:{self._ai_port}/v1" if self._ai_port else ""
 
     @property
     def _running(self) -> Host:

@@ -48,6 +48,10 @@ class Site(Protocol):
         """Where the public side listens."""
         ...
 
+    def ai_url(self) -> str:
+        """Where the AI gateway answers, with ``/v1``; empty if it does not listen."""
+        ...
+
     async def stub(self, contract: type[C], caller: str) -> C: ...
     async def gateway(self) -> Mesh:
         """A mesh that may say who the user is."""

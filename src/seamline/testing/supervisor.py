@@ -65,6 +65,7 @@ def settings_under_test(settings: Settings, data: Path) -> Settings:
         settings,
         app=dataclasses.replace(settings.app, data=str(data)),
         gateway=dataclasses.replace(settings.gateway, listen="127.0.0.1:0"),
+        ai_gateway=dataclasses.replace(settings.ai_gateway, listen="127.0.0.1:0" if settings.ai_gateway.listen else ""),
         run=dataclasses.replace(
             settings.run,
             ready_timeout_s=60.0,

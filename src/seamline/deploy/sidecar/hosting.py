@@ -185,9 +185,11 @@ class SidecarHosting:
             writer.close()
         return _body(answer)
 
-    async def serve_public(self, listener: socket.socket) -> None:
-        """The gateway lives elsewhere."""
+    async def serve_public(self, listener: socket.socket, ai: socket.socket | None) -> None:
+        """The gateways live elsewhere."""
         listener.close()
+        if ai is not None:
+            ai.close()
 
     # What changes.
 
