@@ -1,10 +1,11 @@
-"""The application with a model can be imported."""
+"""The applications with models can be imported."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-folder = str(Path(__file__).parent / "shop_app")
-if folder not in sys.path:
-    sys.path.insert(0, folder)
+for app in ("shop_app", "talk_app"):
+    folder = str(Path(__file__).parent / app)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)

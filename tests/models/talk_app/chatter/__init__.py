@@ -1,0 +1,1 @@
+"""An application that asks a language model of its own."""

@@ -1,0 +1,12 @@
+"""A language model that follows a script."""
+
+from __future__ import annotations
+
+from seamline import readonly
+from seamline.models.chat import Chat
+
+
+class Talk(Chat):
+    @readonly
+    async def made(self) -> int:
+        """How many pieces it has said."""
