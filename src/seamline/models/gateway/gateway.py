@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import AiGatewaySettings, AiModelSettings, AiTargetSettings, read_secret
+from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
 from seamline.mesh.limits import RetryBudget
 from seamline.models.engine import LanguageEngine
 from seamline.models.errors import ModelError
+from seamline.models.gateway.accounting import Accounting
+from seamline.models.gateway.answers_cache import AnswersCache
 from seamline.models.gateway.budgets import Budgets
+from seamline.models.gateway.guardrails import Guardrail, Guardrails
 from seamline.models.gateway.keys import Keys
 from seamline.models.gateway.meters import limits_of
 from seamline.models.gateway.pipeline import LanguageModels, Pipeline
@@ -35,6 +39,8 @@ class AiGateway:
     Args:
         keys: who may ask from outside; without them nobody, unless the settings say ``open``.
         models_of_app: what targets ``module:<contract>`` are.
+        guardrails: an application's own, after those that the settings name.
+        tracer: who is told of spans.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class AiGateway:
         keys: Keys | None = None,
         budgets: Budgets | None = None,
         models_of_app: Mapping[str, LanguageEngine] | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        tracer: Tracer | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
@@ -55,8 +63,16 @@ class AiGateway:
         models = {alias: self._model(alias, each, models_of_app or {}) for alias, each in settings.models.items()}
         retries = RetryBudget(settings.retry_ratio, settings.retries_min / _PERIOD_S, clock.monotonic())
         self._watch = Watch(clock, self._runners, retries)
-        self._till = Till(clock, budgets)
-        self._pipeline = Pipeline(models, self._watch, self._till, keys)
+        self._accounting = Accounting(tracer)
+        self._answers = AnswersCache(clock=clock)
+        self._pipeline = Pipeline(
+            models,
+            self._watch,
+            Till(clock, budgets, self._accounting),
+            keys=keys,
+            guardrails=Guardrails(settings, guardrails),
+            answers=self._answers,
+        )
         self._server = Server(
             self._pipeline,
             bytes_max=settings.body_bytes_max,
@@ -77,13 +93,23 @@ class AiGateway:
         folder: Path,
         *,
         models_of_app: Mapping[str, LanguageEngine] | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        tracer: Tracer | None = None,
         clock: Clock | None = None,
     ) -> AiGateway:
         """With its keys and budgets, which are in the data ``folder`` unless the settings say otherwise."""
         path = folder / settings.keys
         keys = Keys(path, clock=clock)
         budgets = Budgets(path.with_name(path.stem + "-budgets.db"), limits_of(settings.budgets), clock=clock)
-        return AiGateway(settings, keys=keys, budgets=budgets, models_of_app=models_of_app, clock=clock)
+        return AiGateway(
+            settings,
+            keys=keys,
+            budgets=budgets,
+            models_of_app=models_of_app,
+            guardrails=guardrails,
+            tracer=tracer,
+            clock=clock,
+        )
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -133,11 +159,11 @@ class AiGateway:
         """What goes on, for whoever looks after it."""
         now = self._clock.monotonic()
         return {
-            "calls": self._till.calls,
-            "failed": self._till.failed,
+            **self._accounting.stats(),
             "in_flight": self._http.inflight,
             "connections": self._http.connections,
-            "models": {
+            "answers_kept": self._answers.stats(),
+            "targets": {
                 alias: {target.name: _stats(target, now) for target in model.targets}
                 for alias, model in self.models.items()
             },

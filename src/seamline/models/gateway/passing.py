@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 import msgspec
 
 from seamline.kernel.settings.ai_gateway import Ability
+from seamline.kernel.signal.gen_ai import Operation
 from seamline.kernel.wire.http1 import Header
 from seamline.models.chat import Usage
-from seamline.models.errors import EngineMalformed, EngineRefused, EngineUnreachable
+from seamline.models.errors import EngineError, EngineMalformed, EngineRefused, EngineUnreachable
 from seamline.models.gateway.errors import BadRequest
 from seamline.models.gateway.peeking import Peek, whole
 from seamline.models.gateway.refusing import Wire
@@ -43,8 +44,7 @@ class Route(NamedTuple):
     """At an engine, behind the version."""
     wire: Wire
     ability: Ability
-    operation: str
-    """As OpenTelemetry calls it."""
+    operation: Operation
 
 
 @runtime_checkable
@@ -155,7 +155,9 @@ class Whole:
 class Stream:
     """An answer of which something has come."""
 
-    __slots__ = ("_answer", "_engine", "_held", "_parser", "_peek", "_usage_wanted", "_wire")
+    __slots__ = (
+        "_answer", "_engine", "_error", "_held", "_parser", "_passing", "_peek", "_usage_wanted", "_wire",
+    )  # fmt: skip
 
     def __init__(self, engine: str, answer: RawAnswer, asked: Asked) -> None:
         self._engine = engine
@@ -165,6 +167,8 @@ class Stream:
         self._peek = Peek(asked.route.wire)
         self._usage_wanted = asked.usage_wanted
         self._held = b""
+        self._passing = False
+        self._error: EngineError | None = None
 
     @property
     def usage(self) -> Usage | None:
@@ -193,6 +197,7 @@ class Stream:
 
     async def next(self) -> bytes:
         """The next events as they travel, ``b""`` at the end. Raises EngineError."""
+        self._passing = True
         if self._held:
             held, self._held = self._held, b""
             return held
@@ -203,6 +208,8 @@ class Stream:
 
     async def _more(self) -> bytes:
         """What of the next bytes goes on to the client."""
+        if self._error is not None:
+            raise self._error
         data = await self._answer.read()
         peek, wire = self._peek, self._wire
         if not data:
@@ -212,7 +219,13 @@ class Stream:
             return b""
         passed: list[bytes] = []
         for event in self._parser.feed(data):
-            peek.see(event.data)
+            try:
+                peek.see(event.data)
+            except EngineError as error:
+                if not passed or not self._passing:
+                    raise
+                self._error = error  # after what came before it
+                break
             if peek.ended and wire == "chat":
                 break
             if not peek.usage_only or self._usage_wanted:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, Generic, TypeVar
 
+from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings.ai_gateway import Ability
 from seamline.models.chat import (
     ChatAnswer,
@@ -18,13 +19,16 @@ from seamline.models.chat import (
     ChatRequest,
     EmbedAnswer,
     EmbedRequest,
+    Finish,
     Message,
     RerankAnswer,
     RerankRequest,
     Usage,
 )
 from seamline.models.errors import EngineError, EngineStalled, EngineUnreachable
+from seamline.models.gateway.answers_cache import AnswersCache
 from seamline.models.gateway.errors import UnknownModel
+from seamline.models.gateway.guardrails import Guarding, Guardrails
 from seamline.models.gateway.keys import Caller, Key, Keys
 from seamline.models.gateway.race import Race, Watch
 from seamline.models.gateway.targets import Model, Target, Wants
@@ -39,30 +43,50 @@ A = TypeVar("A", ChatAnswer, EmbedAnswer, RerankAnswer)
 class Pipeline:
     """What happens to every call."""
 
-    def __init__(self, models: Mapping[str, Model], watch: Watch, till: Till, keys: Keys | None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        watch: Watch,
+        till: Till,
+        *,
+        keys: Keys | None = None,
+        guardrails: Guardrails | None = None,
+        answers: AnswersCache | None = None,
+    ) -> None:
         self.models = models
         self.watch = watch
         self.till = till
         self.keys = keys
+        self.guardrails = guardrails
+        self._answers = answers
 
     def looks_inside(self, model: Model) -> bool:
         """Whether a call's words matter here, so that they cannot be passed on unread."""
-        return model.settings.resume or bool(model.settings.answer_cache_s)
+        settings = model.settings
+        needed = self.guardrails is not None and self.guardrails.needs_body
+        return needed or settings.resume or bool(settings.answer_cache_s)
 
     async def complete(self, who: Caller, request: ChatRequest) -> ChatAnswer:
         """Raises AiGatewayError, EngineError."""
-        model = self._model(request.model)
+        model = self._model(who, request.model)
         request = _bounded(model, request)
-        bill = await self._open(who, model, request, stream=False)
-
-        async def begin(target: Target) -> _Whole[ChatAnswer]:
-            return _Whole(await target.engine.complete(dataclasses.replace(request, model=target.model)))
-
-        return await self._whole(bill, model, wants_of(request, bill), begin)
+        kept = self._kept_under(who, model, request)
+        if kept and (answer := self._kept(who, model, kept)) is not None:
+            return answer
+        guarding = self._guarding(who, model)
+        if guarding is None:
+            answer = await self._complete(who, model, request)
+        else:
+            answer = await self._guarded(who, model, await guarding.before(request), guarding)
+        if kept and self._answers is not None:
+            self._answers.put(kept, answer, model.settings.answer_cache_s)
+        return answer
 
     async def embed(self, who: Caller, request: EmbedRequest) -> EmbedAnswer:
         """Raises AiGatewayError, EngineError."""
-        model = self._model(request.model)
+        model = self._model(who, request.model)
+        if (guarding := self._guarding(who, model)) is not None:
+            request = dataclasses.replace(request, texts=await guarding.masked(request.texts))
         size = sum(len(text.encode()) for text in request.texts)
         bill = await self.till.open(who, model, "embeddings", size, answers=0)
 
@@ -73,7 +97,10 @@ class Pipeline:
 
     async def rerank(self, who: Caller, request: RerankRequest) -> RerankAnswer:
         """Raises AiGatewayError, EngineError."""
-        model = self._model(request.model)
+        model = self._model(who, request.model)
+        if (guarding := self._guarding(who, model)) is not None:
+            query, *documents = await guarding.masked((request.query, *request.documents))
+            request = dataclasses.replace(request, query=query, documents=tuple(documents))
         size = len(request.query.encode()) * len(request.documents)
         size += sum(len(text.encode()) for text in request.documents)
         bill = await self.till.open(who, model, "retrieval", size, answers=0)
@@ -85,11 +112,71 @@ class Pipeline:
 
     async def stream(self, who: Caller, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
         """Nothing is given before an answer has begun. Raises AiGatewayError, EngineError."""
-        model = self._model(request.model)
+        model = self._model(who, request.model)
         request = _bounded(model, request)
+        kept = self._kept_under(who, model, request)
+        if kept and (answer := self._kept(who, model, kept)) is not None:
+            yield _as_chunk(answer)
+            return
+        guarding = self._guarding(who, model)
+        said = Said()
+        if guarding is None:
+            async with aclosing(self._stream(who, model, request)) as chunks:
+                async for chunk in chunks:
+                    said.add(chunk)
+                    yield chunk
+        else:
+            async with aclosing(self._guarded_stream(who, model, request, guarding)) as chunks:
+                async for chunk in chunks:
+                    said.add(chunk)
+                    yield chunk
+        if kept and self._answers is not None and (answer := said.answer()) is not None:
+            self._answers.put(kept, answer, model.settings.answer_cache_s)
+
+    # With guardrails.
+
+    async def _guarded(self, who: Caller, model: Model, request: ChatRequest, guarding: Guarding) -> ChatAnswer:
+        async def ask(again: ChatRequest) -> ChatAnswer:
+            return await self._complete(who, model, again)
+
+        return await guarding.after(await ask(request), ask)
+
+    async def _guarded_stream(
+        self, who: Caller, model: Model, request: ChatRequest, guarding: Guarding
+    ) -> AsyncGenerator[ChatChunk]:
+        request = await guarding.before(request)
+        if guarding.whole:
+            yield _as_chunk(await self._guarded(who, model, request, guarding))
+            return
+        async with aclosing(self._stream(who, model, request)) as chunks:
+            try:
+                async for chunk in chunks:
+                    for out in guarding.feed(chunk):
+                        yield out
+            except EngineError:
+                for out in guarding.finish():
+                    yield out
+                raise
+        for out in guarding.finish():
+            yield out
+
+    def _guarding(self, who: Caller, model: Model) -> Guarding | None:
+        return None if self.guardrails is None else self.guardrails.begin(who, model.alias)
+
+    # Asking.
+
+    async def _complete(self, who: Caller, model: Model, request: ChatRequest) -> ChatAnswer:
+        bill = await self._open(who, model, request, stream=False)
+
+        async def begin(target: Target) -> _Whole[ChatAnswer]:
+            return _Whole(await target.engine.complete(dataclasses.replace(request, model=target.model)))
+
+        return await self._whole(bill, model, wants_of(request, bill), begin)
+
+    async def _stream(self, who: Caller, model: Model, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
         bill = await self._open(who, model, request, stream=True)
         failed = "canceled"
-        said = _Said()
+        said = Said()
         asked, last = request, None
         try:
             for _ in range(_RESUMES_MAX + 1):
@@ -101,22 +188,24 @@ class Pipeline:
                             said.add(chunk)
                             yield chunk
                             bill.goes_on()
-                    failed = ""
-                    return
                 except EngineError:
                     if not (model.settings.resume and said.can_go_on):
                         raise
                     asked, last = said.continued(request), target
                     bill.abandoned.append(target)
+                else:
+                    failed = ""
+                    return
             raise EngineUnreachable(f"no engine of {model.alias!r} came to an end", "Come again later.")
-        except (EngineError, UnknownModel) as error:
+        except SeamlineError as error:
             failed = error.code
             raise
         finally:
             bill.close(failed)
 
     async def _open(self, who: Caller, model: Model, request: ChatRequest, *, stream: bool) -> Bill:
-        return await self.till.open(who, model, "chat", size_of(request), request.tokens_max, stream=stream)
+        operation = "chat" if request.messages else "text_completion"
+        return await self.till.open(who, model, operation, size_of(request), request.tokens_max, stream=stream)
 
     async def _begun(
         self, bill: Bill, model: Model, request: ChatRequest, beside: Target | None
@@ -127,15 +216,9 @@ class Pipeline:
             return begun
 
         race = Race(
-            self.watch,
-            model,
-            wants_of(request, bill),
-            begin,
-            whole=False,
-            asking=bill.asked,
-            affordable=bill.affordable,
-            beside=beside,
-        )
+            self.watch, model, wants_of(request, bill), begin, whole=False, asking=bill.asked,
+            affordable=bill.affordable, beside=beside,
+        )  # fmt: skip
         try:
             return await race.run()
         finally:
@@ -152,17 +235,29 @@ class Pipeline:
             bill.answers(target, whole)
             failed = ""
             return whole.answer
-        except EngineError as error:
+        except SeamlineError as error:
             failed = error.code
             raise
         finally:
             bill.close(failed)
 
-    def _model(self, alias: str) -> Model:
+    def _model(self, who: Caller, alias: str) -> Model:
         model = self.models.get(alias)
         if model is None:
             raise UnknownModel(f"there is no model {alias!r}", f"There are {', '.join(self.models) or 'none'}.")
+        who.key.allow(alias)
         return model
+
+    # Answers that are given again.
+
+    def _kept_under(self, who: Caller, model: Model, request: ChatRequest) -> bytes | None:
+        return AnswersCache.key(who, request) if self._answers is not None and model.settings.answer_cache_s else None
+
+    def _kept(self, who: Caller, model: Model, key: bytes) -> ChatAnswer | None:
+        answer = self._answers.get(key) if self._answers is not None else None
+        if answer is not None:
+            self.till.given_again(who, model)
+        return answer
 
 
 class LanguageModels:
@@ -262,15 +357,16 @@ class _Begun:
         await self._source.aclose()
 
 
-class _Said:
+class Said:
     """What a stream has said so far."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
-        self.finish = ""
+        self.finish: Finish = ""
         self.pieces = 0
         self._text: list[str] = []
         self._plain = True
+        self._id = self._model = ""
 
     @property
     def can_go_on(self) -> bool:
@@ -283,10 +379,18 @@ class _Said:
             self._text.append(chunk.text)
         if chunk.tool_calls or chunk.refusal:
             self._plain = False
-        if chunk.finish:
-            self.finish = chunk.finish
-        if chunk.usage is not None:
-            self.usage = chunk.usage
+        self.finish = chunk.finish or self.finish
+        self.usage = chunk.usage or self.usage
+        self._id, self._model = chunk.id or self._id, chunk.model or self._model
+
+    def answer(self) -> ChatAnswer | None:
+        """All of it, if it is a whole text."""
+        if not (self._plain and self.finish == "stop"):
+            return None
+        return ChatAnswer(
+            message=Message(role="assistant", content="".join(self._text)), usage=self.usage or Usage(), id=self._id,
+            model=self._model,
+        )  # fmt: skip
 
     def continued(self, request: ChatRequest) -> ChatRequest:
         """What to ask so that the answer goes on where it broke off."""
@@ -294,6 +398,14 @@ class _Said:
         if not request.messages:
             return dataclasses.replace(request, prompt=request.prompt + text)
         return dataclasses.replace(request, messages=(*request.messages, Message(role="assistant", content=text)))
+
+
+def _as_chunk(answer: ChatAnswer) -> ChatChunk:
+    said = answer.message
+    return ChatChunk(
+        text=said.content, tool_calls=said.tool_calls, refusal=said.refusal, finish=answer.finish, usage=answer.usage,
+        model=answer.model, id=answer.id,
+    )  # fmt: skip
 
 
 def size_of(request: ChatRequest) -> int:

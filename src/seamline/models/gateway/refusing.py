@@ -45,7 +45,8 @@ class Refusal(NamedTuple):
     def headers(self) -> list[Header]:
         if not self.retry_after_s:
             return [_JSON]
-        return [_JSON, (b"retry-after", b"%d" % math.ceil(self.retry_after_s))]
+        seconds, milliseconds = math.ceil(self.retry_after_s), math.ceil(self.retry_after_s * 1000)
+        return [_JSON, (b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
 
     def body(self, wire: Wire) -> bytes:
         if wire == "messages":

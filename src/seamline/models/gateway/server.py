@@ -146,6 +146,8 @@ class Server:
             asked.limit(_TOKENS_FIELD[route.wire], most)
             tokens_max = most
         answers = max(asked.number("n"), 1) if generates else 0
+        if pipeline.guardrails is not None:
+            pipeline.guardrails.check_size(asked.size)
         bill = await pipeline.till.open(
             who, model, route.operation, asked.size, tokens_max, answers=answers, stream=asked.stream
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from seamline.kernel.clock import Clock
+from seamline.kernel.signal.gen_ai import Operation
 from seamline.models.chat import Usage
+from seamline.models.gateway.accounting import Accounting
 from seamline.models.gateway.budgets import Budgets, Reservation
 from seamline.models.gateway.errors import BudgetExceeded
 from seamline.models.gateway.keys import Caller
@@ -39,7 +41,7 @@ class Bill:
         till: Till,
         caller: Caller,
         model: Model,
-        operation: str,
+        operation: Operation,
         size: int,
         reservation: Reservation | None,
         *,
@@ -53,7 +55,7 @@ class Bill:
         self._clock = till.clock
         self.caller = caller
         self.model = model
-        self.operation = operation
+        self.operation: Operation = operation
         self.size = size
         """Bytes of what was asked."""
         self.stream = stream
@@ -138,14 +140,13 @@ class Bill:
 class Till:
     """Lets calls in that their callers can pay for."""
 
-    def __init__(self, clock: Clock, budgets: Budgets | None = None) -> None:
+    def __init__(self, clock: Clock, budgets: Budgets | None = None, accounting: Accounting | None = None) -> None:
         self.clock = clock
         self.budgets = budgets
-        self.calls = 0
-        self.failed = 0
+        self.accounting = accounting
 
     async def open(
-        self, caller: Caller, model: Model, operation: str, size: int, tokens_max: int = 0, *, answers: int = 1,
+        self, caller: Caller, model: Model, operation: Operation, size: int, tokens_max: int = 0, *, answers: int = 1,
         stream: bool = False,
     ) -> Bill:  # fmt: skip
         """Raises BudgetExceeded, NotAllowed, NoTarget."""
@@ -159,9 +160,34 @@ class Till:
         return Bill(self, caller, model, operation, size, reservation, stream=stream)
 
     def closed(self, bill: Bill) -> None:
-        self.calls += 1
-        if bill.failed:
-            self.failed += 1
+        """For :class:`Bill`: a call is over."""
+        if self.accounting is None:
+            return
+        target = bill.target
+        self.accounting.done(
+            bill.caller,
+            bill.model.alias,
+            operation=bill.operation,
+            provider=target.engine.provider if target is not None else "",
+            engine_model=target.model if target is not None else "",
+            usage=bill.usage,
+            cost=bill.cost,
+            began=bill.began,
+            ended=self.clock.monotonic(),
+            first_at=bill.first_at if bill.stream else 0.0,
+            finish=bill.finish,
+            failed=bill.failed,
+            asked_again=len(bill.abandoned),
+        )
+
+    def given_again(self, caller: Caller, model: Model) -> None:
+        """An answer was given for which nobody was asked."""
+        if self.accounting is not None:
+            now = self.clock.monotonic()
+            self.accounting.done(
+                caller, model.alias, operation="chat", provider="", engine_model="", usage=Usage(), cost=NOTHING,
+                began=now, ended=now, cached=True,
+            )  # fmt: skip
 
 
 def _more(usage: Usage, output_tokens: int) -> Usage:
