@@ -9,4 +9,3 @@ from seamline.models.chat import Chat
 class Talk(Chat):
     @readonly
     async def made(self) -> int:
-        """How many pieces it has said."""
