@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from seamline.mesh.policy import Policy, SecretRules
     from seamline.models.runtime import ModelsRuntime
     from seamline.run.application import Application
+    from seamline.run.model_room import ModelRoom
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
     from seamline.secrets.interface import Source
@@ -139,6 +140,7 @@ class Host:
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
         self._models: ModelsRuntime | None = None
+        self._model_room: ModelRoom | None = None
         self._ai = AiGateways(settings.ai_gateway, self.data, application.contracts, self.stub, self.clock)
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
@@ -469,8 +471,18 @@ class Host:
             from seamline.run.trying import Trying  # what hardly any process ever needs
 
             return await Trying(self.application, self.mesh).ask(operation, arguments)
+        if room == "models":
+            return await self._models_room().ask(operation, arguments)
         runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
         return None if runtime is None else await runtime.admin(operation, arguments)
+
+    def _models_room(self) -> ModelRoom:
+        if self._model_room is None:
+            from seamline.run.model_room import ModelRoom
+            from seamline.run.trying import Trying
+
+            self._model_room = ModelRoom(self.application.contracts, self.stats, Trying(self.application, self.mesh))
+        return self._model_room
 
     def take_flows(self) -> list[Flow]:
         """What happened on each edge since the last time: calls, requests, events, steps of sagas."""
@@ -518,6 +530,8 @@ class Host:
 
     async def stop(self) -> None:
         """Run the shutdown hooks and close everything."""
+        if self._model_room is not None:
+            await self._model_room.close()
         if self._gateway is not None:
             await self._gateway.stop()
         for module in reversed(self.modules):

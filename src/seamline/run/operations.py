@@ -18,6 +18,7 @@ from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
 from seamline.run.drills import Drills
 from seamline.run.errors import ControlError, NotAllowedError, RoleError, RunError, UnknownTargetError
+from seamline.run.model_trials import ModelTrials
 from seamline.run.revocations import checked
 from seamline.run.roles import ROLES, Caller, looks_only, needed, suffices
 from seamline.run.sockets import peer_of
@@ -33,7 +34,7 @@ _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
 _ROOM_S = 60.0
 _INCIDENT_ACTS = ("acknowledge", "note", "close")
-_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident", "fault", "method", "yes")
+_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident", "fault", "method", "contract", "yes")
 """Arguments that the audit has; others may hold what is secret."""
 
 
@@ -76,6 +77,7 @@ class AdminServer:
         self._owner = TaskOwner("admin socket")
         self._open: set[asyncio.Task[None]] = set()
         self._drills = Drills(supervisor)
+        self._models = ModelTrials(supervisor)
         self._operations: dict[str, Operation] = {
             "status": self._status,
             "endpoints": self._endpoints,
@@ -102,6 +104,8 @@ class AdminServer:
             "policies": self._ask_room,
             "describe": self._describe,
             "try": self._try,
+            "model_stats": self._models.stats,
+            "model_try": self._models.perform_try,
             "incident": self._incident,
         }
         self._for_tests: dict[str, Operation] = {

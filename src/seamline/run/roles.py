@@ -13,9 +13,23 @@ Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
 
 _LOOKS: Final = frozenset(
-    {"status", "endpoints", "top", "logs", "observed", "jwks", "identity", "audit-heads", "policies", "describe"}
+    {
+        "status",
+        "endpoints",
+        "top",
+        "logs",
+        "observed",
+        "jwks",
+        "identity",
+        "audit-heads",
+        "policies",
+        "describe",
+        "model_stats",
+    }
 )
-_CHANGES: Final = frozenset({"switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill", "try"})
+_CHANGES: Final = frozenset(
+    {"switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill", "try", "model_try"}
+)
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "events": frozenset({"topics", "lag", "tail", "verify", "dead list", "dead show"}),
     "sagas": frozenset({"list", "show"}),
