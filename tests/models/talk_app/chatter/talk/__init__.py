@@ -7,5 +7,7 @@ from seamline.models.chat import Chat
 
 
 class Talk(Chat):
+    """``made``: how many pieces it has said."""
+
     @readonly
-    async def made(self) -> int:
+    async def made(self) -> int: ...
