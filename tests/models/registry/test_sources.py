@@ -372,7 +372,7 @@ def test_a_key_cannot_lead_outside(tmp_path: Path, bucket: Any):
 # MLflow
 
 
-def mlflow(server: Server, files: dict[str, bytes]) -> None:
+def mlflow(server: Server, files: dict[str, bytes], where: str = "mlflow-artifacts:/1/models/m-1/artifacts") -> None:
     """A version of ``churn``, as a server that gives out its artefacts describes it."""
     about = {"model_version": {
         "name": "churn", "version": "3", "run_id": "r1", "description": "Who leaves.",
@@ -380,8 +380,12 @@ def mlflow(server: Server, files: dict[str, bytes]) -> None:
     }}  # fmt: skip
     server.json("/api/2.0/mlflow/model-versions/get", about)
     server.json("/api/2.0/mlflow/registered-models/alias", about)
+    server.json("/api/2.0/mlflow/model-versions/get-download-uri", {"artifact_uri": where})
+    kept = {"info": {"artifact_uri": "mlflow-artifacts:/1/models"}}
+    server.json("/api/2.0/mlflow/runs/get", {"run": kept})
     server.json(
-        "/api/2.0/mlflow/model-versions/get-download-uri", {"artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts"}
+        "/api/2.0/mlflow/logged-models/m-1",
+        {"model": {"info": {"artifact_uri": f"{kept['info']['artifact_uri']}/m-1/artifacts"}}},
     )
 
     def listed(_: dict[str, str]) -> Answer:
@@ -416,6 +420,21 @@ def test_a_version_of_mlflow(tmp_path: Path, server: Server, address: str):
         "c0ffee",
         "Who leaves.",
     )
+
+
+@pytest.mark.parametrize("where", ["runs:/r1/m-1/artifacts", "models:/m-1"])
+def test_a_version_of_mlflow_that_is_a_run_or_a_logged_model(tmp_path: Path, server: Server, where: str):
+    """Which is what a server names, and the files are found behind it."""
+    mlflow(server, {"data/model.safetensors": safetensors()}, where)
+    assert list(registry_of(tmp_path, mlflow=server.url).add("churn", "3", "mlflow:churn/3").files) == [
+        "data/model.safetensors"
+    ]
+
+
+def test_files_that_mlflow_does_not_give_out_are_a_sentence(tmp_path: Path, server: Server):
+    mlflow(server, {}, "s3://bucket/x")
+    with pytest.raises(SourceError, match="serve-artifacts"):
+        registry_of(tmp_path, mlflow=server.url).add("churn", "3", "mlflow:churn/3")
 
 
 def test_the_pickle_of_an_mlflow_model_is_refused(tmp_path: Path, server: Server):

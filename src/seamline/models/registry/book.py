@@ -153,6 +153,10 @@ class Changing:
         found = self._one("SELECT split FROM splits WHERE contract = ?", contract)
         return None if found is None else json.loads(found)
 
+    def revision(self, contract: str) -> int:
+        """That of the split in force; 0 while there is none."""
+        return int(self._one("SELECT revision FROM splits WHERE contract = ?", contract) or 0)
+
     def set_split(self, contract: str, revision: int, split: Any) -> None:
         self._do("INSERT OR REPLACE INTO splits VALUES (?, ?, ?)", contract, revision, json.dumps(split))
 

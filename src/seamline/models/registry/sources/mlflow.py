@@ -42,7 +42,7 @@ def fetch_mlflow(address: str, intake: Intake, settings: ModelsSettings) -> Fetc
         place: Any = web.json(
             f"/api/2.0/mlflow/model-versions/get-download-uri?{urlencode({'name': found['model'], 'version': number})}"
         )
-        where = urlsplit(str(place["artifact_uri"]))
+        where = urlsplit(_stored(web, str(place["artifact_uri"])))
     except (KeyError, TypeError):
         raise SourceError(f"MLflow's answer about {address!r} cannot be understood", "Look at mlflow.") from None
     if where.scheme != "mlflow-artifacts":
@@ -59,6 +59,19 @@ def fetch_mlflow(address: str, intake: Intake, settings: ModelsSettings) -> Fetc
         extra={"mlflow.run": str(version.get("run_id") or "")},
     )
     return Fetched(f"mlflow:{found['model']}/{number}", intake.files, card)
+
+
+def _stored(web: Web, address: str) -> str:
+    """Where the files of a run or of a logged model are."""
+    kind, _, rest = address.partition(":")
+    name, _, path = rest.lstrip("/").partition("/")
+    if kind == "runs":
+        about = web.json(f"/api/2.0/mlflow/runs/get?{urlencode({'run_id': name})}")
+        return f"{about['run']['info']['artifact_uri']}/{path}".rstrip("/")
+    if kind == "models":
+        about = web.json(f"/api/2.0/mlflow/logged-models/{quote(name, safe='')}")
+        return str(about["model"]["info"]["artifact_uri"])
+    return address
 
 
 def _take_folder(web: Web, root: str, folder: str, intake: Intake, depth: int) -> None:
