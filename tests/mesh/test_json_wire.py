@@ -16,6 +16,8 @@ from tests.mesh.rig import APP, TRUST_DOMAIN, Rig, StockService, rig
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.connect import EnvelopeReader, envelope
 from seamline.mesh.identity import new_key_and_csr
+from seamline.mesh.outcome import Refusal
+from seamline.module.errors import Overloaded
 
 NODE = shutil.which("node")
 
@@ -64,6 +66,12 @@ async def test_node_calls_a_contract_with_fetch(made: Rig, tmp_path: Path):
 
 async def exchange(made: Rig, endpoint: Endpoint, request: bytes, *, alpn: str = "http/1.1") -> tuple[int, bytes]:
     """One request as the module ``orders``, connection closed by the server; status and body."""
+    head, _, body = (await answer_to(made, endpoint, request, alpn=alpn)).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def answer_to(made: Rig, endpoint: Endpoint, request: bytes, *, alpn: str = "http/1.1") -> bytes:
+    """All that comes back."""
     identity = made.identity("orders")
     reader, writer = await asyncio.open_connection(
         endpoint.host, endpoint.port, ssl=identity.client_context("orders", alpn),
@@ -73,8 +81,7 @@ async def exchange(made: Rig, endpoint: Endpoint, request: bytes, *, alpn: str =
     async with asyncio.timeout(10):
         answer = await reader.read()
     writer.transport.abort()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+    return answer
 
 
 def post(path: str, body: bytes, content_type: str = "application/json", more: str = "") -> bytes:
@@ -103,6 +110,23 @@ async def test_bad_requests_are_answered_in_connects_words(made: Rig, request_by
     _, endpoint = await made.serve(StockService())
     got, body = await exchange(made, endpoint, request_bytes)
     assert (got, json.loads(body)["code"]) == (status, code)
+
+
+async def test_who_comes_too_early_is_told_when_to_come_again(made: Rig):
+    """By HTTP's own header, in whole seconds and never too few."""
+
+    class Busy(StockService):
+        async def take(self, sku: str, count: int = 1) -> str:
+            error = Overloaded(f"no room for {count} of {sku}")
+            error.retry_after_s = 2.2
+            raise Refusal(error)
+
+    _, endpoint = await made.serve(Busy())
+    answer = await answer_to(made, endpoint, post("/shop.Stock/take", b'{"sku":"a"}'))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"429"
+    assert b"\r\nretry-after: 3\r\n" in head + b"\r\n"
+    assert json.loads(body)["code"] == "resource_exhausted"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from similar.words import Words
 
 TOPOLOGIES = ["monolith", "services"]
 APP = pytest.mark.seamline(app="tests/models/shop_app", topologies=TOPOLOGIES)
-FRESH = pytest.mark.seamline(app="tests/models/shop_app", topologies=TOPOLOGIES, fresh=True)
 
 
 @APP
@@ -56,7 +55,7 @@ async def test_items_stream_as_they_are_made(topology_app: TopologyApp):
     assert heard == list("ali")
 
 
-@FRESH
+@APP
 async def test_who_comes_too_many_is_told_when_to_come_again(topology_app: TopologyApp):
     """The answer says so on the other side of the wire, too; nothing that was refused ran."""
     words = topology_app.stub(Words)
@@ -65,6 +64,16 @@ async def test_who_comes_too_many_is_told_when_to_come_again(topology_app: Topol
     assert refused, "some may have had room when they came again"
     assert all(each.retry_after_s > 0 for each in refused)
     assert all(each == 0.02 for each in answers if not isinstance(each, Overloaded))
+
+
+@APP
+async def test_a_stranger_who_comes_too_many_is_told_when_to_come_again(topology_app: TopologyApp):
+    """Over HTTP in its own header, also where the module that asks the model is behind a tunnel."""
+    answers = await asyncio.gather(*(topology_app.http.get("/") for _ in range(80)))
+    refused = [each for each in answers if each.status == 503]
+    assert refused, "some may have had room when they came again"
+    assert all(int(each.header("retry-after") or 0) >= 1 for each in refused)
+    assert {each.status for each in answers} == {200, 503}
 
 
 @APP

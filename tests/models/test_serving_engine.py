@@ -85,7 +85,7 @@ def engine_of(model: Any, clock: ManualClock | None = None, **more: Any) -> Engi
         return model
 
     settings: dict[str, Any] = {"waiting_max": 10, **more}
-    declared = ModelType(cls=type(model), contract=Double, version="1", **settings)
+    declared = ModelType(cls=model.__class__, contract=Double, version="1", **settings)
     return Engine(declared, make, clock=clock)
 
 

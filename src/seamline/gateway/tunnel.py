@@ -64,6 +64,7 @@ class _Wire(TypedDict, total=False):
     reason: str | None
     subprotocol: str | None
     kind: str
+    after_s: float
     route: str
     next: _Wire
     http_version: str
@@ -128,8 +129,7 @@ class TunnelApp:
         while (data := await stream.receive()) is not None:
             message = _message(data)
             if message["type"] == _FAILED:
-                failure = _FAILURES.get(message.get("kind", ""), InternalError)
-                raise failure("the app of the module failed; its process tells why in its log")
+                raise _failure(message)
             route = message.pop(_ROUTE, None)
             if route is not None:
                 scope[ROUTE] = route
@@ -276,8 +276,20 @@ class _Answer:
             self.group.create_task(self.flush())
 
 
+def _failure(message: Message) -> CallError:
+    failure = _FAILURES.get(message.get("kind", ""), InternalError)(
+        "the app of the module failed; its process tells why in its log"
+    )
+    if isinstance(failure, Overloaded):
+        failure.retry_after_s = message.get("after_s", 0.0)
+    return failure
+
+
 async def _tell_failure(stream: Duplex, error: Exception) -> None:
+    told: Message = {"type": _FAILED, "kind": type(error).__name__}
+    if isinstance(error, Overloaded):
+        told["after_s"] = error.retry_after_s
     try:
-        await stream.send(_encode({"type": _FAILED, "kind": type(error).__name__}))
+        await stream.send(_encode(told))
     except ConnectionError:
         return

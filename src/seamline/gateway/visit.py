@@ -23,6 +23,7 @@ from seamline.gateway.websocket import WebSocketRun, handshake_of
 from seamline.kernel.settings import GatewaySettings
 from seamline.kernel.signal.trace import Tracer, new_span_id
 from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
+from seamline.mesh.outcome import retry_header
 from seamline.module.errors import (
     CallError,
     DeadlineExceeded,
@@ -333,7 +334,7 @@ class Visit:
             _log.warning("%s %s: module %r: %s", request.method, self.path, self.module, error)
         else:
             _log.error("%s %s: module %r failed", request.method, self.path, self.module, exc_info=error)
-        self._fail(status, message, leave=leave)
+        self._fail(status, message, retry_header(error), leave=leave)
 
     async def _own_page(self, door: Door) -> None:
         try:

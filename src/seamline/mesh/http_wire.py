@@ -28,7 +28,7 @@ from seamline.mesh.connect import END_STREAM, HTTP_STATUS, EnvelopeError, Envelo
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.doors import Door, Doors
 from seamline.mesh.limits import PRIORITIES
-from seamline.mesh.outcome import error_body, overloaded
+from seamline.mesh.outcome import error_body, overloaded, retry_header
 from seamline.module.context import CallContext
 from seamline.module.contract import UNARY, MethodSpec
 from seamline.module.errors import CallError, InvalidArgument, Unimplemented
@@ -268,4 +268,5 @@ def message_in_query(spec: MethodSpec, query: bytes) -> bytes:
 def answer_error(exchange: Exchange, error: Exception, status: int | None = None) -> None:
     body = error_body(error)
     if not exchange.started and not exchange.disconnected:
-        exchange.respond(status or HTTP_STATUS.get(body.code, 500), _JSON, msgspec.json.encode(error_json(body)))
+        headers = (*_JSON, *retry_header(error))
+        exchange.respond(status or HTTP_STATUS.get(body.code, 500), headers, msgspec.json.encode(error_json(body)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -124,6 +125,12 @@ def error_of(body: ErrorBody, method: str, faults: Mapping[str, type[Fault]]) ->
         with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
             error.retry_after_s = _AFTER_DECODER.decode(bytes(body.detail)).retry_after_s
     return error
+
+
+def retry_header(error: BaseException) -> list[tuple[bytes, bytes]]:
+    """HTTP's ``retry-after``, of an error that says when to come again."""
+    after_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+    return [(b"retry-after", b"%d" % math.ceil(after_s))] if 0 < after_s < math.inf else []
 
 
 def overloaded(method: str, why: str) -> Overloaded:

@@ -24,6 +24,7 @@ from seamline.module.models import Artefacts, ModelType
 _log = logging.getLogger("seamline.models")
 _BACKOFF_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 30.0
+_END_S: Final = 5.0
 _LOOK_S: Final = 0.2
 _GROWTH_MAX: Final = 2
 
@@ -44,6 +45,9 @@ class Pool:
             [(name, self._spec.methods[name].encode_request(arguments)) for name, arguments in model.warm],
         )
         self._processes: list[ModelProcess] = []
+        """Those that are given calls, or will be when they are ready."""
+        self._living: set[ModelProcess] = set()
+        """Also those that are on their way out."""
         self._wanted: deque[asyncio.Future[ModelProcess]] = deque()
         self._suspects = Suspects(model.name)
         self._owner = TaskOwner(f"processes of {model.name}")
@@ -104,11 +108,11 @@ class Pool:
 
     async def unload(self) -> None:
         await self._owner.stop()
-        processes, self._processes = self._processes, []
-        for process in processes:
+        self._processes.clear()
+        for process in self._living:
             process.close()
-        if processes:
-            await asyncio.wait([process.ended for process in processes], timeout=5)
+        if self._living:
+            await asyncio.wait([process.ended for process in self._living], timeout=_END_S)
         for waiting in self._wanted:
             waiting.cancel()
         self._wanted.clear()
@@ -243,6 +247,8 @@ class Pool:
 
     async def _start(self) -> ModelProcess:
         process = ModelProcess(self._model.name, self._model.workers.grace_s)
+        self._living.add(process)
+        process.ended.add_done_callback(lambda _: self._living.discard(process))
         self._processes.append(process)
         try:
             await process.start(self._begin)
@@ -251,6 +257,8 @@ class Pool:
         except BaseException:
             self._processes.remove(process)
             process.close()
+            if not process.pid:
+                self._living.discard(process)
             raise
         self._broken = None
         self._hand_out()

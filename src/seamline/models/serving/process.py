@@ -88,7 +88,13 @@ class ModelProcess(asyncio.Protocol):
             self._popen = subprocess.Popen(  # noqa: ASYNC220, S603  # our own interpreter and module
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), process_group=0
             )
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            self._popen.kill()
+            self._end(self._popen.wait())
+            raise
         self._send(begin)
 
     async def ask(self, method: str, calls: Sequence[bytes]) -> Answered:
