@@ -186,6 +186,54 @@ def test_two_choices_prefer_the_quick_and_starve_nobody():
     assert any(p is found[1] for p in (replicas.pick(now + 200, {}) for _ in range(300)))
 
 
+def test_a_replica_that_says_when_it_has_room_is_left_alone_until_then():
+    """Where another has room; where none has, a call may as well be tried. It is believed for some seconds at most."""
+    replicas = Replicas()
+    replicas.replace([Endpoint("h", port) for port in (1, 2)])
+    found = by_port(replicas)
+    now = found[1]._stamp  # pyright: ignore[reportPrivateUsage]
+    found[1].busy(now, 2.0)
+    assert {replicas.pick(now + 1, {}) for _ in range(50)} == {found[2]}
+    found[2].busy(now + 1, 1000.0)
+    assert {replicas.pick(now + 1.5, {}) for _ in range(50)} <= {found[1], found[2]}
+    assert {replicas.pick(now + 2.5, {}) for _ in range(50)} == {found[1]}
+    assert found[2].has_room(now + 6.1)
+    assert not found[1].ejected(now + 1), "it is well"
+
+
+def test_streams_of_very_uneven_length_are_spread_evenly():
+    """One in twenty lasts a hundred times as long; no replica has many more under way than another for long."""
+    lot = random.Random(7)
+    replicas = Replicas()
+    replicas.replace([Endpoint("h", port) for port in range(4)])
+    found = by_port(replicas)
+    now = found[0]._stamp  # pyright: ignore[reportPrivateUsage]
+    ends: list[tuple[float, int, Replica]] = []
+    uneven = drawn_unevenly = 0.0
+    blind = [0] * 4
+    blind_ends: list[tuple[float, int]] = []
+    steps = 4000
+    for step in range(steps):
+        now += 0.05
+        while ends and ends[0][0] <= now:
+            heapq.heappop(ends)[2].inflight -= 1
+        while blind_ends and blind_ends[0][0] <= now:
+            blind[heapq.heappop(blind_ends)[1]] -= 1
+        lasts_s = 0.2 * (100 if lot.random() < 0.05 else 1)
+        replica = replicas.pick(now, {})
+        assert replica is not None
+        replica.inflight += 1
+        replica.observe(now, 0.02)
+        heapq.heappush(ends, (now + lasts_s, step, replica))
+        drawn = lot.randrange(4)
+        blind[drawn] += 1
+        heapq.heappush(blind_ends, (now + lasts_s, drawn))
+        uneven += max(each.inflight for each in found.values()) - min(each.inflight for each in found.values())
+        drawn_unevenly += max(blind) - min(blind)
+    assert uneven / steps < 2.5
+    assert uneven < drawn_unevenly / 2
+
+
 def test_no_more_than_a_share_of_the_replicas_is_left_out():
     """With half as the most, the second of three failing replicas stays in."""
     rules = MeshRules(outlier_failures=1, outlier_eject_s=10, outlier_eject_max_ratio=0.5)

@@ -1,7 +1,9 @@
 """Which replica gets the next call: power of two choices on peak-EWMA latency, with ejection of outliers.
 
 Two replicas are drawn by lot and the one with the lower cost wins; the cost is the latency, weighted so that it
-jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way.
+jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way. A stream is under way for
+as long as it lasts, and its latency is that of its first item. A replica that has said when it will have room again is
+left alone until then, if others have room.
 """
 
 from __future__ import annotations
@@ -39,11 +41,15 @@ class Endpoint:
 class Replica:
     """An endpoint and what calls have learned of it."""
 
-    __slots__ = ("_ejected_until", "_failures", "_stamp", "channels", "endpoint", "inflight", "latency_s")
+    __slots__ = (
+        "_busy_until", "_ejected_until", "_failures", "_stamp", "channels", "endpoint", "inflight", "latency_s",
+    )  # fmt: skip
 
     DECAY_S = 10.0
     FIRST_S = 0.001
     FLOOR_S = 0.00005
+    BUSY_S_MAX = 5.0
+    """It may be wrong about when it has room again."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -54,6 +60,7 @@ class Replica:
         self._stamp = monotonic()
         self._failures = 0
         self._ejected_until = 0.0
+        self._busy_until = 0.0
 
     def cost(self, now: float) -> float:
         """What one more call would cost; a replica that was not asked for long is forgiven its slowness."""
@@ -62,6 +69,13 @@ class Replica:
 
     def ejected(self, now: float) -> bool:
         return now < self._ejected_until
+
+    def has_room(self, now: float) -> bool:
+        return now >= self._ejected_until and now >= self._busy_until
+
+    def busy(self, now: float, after_s: float) -> None:
+        """It has refused a call, and will have room again after so many seconds."""
+        self._busy_until = now + min(after_s, self.BUSY_S_MAX)
 
     def observe(self, now: float, seconds: float) -> None:
         """A call took ``seconds``."""
@@ -105,7 +119,9 @@ class Replicas:
         ``canary`` maps versions to weights; ``avoid`` is a replica that was tried already.
         """
         candidates = self._of_version(canary) if canary else list(self._all.values())
-        healthy = [r for r in candidates if not r.ejected(now)] or candidates
+        healthy = (
+            [r for r in candidates if r.has_room(now)] or [r for r in candidates if not r.ejected(now)] or candidates
+        )
         if avoid is not None and len(healthy) > 1:
             healthy = [r for r in healthy if r is not avoid]
         if len(healthy) < 2:

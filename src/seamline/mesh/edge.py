@@ -416,6 +416,8 @@ class Edge(Told):
         replica.inflight -= 1
         if isinstance(failure, (Unavailable, Overloaded)) and _failed(failure):
             replica.failed(now, self.rules, self.mesh.may_eject(self.callee, now, self.rules))
+        elif isinstance(failure, Overloaded):
+            replica.busy(now, failure.retry_after_s)
         elif latency_s is not None and (failure is None or isinstance(failure, _TELLS_LATENCY)):
             replica.observe(now, latency_s)
             if not isinstance(failure, DeadlineExceeded):
