@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,12 @@ class Door:
 
     def stats(self, alias: str = "m") -> dict[str, Any]:
         return self.gateway.stats()["models"][alias]
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Let everybody work until it holds."""
+    while not holds():  # noqa: ASYNC110  # what is waited for belongs to others
+        await asyncio.sleep(0)
 
 
 def says(text: str, **more: Any) -> dict[str, Any]:

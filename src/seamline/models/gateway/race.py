@@ -112,8 +112,8 @@ class Race(Generic[T]):
     """
 
     __slots__ = (
-        "_affordable", "_asking", "_begin", "_error", "_interrupt", "_left", "_model", "_rivals", "_rivals_over",
-        "_since", "_target", "_watch", "_whole", "_won", "abandoned",
+        "_able", "_affordable", "_asking", "_begin", "_error", "_interrupt", "_left", "_model", "_rivals",
+        "_rivals_over", "_since", "_target", "_watch", "_whole", "_won", "abandoned",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +140,7 @@ class Race(Generic[T]):
         self._target: Target | None = None
         self._since = 0.0
         self._interrupt = Interrupt()
+        self._able = False
         self._error: EngineError | None = None
         self._won: tuple[Target, T] | None = None
         self._rivals: list[_Rival] = []
@@ -296,6 +297,7 @@ class Race(Generic[T]):
             if target is None:
                 self._left = None
                 return None
+            self._able = True
             ticket = target.begin(now)
             if ticket is not None:
                 return target, ticket
@@ -317,7 +319,9 @@ class Race(Generic[T]):
     def _usual(self, target: Target) -> Usual:
         return target.wholes if self._whole else target.streams
 
-    def _nobody(self) -> NoTarget:
+    def _nobody(self) -> NoTarget | EngineCannotError:
+        if not self._able:
+            return EngineCannotError(f"no engine of {self._model.alias!r} can do this", "Ask another model, or less.")
         now = self._watch.clock.monotonic()
         again = min((target.free_in_s(now) for target in self._model.targets), default=0.0)
         error = NoTarget(f"no engine of {self._model.alias!r} can be asked now", "Come again later.")

@@ -78,7 +78,11 @@ class RawAnswer:
 
     def began(self) -> None:
         """The first piece that counts is here: from now on it may pause, but not for long."""
-        self._limit_at = None
+        if self._limit_at is not None:
+            self._limit_at = None
+            if self._timer is not None:
+                self._timer.cancel()  # the next wait sets one that looks sooner
+                self._timer = None
 
     async def read(self) -> bytes:
         """The next bytes, ``b""`` at the end. Raises EngineUnreachable, EngineStalled."""
