@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seamline.kernel.clock import ManualClock
@@ -125,12 +125,14 @@ async def test_texts_that_share_words_are_near():
     assert [each.index for each in ranked.results] == [1]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab \n", max_size=30))
 def test_tokens_together_are_the_text(text: str):
     """Nothing is lost between them."""
     assert "".join(split_tokens(text)) == text
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="abc", max_size=30),
     st.lists(st.text(alphabet="abc", min_size=1, max_size=4), max_size=3),
