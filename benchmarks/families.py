@@ -14,6 +14,7 @@ from benchmarks.rows import (
     remote,
     revocation,
     sagas,
+    serving,
     telemetry,
 )
 
@@ -29,5 +30,6 @@ FAMILIES = (
     *telemetry.FAMILIES,
     *explanation.FAMILIES,
     *otlp.FAMILIES,
+    *serving.FAMILIES,
     *boutique.FAMILIES,
 )
