@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -13,7 +14,7 @@ from seamline.models.errors import ExtraMissingError
 from seamline.models.index import EXACT_MAX, VectorIndex
 
 np: Any = pytest.importorskip("numpy", reason="the extra models-index is not installed")
-pytest.importorskip("usearch", reason="the extra models-index is not installed")
+pytest.importorskip("voyager", reason="the extra models-index is not installed")
 
 
 def unit(rows: int, columns: int, seed: int = 1) -> Any:
@@ -71,8 +72,39 @@ def test_what_was_replaced_or_removed_is_not_found(changes: list[tuple[bool, str
         assert abs(each.similarity - float(model[each.name] @ rows[0])) < 1e-5
 
 
-def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    """The extra, by name."""
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
+def test_many_vectors_that_change_are_found_as_they_are():
+    """Replaced, removed until few are left, and added again."""
+    rows = unit(EXACT_MAX + 500, 8)
+    index = VectorIndex(8)
+    index.put({str(number): row for number, row in enumerate(rows)})
+    assert index.nearest(rows[7], 1)[0].name == "7"
+    index.put({"7": -rows[7], "new": rows[7]})
+    assert index.nearest(rows[7], 1)[0].name == "new"
+    assert index.nearest(-rows[7], 1)[0].name == "7"
+    index.remove([str(number) for number in range(100, EXACT_MAX + 500)])
+    assert len(index) == 101
+    assert {each.name for each in index.nearest(rows[3], 101)} == {"new", *map(str, range(100))}
+    index.put({str(number): rows[number] for number in range(100, EXACT_MAX + 500)})
+    assert [each.name for each in index.nearest(rows[1234], 1)] == ["1234"]
+
+
+def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    """The extra, by name; of few vectors it needs but NumPy."""
+    monkeypatch.setitem(sys.modules, "voyager", None)
+    index = VectorIndex(8)
+    rows = unit(EXACT_MAX + 1, 8)
+    index.put({str(number): row for number, row in enumerate(rows[1:])})
+    assert index.nearest(rows[1], 1)[0].name == "0"
+    index.put({"one more": rows[0]})
     with pytest.raises(ExtraMissingError, match=r"pip install 'seamline\[models-index\]'"):
+        index.nearest(rows[0], 1)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(ExtraMissingError, match=r"pip install 'seamline\[models\]'"):
         VectorIndex(8)
+
+
+def test_an_index_and_an_encoder_live_in_one_process():
+    """Whichever is imported first: libraries that bring their own C++ have been seen to break each other."""
+    pytest.importorskip("onnxruntime", reason="the extra models is not installed")
+    for first, second in (("voyager", "onnxruntime"), ("onnxruntime", "voyager")):
+        subprocess.run([sys.executable, "-c", f"import {first}, {second}"], check=True, timeout=60)
