@@ -79,6 +79,11 @@ class FakeAdmin:
                 return described(arguments["module"])
             case "try":
                 return {"result": '{"id": "o-1"}', "left_out": 0, "duration_ms": 12.5, "trace_id": TRACE.hex()}
+            case "model_try":
+                for text in ("Mugs ", "are <b>here</b>", "."):
+                    if say:
+                        say(json.dumps({"text": text, "usage": None}))
+                return {"duration_ms": 20.5, "trace_id": TRACE.hex()}
             case _:
                 return {}
 
