@@ -147,12 +147,11 @@ class Budgets:
             await self._owner.stop()
         for waiter in self._waiters:
             _fail(waiter, NoTarget("the AI gateway stops", "Ask again."))
+        settled = False
         try:
-            await self._exchange([])
+            settled = await self.tell() and not self._calls
         finally:
-            await asyncio.get_running_loop().run_in_executor(
-                self._thread, partial(self._ledger.close, settled=not self._calls)
-            )
+            await asyncio.get_running_loop().run_in_executor(self._thread, partial(self._ledger.close, settled=settled))
             self._thread.shutdown(wait=False)
 
     # Every call.
@@ -215,7 +214,7 @@ class Budgets:
 
     def _lacking(self, meter: Meter, amount: int) -> None:
         if meter.full and amount >= meter.full:
-            if self._clock.monotonic() < meter.held_off:
+            if meter.free <= meter.full_free and self._clock.monotonic() < meter.held_off:
                 raise self._exceeded(meter, amount)
             meter.full = 0
 
@@ -235,7 +234,7 @@ class Budgets:
                 raise self._exceeded(meter, amount)
         if self._closed:
             raise NoTarget("the AI gateway stops", "Ask again.")
-        waiter = _Waiter(group, cost, asyncio.get_running_loop().time() + _PATIENCE_S)
+        waiter = _Waiter(group, cost, self._clock.monotonic() + _PATIENCE_S)
         self._waiters.append(waiter)
         self._wake.set()
         group.calls += 1
@@ -288,19 +287,19 @@ class Budgets:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            waiting, self._waiters = self._waiters, []
-            if not await self._exchange(waiting):
+            if not await self.tell():
                 await asyncio.sleep(FLUSH_S)
+
+    async def tell(self) -> bool:
+        """Exchange with the ledger now; done by itself many times a second. Whether it could be written."""
+        async with self._exchanging:
+            waiting, self._waiters = self._waiters, []
+            return await self._exchange([waiter for waiter in waiting if not waiter.answer.done()])
 
     def _something(self) -> bool:
         return bool(self._dirty or self.lost or any(meter.free for meter in self._lent))
 
     async def _exchange(self, waiting: list[_Waiter]) -> bool:
-        async with self._exchanging:
-            return await self._exchange_alone([waiter for waiter in waiting if not waiter.answer.done()])
-
-    async def _exchange_alone(self, waiting: list[_Waiter]) -> bool:
-        """Whether the ledger could be written."""
         now_s = self._clock.monotonic()
         bury = not 0 <= now_s - self._buried_s < 1 or any(waiter.want and waiter.want.short >= 0 for waiter in waiting)
         self._take_back()
@@ -338,6 +337,7 @@ class Budgets:
                 meter.free += line.free
                 meter.granted = line.reserved + line.free
                 meter.used = line.used
+                meter.tight = line.tight
                 (self._lent.add if meter.granted else self._lent.discard)(meter)
         self._answer(waiting, lines)
         if not 0 <= now_s - self._cleaned_s < 1:
@@ -361,6 +361,7 @@ class Budgets:
                 meter.used_s = now_s
                 meter.ahead = max(min(meter.ahead * 2, 1 << 50), 16 * amount)
             waiter.want = Want(amounts)
+        wanted = set(places)
         for group in dirty:
             group.dirty = False
             for _, meter in group.meters:
@@ -368,10 +369,10 @@ class Budgets:
         for meter in self._lent:
             if meter.free:
                 places.setdefault(meter, len(places))
-        return {meter: line_of(meter, now_s) for meter in places}
+        return {meter: line_of(meter, now_s, wanted=meter in wanted) for meter in places}
 
     def _answer(self, waiting: list[_Waiter], lines: dict[Meter, Line]) -> None:
-        now, meters = asyncio.get_running_loop().time(), list(lines)
+        now, meters = self._clock.monotonic(), list(lines)
         for waiter in waiting:
             assert waiter.want is not None
             if waiter.want.short < 0:
@@ -389,6 +390,7 @@ class Budgets:
                 continue
             amount = dict(waiter.want.amounts)[waiter.want.short]
             meter.full = min(meter.full or amount, amount)
+            meter.full_free = meter.free
             meter.held_off = self._clock.monotonic() + _HELD_OFF_S
             _fail(waiter, self._exceeded(meter, amount))
 
@@ -430,7 +432,7 @@ class Budgets:
 
     async def spent(self) -> list[Spent]:
         """All that is kept of this machine, as of the last exchange of each process."""
-        await self._exchange([])
+        await self.tell()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.spent)
 
     def stats(self) -> dict[str, int]:

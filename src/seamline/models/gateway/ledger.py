@@ -63,6 +63,8 @@ class Line:
     used: int = 0
     lent: int = 0
     """To other processes."""
+    tight: bool = False
+    """Somebody is short of it, or little is left."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -180,7 +182,8 @@ class Ledger:
     def _keep(self, line: Line, holders: int, *, wanted: bool, recalled: bool) -> None:
         """How much of the slice stays here."""
         left = _left(line)
-        if line.give or recalled or left < line.most // _TIGHT:
+        line.tight = recalled or left < line.most // _TIGHT
+        if line.give or line.tight:
             line.free = 0
         elif wanted:
             line.free += max(min(line.ahead, left // (_SHARE * holders)), 0)

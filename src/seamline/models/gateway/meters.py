@@ -19,7 +19,8 @@ class Meter:
     """One limit for one of those it holds for, in one window."""
 
     __slots__ = (
-        "ahead", "begins", "ends", "free", "full", "granted", "held_off", "limit", "name", "spent", "used", "used_s",
+        "ahead", "begins", "ends", "free", "full", "full_free", "granted", "held_off", "limit", "name", "spent",
+        "tight", "used", "used_s",
     )  # fmt: skip
 
     def __init__(self, name: str, limit: Limit | None, begins: int, ends: int) -> None:
@@ -37,8 +38,12 @@ class Meter:
         """By all processes, when the ledger was asked last."""
         self.used_s = 0.0
         self.full = 0
-        """An amount that there was no room for; what needs as much is refused until ``held_off``."""
+        """An amount that there was no room for; what needs as much is refused until ``held_off``, while there is no
+        more free than ``full_free``."""
+        self.full_free = 0
         self.held_off = 0.0
+        self.tight = False
+        """Others are short of it, or all soon will be."""
 
 
 class Group:
@@ -95,8 +100,9 @@ def limits_of(settings: Sequence[AiBudgetSettings]) -> tuple[Limit, ...]:
     return tuple(found)
 
 
-def line_of(meter: Meter, now_s: float) -> Line:
-    """What is to be said of it to the ledger; until that has answered, it has nothing to give."""
+def line_of(meter: Meter, now_s: float, *, wanted: bool) -> Line:
+    """What is to be said of it to the ledger. What it has to give goes along, and is nobody's until the ledger has
+    answered; only where nobody waits and nobody is short of it, half of it stays for the calls of the meantime."""
     spent, meter.spent = meter.spent, 0
     if meter.limit is None:
         return Line(meter.name, meter.begins, -1, spent, 0, 0, 0, give=False)
@@ -105,10 +111,10 @@ def line_of(meter: Meter, now_s: float) -> Line:
     idle = not 0 <= now_s - meter.used_s < IDLE_S
     if idle:
         meter.ahead = 0
-    free, meter.free = meter.free, 0
-    return Line(
-        meter.name, meter.begins, meter.limit.most, spent, meter.granted - free - spent, free, meter.ahead, give=idle
-    )
+    free = meter.free if wanted or idle or meter.tight else meter.free - max(meter.free // 2, 0)
+    reserved = meter.granted - free - spent
+    meter.free -= free
+    return Line(meter.name, meter.begins, meter.limit.most, spent, reserved, free, meter.ahead, give=idle)
 
 
 def amount_of(unit: Unit, cost: Cost) -> int:
