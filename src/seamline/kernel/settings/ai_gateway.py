@@ -130,6 +130,7 @@ class AiGatewaySettings:
 
 def read_ai_gateway(reader: TableReader, table: dict[str, Any]) -> AiGatewaySettings:
     """``[ai_gateway]``, checked. Raises a SettingsError."""
+    reader.known(table, [item.name for item in fields(AiGatewaySettings)], "ai_gateway")
     names = {item.name for item in fields(AiGatewaySettings)} - {"models", "budgets"}
     rest = {key: value for key, value in table.items() if key not in ("models", "budgets")}
     found = AiGatewaySettings(**reader.values(AiGatewaySettings, "ai_gateway", rest, names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class AiGateway:
         )
         self._http = HttpServer(
             self.handler,
-            HttpLimits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max),
+            # Who reads a body bounds it, and says so in the words of the client's wire.
+            HttpLimits(body_bytes_max=sys.maxsize, connections_max=settings.connections_max),
             runners=self._runners,
             clock=clock,
         )
@@ -115,6 +117,11 @@ class AiGateway:
     def models(self) -> Mapping[str, Model]:
         """By alias."""
         return self._pipeline.models
+
+    @property
+    def keys(self) -> Keys | None:
+        """Who may ask from outside."""
+        return self._keys
 
     def inside(self, module: str = "") -> LanguageModels:
         """The same models for a module; for whichever is at work when none is named."""

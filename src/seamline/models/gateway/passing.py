@@ -73,7 +73,7 @@ class Asked:
         self._bodies: dict[str, bytes] = {}
         try:
             self._fields = fields = _fields.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"the request is not a JSON object: {error}", "Send what the API describes.") from None
         self.stream = "stream" in fields and bytes(fields["stream"]) == _TRUE
         self.usage_wanted = True

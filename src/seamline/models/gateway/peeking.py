@@ -101,7 +101,7 @@ class Peek:
             return
         try:
             event = _event.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
         if self._wire == "chat":
             self._chat(event)
@@ -151,7 +151,7 @@ def whole(data: bytes) -> tuple[Usage | None, str]:
     """What a whole answer used, and how it ended. Raises EngineMalformed."""
     try:
         answer = _whole.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineMalformed(f"an answer cannot be understood: {error}", "Look at the engine.") from None
     parts = (answer.choices, answer.data, answer.results, answer.output, answer.content)
     if all(part is None for part in parts):
@@ -165,7 +165,7 @@ def whole(data: bytes) -> tuple[Usage | None, str]:
 def _decoded(raw: msgspec.Raw) -> _Holder:
     try:
         return _holder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
 
 

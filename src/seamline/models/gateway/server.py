@@ -94,7 +94,7 @@ class Server:
             raise HttpRefusal(405, "method_not_allowed", "POST is what is meant", [(b"allow", b"POST")])
         key = self._key(request.headers)
         body = request.body
-        if body is None:
+        if body is None or len(body) > self._bytes_max:
             body = await request.read_all(self._bytes_max)
         await self._answer(exchange, key, Asked(route, body, request.headers))
 

@@ -216,7 +216,7 @@ def decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Raises EngineMalformed."""
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineMalformed(f"an answer cannot be understood: {error}", "Is this an engine of this wire?") from None
 
 
@@ -290,7 +290,7 @@ def understood(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Raises WireError."""
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _, _, where = str(error).partition(" - at `$.")
         raise unfit(
             where.rstrip("`"), f"the request cannot be understood: {error}", "Send what the API describes."
