@@ -20,6 +20,7 @@ from boutique.shipping import CountryNotServed
 from seamline import Attribute, Contract, Event, Fault, idempotent, readonly, timeout
 
 __all__ = [
+    "BLIND_REVIEW_ABOVE",
     "REVIEW_ABOVE",
     "REVIEW_WITHIN_S",
     "CardDeclined",
@@ -37,6 +38,7 @@ __all__ = [
     "OrderPlaced",
     "OrderRefused",
     "OrderReview",
+    "OrderReviewed",
     "OrderStatus",
     "OrderUndone",
     "OrderUnfinished",
@@ -49,6 +51,8 @@ __all__ = [
 
 REVIEW_ABOVE = Money("EUR", Decimal(2000))
 """An order worth more than this is looked at by a human before it is charged."""
+BLIND_REVIEW_ABOVE = Money("EUR", Decimal(500))
+"""Where nobody can say whether an order may be fraud, this much is taken without a look."""
 REVIEW_WITHIN_S = 3 * 24 * 3600
 """An order that nobody has decided by then is not taken."""
 
@@ -131,6 +135,16 @@ class OrderUndone(Event, key="order_id"):
     at: datetime
 
 
+class OrderReviewed(Event, key="order_id"):
+    """A human has looked at an order, and let it go on or not."""
+
+    order_id: str
+    approved: bool
+    by: str
+    comment: str
+    at: datetime
+
+
 class CartEmpty(Fault):
     """There is nothing to order."""
 
@@ -178,11 +192,12 @@ class Checkout(Contract):
     async def place(self, key: str, purchase: Purchase) -> Order:
         """Order what is in the cart. ``key`` names the attempt: the same key gives the same order, once.
 
-        An order above ``REVIEW_ABOVE`` comes back in review, with its pieces put aside and nothing charged. After a
-        fault nothing of the order is left, and the same key begins anew.
+        An order that somebody is to look at, above ``REVIEW_ABOVE`` or because it may be fraud, comes back in review,
+        with its pieces put aside and nothing charged. After a fault nothing of the order is left, and the same key
+        begins anew.
 
         Raises ``CartEmpty``, ``CartChanged``, ``ProductNotFound``, ``OutOfStock``, ``CardDeclined``,
-        ``CountryNotServed``, ``CurrencyUnknown``, ``OrderUnfinished``.
+        ``CountryNotServed``, ``CurrencyUnknown``, ``OrderRefused``, ``OrderUnfinished``.
         """
         ...
 

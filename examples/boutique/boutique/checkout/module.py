@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 
 from boutique.cart import Cart
 from boutique.catalog import Catalog
 from boutique.checkout import (
+    BLIND_REVIEW_ABOVE,
     CardDeclined,
     CartChanged,
     CartEmpty,
@@ -17,6 +20,7 @@ from boutique.checkout import (
     Order,
     OrderLine,
     OrderNotFound,
+    OrderRefused,
     OrderReview,
     OrderStatus,
     OrderUnfinished,
@@ -29,8 +33,9 @@ from boutique.checkout.orders import Agreed, Orders, order_id
 from boutique.checkout.sagas import APPROVAL, checkout, review
 from boutique.checkout.tables import metadata
 from boutique.currency import Currency
+from boutique.decisions import Decisions, Question, Verdict
 from boutique.money import Money
-from boutique.payments import Payments
+from boutique.payments import CardToken, Payments
 from boutique.shipping import Shipping
 from seamline import CallError, Clock, Database, Events, Fault, Module, Sagas
 from seamline.sagas.errors import SagasError
@@ -39,6 +44,8 @@ _log = logging.getLogger("boutique.checkout")
 
 PATIENCE_S = 3.0
 """A shopper is not kept at the till for longer; the order goes on without."""
+DECIDED_WITHIN_S = 0.5
+"""Whether it may be fraud is not waited for any longer."""
 
 module = Module("checkout", provides=(Checkout, OrderReview, Refunds), tables=metadata)
 module.saga(checkout)
@@ -63,7 +70,9 @@ class CheckoutService(Checkout):
         currency: Currency,
         payments: Payments,
         shipping: Shipping,
+        decisions: Decisions,
     ) -> None:
+        self._decisions = decisions
         self._orders = orders
         self._sagas = sagas
         self._cart = cart
@@ -127,7 +136,26 @@ class CheckoutService(Checkout):
             worth += product.price * line.quantity
         card = await self._payments.tokenise(purchase.card)
         order = Order(order_id(key, number), tuple(lines), shipping, total, purchase.email, purchase.address)
-        return Agreed(key, number, purchase.shopper, purchase.cart_version, order, worth, card)
+        asked = Question(order.id, purchase.shopper, worth, cart.pieces, purchase.address.country, card_of(card))
+        verdict = await self._judged(asked)
+        if verdict is Verdict.REFUSE:
+            raise OrderRefused(order_id=order.id)
+        review = verdict is Verdict.REVIEW
+        return Agreed(key, number, purchase.shopper, purchase.cart_version, order, worth, card, review)
+
+    async def _judged(self, asked: Question) -> Verdict:
+        """What is decided on an order. When nobody decides in time, what is small is taken and what is large waits."""
+        try:
+            async with asyncio.timeout(DECIDED_WITHIN_S):
+                return (await self._decisions.decide(asked)).verdict
+        except (CallError, TimeoutError) as error:
+            _log.warning("nobody decided on order %s: %s", asked.order_id, error)
+            return Verdict.REVIEW if asked.worth.amount > BLIND_REVIEW_ABOVE.amount else Verdict.ACCEPT
+
+
+def card_of(card: CardToken) -> str:
+    """Tells one card of a shopper from another, and not what is on it."""
+    return hashlib.sha256(f"{card.brand} {card.last_four} {card.month} {card.year}".encode()).hexdigest()[:16]
 
 
 @module.service

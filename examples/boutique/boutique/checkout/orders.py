@@ -10,11 +10,11 @@ from uuid import UUID, uuid5
 import msgspec
 from sqlalchemy import RowMapping, bindparam, select, text, update
 
-from boutique.checkout import Order, OrderPlaced, OrderStatus, OrderUndone, Waiting
+from boutique.checkout import Order, OrderPlaced, OrderReviewed, OrderStatus, OrderUndone, Waiting
 from boutique.checkout.tables import orders
 from boutique.money import Money
 from boutique.payments import CardToken
-from seamline import Clock, Database, Events
+from seamline import Approval, Clock, Database, Events
 
 # Order ids are drawn from the attempt's key: a repeated attempt finds the order of the first.
 _ORDERS = UUID("0d3f3a55-8a2f-4b07-8d1c-6a3b6f0f2e77")
@@ -31,7 +31,8 @@ _BEGIN = text(
 class Agreed:
     """What a saga is told: the order as it was priced, and what else it takes to carry it out.
 
-    ``number`` counts the orders begun with the key ``attempt``; ``worth`` is the total in euros.
+    ``number`` counts the orders begun with the key ``attempt``; ``worth`` is the total in euros; ``review`` says that
+    a human is to look at it, whatever it is worth.
     """
 
     attempt: str
@@ -41,6 +42,7 @@ class Agreed:
     order: Order
     worth: Money
     card: CardToken
+    review: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,16 @@ class Orders:
         """From now on the order waits for a human, and ``saga`` works on it."""
         await self._change(order_id, status=OrderStatus.IN_REVIEW.value, saga=saga, reviewed=1)
 
-    async def decided(self, order_id: str) -> None:
-        """The order waits for nobody any more."""
-        await self._change(order_id, status=OrderStatus.UNDER_WAY.value)
+    async def decided(self, order_id: str, answer: Approval) -> None:
+        """The order waits for nobody any more; what was said of it is told."""
+        told = OrderReviewed(
+            order_id=order_id, approved=answer.approved, by=answer.by, comment=answer.comment, at=self._clock.now()
+        )
+        async with self._db.transaction() as connection:
+            await connection.execute(
+                update(orders).where(orders.c.id == order_id).values(status=OrderStatus.UNDER_WAY.value)
+            )
+            await self._events.publish(told)
 
     async def place(self, agreed: Agreed, order: Order) -> datetime:
         """The order is complete; the world is told in the same moment."""

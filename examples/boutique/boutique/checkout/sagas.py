@@ -1,8 +1,8 @@
 """The way of an order: each step is undone when a later one fails, and goes on after a crash where it was.
 
 Reserve the stock, charge, ship, empty the cart, and enter the order as placed together with the event that tells of
-it. The confirmation follows from the event, once, when ``emails`` hears of it. An order above a sum waits for a human
-before it is charged: it goes on in a saga of its own, so that the shopper is told at once.
+it. The confirmation follows from the event, once, when ``emails`` hears of it. An order above a sum, or one that may
+be fraud, waits for a human before it is charged: it goes on in a saga of its own, so that the shopper is told at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def checkout(
     await s.step(orders.begin, agreed, s.id, undo=orders.undo)
     try:
         await _put_aside(s, order, inventory)
-        if agreed.worth.amount > REVIEW_ABOVE.amount:
+        if agreed.review or agreed.worth.amount > REVIEW_ABOVE.amount:
             await _empty(s, agreed, cart)
 
             async def hand_over() -> None:
@@ -78,8 +78,7 @@ async def review(
     try:
         await _put_aside(s, order, inventory)
         await _empty(s, agreed, cart)
-        await _approved(s, agreed)
-        await s.step(orders.decided, order.id)
+        await _approved(s, agreed, orders)
         placed = await _charge_and_ship(s, agreed, payments, shipping)
     except (Fault, CallError, StepFailed) as failure:
         await s.step(orders.explain, order.id, reason_of(failure))
@@ -124,7 +123,7 @@ async def _empty(s: Saga, agreed: Agreed, cart: Cart) -> None:
     await s.step(cart.empty, agreed.shopper, agreed.cart_version, undo=put_back)
 
 
-async def _approved(s: Saga, agreed: Agreed) -> None:
+async def _approved(s: Saga, agreed: Agreed, orders: Orders) -> None:
     """Raises ``OrderRefused``."""
     try:
         answer = await s.approval(
@@ -132,6 +131,7 @@ async def _approved(s: Saga, agreed: Agreed) -> None:
         )
     except ApprovalExpired:
         raise OrderRefused(order_id=agreed.order.id) from None
+    await s.step(orders.decided, agreed.order.id, answer)
     if not answer.approved:
         raise OrderRefused(order_id=agreed.order.id)
 

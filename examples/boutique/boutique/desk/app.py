@@ -1,4 +1,4 @@
-"""One page: the orders that wait, what is known of each, and two buttons."""
+"""Two pages: the orders that wait, with what is known of each and two buttons; and what was decided, and would be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from boutique.checkout import Checkout, NotInReview, NotRefundable, OrderNotFound, OrderReview, Refunds
+from boutique.decisions import Decision, DecisionDesk, ModelUnknown
 from seamline import CallError, PermissionDenied, User, use
 
 _FORM_BYTES_MAX = 4 * 1024
@@ -21,24 +22,54 @@ _HEADERS = {
         "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
-_page = Environment(
+_HOURS_MAX = 90 * 24
+_pages = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
     auto_reload=False,
     trim_blocks=True,
     lstrip_blocks=True,
-).get_template("desk.html")
+)
+_page, _decided_page = _pages.get_template("desk.html"), _pages.get_template("decisions.html")
 
 _review = use(OrderReview)
 _orders = use(Checkout)
 _refunds = use(Refunds)
+_decisions = use(DecisionDesk)
 
 
 async def desk(request: Request) -> Response:
     waiting = await (await _review()).waiting()
     notice = request.query_params.get("notice", "")
-    page = _page.render(waiting=waiting, notice=notice, staff=_staff(request))
+    why = await _why(tuple(each.order.id for each in waiting))
+    page = _page.render(waiting=waiting, why=why, notice=notice, staff=_staff(request))
+    return Response(page, headers=_HEADERS, media_type="text/html")
+
+
+async def _why(order_ids: tuple[str, ...]) -> dict[str, Decision]:
+    """Why each order waits. The page does without where nobody can say."""
+    try:
+        found = await (await _decisions()).explain(order_ids) if order_ids else ()
+    except CallError:
+        return {}
+    return {each.order_id: each for each in found}
+
+
+async def decided(request: Request) -> Response:
+    """What was decided; asked for with ``hours``, also what would be decided today."""
+    asked, version = request.query_params.get("hours", ""), request.query_params.get("version", "")[:64]
+    hours = min(int(asked), _HOURS_MAX) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
+    desk = await _decisions()
+    unknown, replay = False, None
+    try:
+        replay = await desk.replay(hours, version) if hours else None
+    except ModelUnknown:
+        unknown = True
+    page = _decided_page.render(
+        latest=await desk.latest(50), replay=replay, hours=hours or 168, version=version, unknown=unknown,
+        staff=_staff(request),
+    )  # fmt: skip
     return Response(page, headers=_HEADERS, media_type="text/html")
 
 
@@ -96,6 +127,7 @@ async def _busy(request: Request, error: Exception) -> Response:
 app = Starlette(
     routes=[
         Route("/", desk),
+        Route("/decisions", decided),
         Route("/refund", refund, methods=["POST"]),
         Route("/{order_id}", decide, methods=["POST"]),
     ],

@@ -15,6 +15,7 @@ from boutique.checkout import (
     CurrencyUnknown,
     Order,
     OrderNotFound,
+    OrderRefused,
     OrderStatus,
     OrderUnfinished,
     OutOfStock,
@@ -56,6 +57,9 @@ async def place_order(request: Request) -> Response:
         return redirect(request, "/cart?notice=changed")
     except (CountryNotServed, CurrencyUnknown) as fault:
         typed.refused(fault.message, "Please choose again in your bag.")
+        return await _till(request, typed, 422)
+    except OrderRefused:
+        typed.refused("We cannot take this order.", "Nothing was charged. Write to us if that is a mistake.")
         return await _till(request, typed, 422)
     except OrderUnfinished as unfinished:
         if await _begun(unfinished.order_id):

@@ -96,7 +96,7 @@ class FeatureTable:
     # Events come in.
 
     async def take(self, database: Database, clock: Clock, events: Sequence[Event]) -> None:
-        """Keep what events say. In a unit of work, or a transaction, of the module's database it commits with that."""
+        """Keep what events say. In a unit of work of the module's database it commits with that."""
         async with database.transaction() as connection:
             await self._take(database, connection, clock, events)
 

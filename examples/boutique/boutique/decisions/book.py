@@ -1,0 +1,144 @@
+"""The book of decisions: written once with the event that tells of each, and added to by what a human says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from boutique.decisions import REPLAYED_MAX, Decision, Inputs, Judged, Question, Reason, Score, Verdict
+from boutique.decisions.tables import decisions
+from seamline import Clock, Database, Events
+
+KEPT_DAYS = 90
+
+_FIND = select(decisions).where(decisions.c.order_id == bindparam("order"))
+
+
+class Basis(NamedTuple):
+    """A decision, and what it stood on."""
+
+    decision: Decision
+    question: Question
+    inputs: Inputs
+    seen: int
+
+
+class Book:
+    def __init__(self, db: Database, events: Events, clock: Clock) -> None:
+        self._db = db
+        self._events = events
+        self._clock = clock
+
+    async def find(self, order_id: str) -> Decision | None:
+        async with self._db.read() as connection:
+            row = (await connection.execute(_FIND, {"order": order_id})).mappings().first()
+        return None if row is None else _decision(row)
+
+    async def enter(
+        self, question: Question, at: datetime, seen: int, inputs: Inputs, score: Score, verdict: Verdict,
+        rules: str, rule: str,
+    ) -> Decision:  # fmt: skip
+        """Enter a decision, unless the order has one: then that."""
+        row = {
+            "order_id": question.order_id,
+            "shopper": question.shopper,
+            "at": at,
+            "question": _json(question),
+            "seen": seen,
+            "inputs": _json(inputs),
+            "score": score.probability,
+            "reasons": _json(score.reasons),
+            "model": score.version,
+            "rules": rules,
+            "rule": rule,
+            "verdict": verdict.value,
+            "approved": None,
+            "said_by": "",
+            "comment": "",
+            "said_at": None,
+        }
+        async with self._db.transaction() as connection:
+            known = (await connection.execute(_FIND, {"order": question.order_id})).mappings().first()
+            if known is not None:
+                return _decision(known)
+            await connection.execute(insert(decisions), row)
+            await self._events.publish(
+                Judged(
+                    order_id=question.order_id,
+                    shopper=question.shopper,
+                    card=question.card,
+                    country=question.country,
+                    cents=int(question.worth.amount * 100),
+                    verdict=verdict,
+                    at=at,
+                )
+            )
+        return _decision(row)
+
+    async def said(self, order_id: str, *, approved: bool, by: str, comment: str, at: datetime) -> Decision | None:
+        """A human has looked at the order."""
+        async with self._db.transaction() as connection:
+            await connection.execute(
+                update(decisions)
+                .where(decisions.c.order_id == order_id)
+                .values(approved=int(approved), said_by=by[:200], comment=comment[:200], said_at=at)
+            )
+            row = (await connection.execute(_FIND, {"order": order_id})).mappings().first()
+        return None if row is None else _decision(row)
+
+    async def some(self, order_ids: tuple[str, ...]) -> tuple[Decision, ...]:
+        query = select(decisions).where(decisions.c.order_id.in_(order_ids[:500]))
+        async with self._db.read() as connection:
+            return tuple(_decision(row) for row in (await connection.execute(query)).mappings())
+
+    async def latest(self, limit: int) -> tuple[Decision, ...]:
+        query = select(decisions).order_by(decisions.c.at.desc(), decisions.c.order_id).limit(limit)
+        async with self._db.read() as connection:
+            return tuple(_decision(row) for row in (await connection.execute(query)).mappings())
+
+    async def since(self, at: datetime) -> list[Basis]:
+        query = select(decisions).where(decisions.c.at >= at).order_by(decisions.c.at.desc()).limit(REPLAYED_MAX)
+        async with self._db.read() as connection:
+            return [_basis(row) for row in (await connection.execute(query)).mappings()]
+
+    async def tidy(self) -> None:
+        """Forget what nobody may ask about any more."""
+        before = self._clock.now() - timedelta(days=KEPT_DAYS)
+        async with self._db.transaction() as connection:
+            await connection.execute(delete(decisions).where(decisions.c.at < before))
+
+
+def _decision(row: Mapping[Any, Any]) -> Decision:
+    question = msgspec.json.decode(row["question"], type=Question)
+    return Decision(
+        order_id=question.order_id,
+        shopper=question.shopper,
+        worth=question.worth,
+        at=row["at"],
+        verdict=Verdict(row["verdict"]),
+        score=row["score"],
+        reasons=msgspec.json.decode(row["reasons"], type=tuple[Reason, ...]),
+        model=row["model"],
+        rules=row["rules"],
+        rule=row["rule"],
+        approved=None if row["approved"] is None else bool(row["approved"]),
+        by=row["said_by"],
+        comment=row["comment"],
+    )
+
+
+def _basis(row: Mapping[Any, Any]) -> Basis:
+    return Basis(
+        _decision(row),
+        msgspec.json.decode(row["question"], type=Question),
+        msgspec.json.decode(row["inputs"], type=Inputs),
+        row["seen"],
+    )
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

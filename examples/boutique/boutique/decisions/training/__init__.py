@@ -1,0 +1,1 @@
+"""How the weights were made: ``python -m boutique.decisions.training.train`` makes them again, bit for bit."""
