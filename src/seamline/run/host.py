@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from seamline.mesh.balance import Endpoint
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.policy import Policy, SecretRules
-    from seamline.models.runtime import ModelsRuntime
     from seamline.run.application import Application
     from seamline.run.model_room import ModelRoom
+    from seamline.run.model_versions import ModelVersions
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
     from seamline.secrets.interface import Source
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Contract)
 _log = logging.getLogger("seamline.run")
+_OF_VERSIONS = frozenset({"rollouts", "splits", "seen", "prepare", "evaluate"})
+"""What is asked of ``ModelVersions``; the rest is for people, and of ``ModelRoom``."""
 
 
 class Host:
@@ -139,7 +141,7 @@ class Host:
         self._owner = process_owner(workload)
         self._events: EventsRuntime | None = None
         self._sagas: SagasRuntime | None = None
-        self._models: ModelsRuntime | None = None
+        self._models: ModelVersions | None = None
         self._model_room: ModelRoom | None = None
         self._ai = AiGateways(settings.ai_gateway, self.data, application.contracts, self.stub, self.clock)
         self._secrets: SecretsRuntime | None = None
@@ -296,11 +298,11 @@ class Host:
             )
         return self._sagas
 
-    def _models_runtime(self) -> ModelsRuntime:
+    def _models_here(self) -> ModelVersions:
         if self._models is None:
-            from seamline.models.runtime import ModelsRuntime
+            from seamline.run.model_versions import ModelVersions
 
-            self._models = ModelsRuntime(clock=self.clock)
+            self._models = ModelVersions(self.settings, self.data, self.clock)
         return self._models
 
     def _runtimes(self) -> list[EventsRuntime | SagasRuntime]:
@@ -312,7 +314,7 @@ class Host:
             service: object | None = self._replace.get(contract)
             models = self._models_of(module, contract)
             if service is None and models:
-                service = await self._models_runtime().open(models, wiring)
+                service = await self._models_here().open(models, wiring)
             if service is None:
                 (cls,) = [cls for cls in module.services if issubclass(cls, contract)]
                 service = await wiring.build(cls)
@@ -471,6 +473,8 @@ class Host:
             from seamline.run.trying import Trying  # what hardly any process ever needs
 
             return await Trying(self.application, self.mesh).ask(operation, arguments)
+        if room == "models" and operation in _OF_VERSIONS:
+            return None if self._models is None else await self._models.ask(operation, arguments)
         if room == "models":
             return await self._models_room().ask(operation, arguments)
         runtime = {"events": self._events, "sagas": self._sagas, "secrets": self._secrets}.get(room)
@@ -496,7 +500,7 @@ class Host:
         if self._sagas is not None:
             found["sagas"] = self._sagas.stats()
         if self._models is not None:
-            found["models"] = self._models.stats()
+            found["models"] = self._models.runtime.stats()
         if ai := self._ai.stats():
             found["ai_gateway"] = ai
         if self._gateway is not None:
@@ -546,7 +550,7 @@ class Host:
         await self._ai.stop()
         await self.mesh.stop()
         if self._models is not None:
-            await self._models.stop()
+            await self._models.runtime.stop()
         for service in self._views:
             await service.close()
         for database in self._databases.values():
@@ -563,7 +567,7 @@ class Host:
         OPENTELEMETRY.join(self.mesh.tracer)
         waits = [measure for database in self._databases.values() for measure in database.statements.take()]
         lags = self._events.take_measures() if self._events is not None else []
-        models = self._models.take_measures() if self._models is not None else []
+        models = self._models.runtime.take_measures() if self._models is not None else []
         return waits + lags + models + GAUGES.take() + OPENTELEMETRY.take()
 
     async def __aenter__(self) -> Self:

@@ -34,7 +34,10 @@ _CONNECTIONS_MAX = 64
 _ANSWER_S = 5.0
 _ROOM_S = 60.0
 _INCIDENT_ACTS = ("acknowledge", "note", "close")
-_TOLD = ("topology", "replicas", "workload", "module", "operation", "incident", "fault", "method", "contract", "yes")
+_TOLD = (
+    "topology", "replicas", "workload", "module", "operation", "incident", "fault", "method", "contract", "version",
+    "yes",
+)  # fmt: skip
 """Arguments that the audit has; others may hold what is secret."""
 
 
@@ -105,6 +108,12 @@ class AdminServer:
             "describe": self._describe,
             "try": self._try,
             "model_stats": self._models.stats,
+            "models": supervisor.rollouts.show,
+            "model_promote": supervisor.rollouts.promote,
+            "model_weights": supervisor.rollouts.weigh,
+            "model_shadow": supervisor.rollouts.shadow,
+            "model_rollback": supervisor.rollouts.roll_back,
+            "model_evaluate": supervisor.rollouts.evaluate,
             "model_try": self._models.perform_try,
             "incident": self._incident,
         }

@@ -25,11 +25,15 @@ _LOOKS: Final = frozenset(
         "policies",
         "describe",
         "model_stats",
+        "models",
     }
 )
 _CHANGES: Final = frozenset(
-    {"switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill", "try", "model_try"}
-)
+    {
+        "switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill", "try", "model_try",
+        "model_promote", "model_weights", "model_shadow", "model_rollback", "model_evaluate",
+    }
+)  # fmt: skip
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "events": frozenset({"topics", "lag", "tail", "verify", "dead list", "dead show"}),
     "sagas": frozenset({"list", "show"}),

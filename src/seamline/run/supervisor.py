@@ -42,6 +42,7 @@ from seamline.run.placement import Workload, place
 from seamline.run.printer import Printer
 from seamline.run.registrar import Registrar
 from seamline.run.replica import Replica, Site
+from seamline.run.rollouts import Rollouts
 from seamline.run.sockets import listen_public, listen_unix
 from seamline.run.telling import TELLING_SOCKET
 
@@ -96,6 +97,7 @@ class Supervisor:
         self.fleet.outside = {name: Address(*where, workload="external") for name, where in (external or {}).items()}
         self.data = settings.data_folder
         self.registrar = Registrar(settings, self.data, lambda: self.fleet.replicas, self.clock)
+        self.rollouts = Rollouts(self)
         self.book.hide = self.registrar.keeping.hide
         self.url = self.ai_url = ""
         self.started_at = 0.0
@@ -165,6 +167,7 @@ class Supervisor:
             owner.spawn(self.registrar.keeping.maintain(), name="secrets")
             owner.spawn(self.registrar.auditing.run(), name="audit")
             owner.spawn(self.fleet.keep_published(), name="endpoints")
+            owner.spawn(self.rollouts.run(), name="rollouts")
             # Asked for before anything is ready, `status` tells how far it is.
             server = AdminServer(self)
             owner.spawn(server.serve(admin), name="admin socket")
