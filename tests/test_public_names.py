@@ -13,8 +13,20 @@ Approval(approved, by='', comment='')
 ApprovalExpired(fact, remedy='', *, place=None)
     code
     to_json()
+Artefacts(folder, digest='')
+    digest
+    path(name)
 Attribute(*paths)
     paths
+Batch(*, max=32, wait_ms=5.0)
+    max
+    wait_ms
+Cache(*, entries=10000, size_max_mb=64.0, ttl_s=300.0, shared=False, semantic=None)
+    entries
+    semantic
+    shared
+    size_max_mb
+    ttl_s
 CallContext(module, caller, method='', deadline=inf, trace=None, priority=1, idempotency_key=None, key_for_calls=None, subject=None, span=None)
     caller
     deadline
@@ -98,6 +110,7 @@ InvalidArgument(fact, remedy='', *, place=None)
     to_json()
 Module(name, *, provides=(), tables=None, owner='', version='')
     folder
+    model(contract, *, version, batch=None, runs_in='thread', concurrency=0, waiting_max=1000, warm=(), workers=1, cache=None, loads='', idle_s=0.0)
     mount(app, *, at='/', host=None, wsgi=False)
     on(event, *, group='', concurrency=16, batch=0, batch_wait_s=0.05, where=None, start='earliest', attempts=8, backoff_s=0.1, timeout_s=30.0, outside=False)
     provide(factory)
@@ -109,6 +122,7 @@ Module(name, *, provides=(), tables=None, owner='', version='')
 Overloaded(fact, remedy='', *, place=None)
     code
     connect
+    retry_after_s
     started
     to_json()
 PermissionDenied(fact, remedy='', *, place=None)
@@ -180,6 +194,10 @@ Secrets(module, source, clock, cache_s)
     take(name, seconds)
     valid(name)
     watch(name)
+SemanticCache(*, embed, similarity=0.95, same=None, entries=1000)
+    entries
+    same
+    similarity
 StepFailed(fact, remedy='', *, place=None)
     code
     to_json()
@@ -214,6 +232,12 @@ User(id, issuer='', roles=frozenset(), tenant='', name='', email='', session='',
 WaitExpired(fact, remedy='', *, place=None)
     code
     to_json()
+Workers(*, count=1, rss_max_mb=0, requests_max=0, grace_s=1.0)
+    count
+    grace_s
+    requests_max
+    rss_max_mb
+batched(method)
 current()
 idempotent(method)
 place()
