@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -555,7 +556,9 @@ _STREAMED = {
 
 
 @asynccontextmanager
-async def stub_upstream(fault: Fault | None = None, *, port: int = 0) -> AsyncGenerator[Stub]:
+async def stub_upstream(
+    fault: Fault | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Stub]:
     """The stub on a free port of this machine, until the block ends."""
     stub = Stub()
     stub.fault = fault or Fault()
@@ -563,7 +566,7 @@ async def stub_upstream(fault: Fault | None = None, *, port: int = 0) -> AsyncGe
     server = HttpServer(
         stub.handle, HttpLimits(body_bytes_max=64 * 1024 * 1024), runners=runners, cancel_on_disconnect=False
     )
-    listening = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", port)
+    listening = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", port, ssl=tls)
     stub.port = listening.sockets[0].getsockname()[1]
     try:
         yield stub

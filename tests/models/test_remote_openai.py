@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.conftest import free_port
 from tests.models.stub_upstream import Fault, Stub, stub_upstream
 
@@ -29,7 +36,9 @@ from seamline.models.errors import (
     EngineUnreachable,
 )
 from seamline.models.remote.client import EngineClient, Patience
+from seamline.models.remote.engines import engine_of
 from seamline.models.remote.openai import OpenAiEngine
+from seamline.module.context import CURRENT, CallContext
 
 SOON = Patience(connect_s=1.0, first_s=0.5, stall_s=0.3, answer_s=0.3)
 """Real time passes in these few: what hangs is another machine, and nobody moves its clock."""
@@ -301,3 +310,63 @@ async def test_a_raw_answer_that_stalls_ends():
                 async for chunk in answer.chunks:
                     got += chunk
         assert b"t0" in got
+
+
+async def test_an_engine_is_reached_over_tls(tmp_path: Path):
+    """With whose certificate nobody vouches it is not; with trust in it, it is."""
+    certificate, key = self_signed(tmp_path)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate, key)
+    async with stub_upstream(tls=serving) as stub:
+        address = f"openai:https://localhost:{stub.port}"
+        stranger = engine_of(address, key="k")
+        with pytest.raises(EngineUnreachable, match="certificate"):
+            await stranger.complete(asked("say hello"))
+        await stranger.close()
+        friend = engine_of(address, key="k", tls=ssl.create_default_context(cafile=certificate))
+        assert (await friend.complete(asked("say hello"))).message.content == "hello"
+        await friend.close()
+    assert [request.headers["authorization"] for request in stub.requests] == ["Bearer k"]
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_a_deadline_of_the_call_at_work_holds():
+    """Sooner than any patience."""
+    async with engine_at_stub() as (engine, stub):
+        stub.fault = Fault(hang=True)
+        loop = asyncio.get_running_loop()
+        token = CURRENT.set(CallContext("shop", "gateway", deadline=loop.time() + 0.2))
+        try:
+            async with asyncio.timeout(5):
+                for ask in (engine.complete(asked("a")), read(engine, asked("a"))):
+                    with pytest.raises(EngineStalled):
+                        await ask
+                stub.fault = Fault(stall_after=1)
+                CURRENT.set(CallContext("shop", "gateway", deadline=loop.time() + 0.4))
+                with pytest.raises(EngineStalled):
+                    await read(engine, asked("say a b"))
+        finally:
+            CURRENT.reset(token)
