@@ -33,8 +33,9 @@ class Place(Protocol):
 
 
 def loaded_with(load: Callable[..., Any], artefacts: Artefacts | None) -> tuple[Any, ...]:
-    """What a model's ``load`` is given. Raises ValueError where it wants files and there are none."""
-    if not inspect.signature(load).parameters:
+    """What a model's ``load`` is given. Raises ValueError where it needs files and there are none."""
+    wanted = [*inspect.signature(load).parameters.values()]
+    if not wanted or (artefacts is None and wanted[0].default is not inspect.Parameter.empty):
         return ()
     if artefacts is None:
         raise ValueError("`load` wants its artefacts, and settings name none")
