@@ -1,4 +1,4 @@
-"""What the modules compute without a database: search, recommendations, ads, parcels, prices on a page."""
+"""What the modules compute without a database: search, ads, parcels, prices on a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from boutique.frontend.visit import here
 from boutique.load import CURRENCIES, PRODUCTS
 from boutique.money import Money
 from boutique.people import Address
-from boutique.recommendations.module import RecommendationService
 from boutique.shipping import CountryNotServed, ParcelCancelled, Shipping
 from boutique.shipping.module import tracking_id
 from hypothesis import given
@@ -70,16 +69,6 @@ async def test_an_unknown_product_is_a_fault():
     with pytest.raises(ProductNotFound) as caught:
         await CatalogService().product("zeppelin")
     assert caught.value.product_id == "zeppelin"
-
-
-@given(taken=st.sets(st.sampled_from(IDS)), limit=st.integers(-1, 20))
-async def test_recommendations_never_repeat_the_bag(taken: set[str], limit: int):
-    """They are other products, without doubles, as many as there are, and the same however the bag is ordered."""
-    service = RecommendationService(CatalogService())
-    found = await service.others(tuple(taken), limit)
-    assert not taken & set(found)
-    assert len(set(found)) == len(found) == min(max(limit, 0), len(IDS) - len(taken))
-    assert found == await service.others(tuple(sorted(taken, reverse=True)), limit)
 
 
 @given(categories=st.lists(st.sampled_from([*KINDS, "boats"]), max_size=4))

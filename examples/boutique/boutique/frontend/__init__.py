@@ -10,14 +10,18 @@ from seamline import Contract, Event
 
 
 class ProductViewed(Event, key="session"):
-    """Somebody looked at a product. ``session`` is the shopper, as in the events of cart and checkout."""
+    """Somebody looked at a product. ``session`` is the shopper, as in the events of cart and checkout.
+
+    ``via`` is the version of the recommendations that led there; empty if none did.
+    """
 
     session: str
     product_id: str
     at: datetime
+    via: str = ""
 
 
 class Views(Contract):
-    async def viewed(self, session: str, product_id: str) -> None:
+    async def viewed(self, session: str, product_id: str, via: str = "") -> None:
         """Note that a product was looked at; it is told within moments."""
         ...

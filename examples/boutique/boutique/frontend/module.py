@@ -49,8 +49,8 @@ class ViewService(Views):
         self._gathered = gathered
         self._clock = clock
 
-    async def viewed(self, session: str, product_id: str) -> None:
-        await self._gathered.add(ProductViewed(session=session, product_id=product_id, at=self._clock.now()))
+    async def viewed(self, session: str, product_id: str, via: str = "") -> None:
+        await self._gathered.add(ProductViewed(session=session, product_id=product_id, at=self._clock.now(), via=via))
 
 
 @module.shutdown

@@ -31,12 +31,13 @@ from boutique.frontend.visit import (
 )
 from boutique.inventory import Inventory, StockLevel
 from boutique.money import Money
-from boutique.recommendations import Recommendations
+from boutique.recommendations import Recommendations, Why
 from boutique.shipping import CountryNotServed, Destination, Quote, Shipping
 from seamline import CallError, use
 
 T = TypeVar("T")
 
+_VIA_MAX = 64
 KINDS = ("kitchen", "table", "home", "light", "garden", "desk", "wear", "travel")
 
 _ads, _cart, _catalog, _currency = use(Ads), use(Cart), use(Catalog), use(Currency)
@@ -61,7 +62,7 @@ async def product(request: Request) -> Response:
     left = (await stock_of((found.id,))).get(found.id)
     shopper = shopper_of(request)
     if shopper is not None:
-        await extra((await _views()).viewed(shopper, found.id))
+        await extra((await _views()).viewed(shopper, found.id, request.query_params.get("via", "")[:_VIA_MAX]))
     return page(
         "product.html",
         around,
@@ -210,10 +211,28 @@ async def priced(products: tuple[Product, ...], currency: str) -> list[tuple[Pro
     return list(zip(products, prices, strict=True))
 
 
-async def goes_with(product_ids: tuple[str, ...]) -> list[Product]:
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """A product that is recommended, and where a click on it is said to come from."""
+
+    product: Product
+    why: str
+    via: str
+
+
+_WHYS = {Why.ALIKE: "Much like it", Why.TOGETHER: "Often bought with it", Why.LIKED: "Often bought"}
+
+
+async def goes_with(product_ids: tuple[str, ...]) -> list[Suggested]:
     """Recommended products; none, rather than no page, if that part of the shop does not answer."""
-    ids = await extra((await _recommendations()).others(product_ids))
-    return await each((await _catalog()).product, ids or ())
+    found = await extra((await _recommendations()).suggest(product_ids))
+    if found is None:
+        return []
+    products = await each((await _catalog()).product, [item.product_id for item in found.items])
+    return [
+        Suggested(product, _WHYS.get(item.why, ""), found.version)
+        for product, item in zip(products, found.items, strict=True)
+    ]
 
 
 async def was_reminded(request: Request, contents: CartContents) -> bool:

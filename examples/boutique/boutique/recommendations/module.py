@@ -1,30 +1,104 @@
-"""The inside of recommendations: a repeatable shuffle of what is not yet in the cart."""
+"""The inside of recommendations: versions of one model side by side, the encoder behind them, and what feeds them."""
 
 from __future__ import annotations
 
-from zlib import crc32
+from typing import ClassVar
 
 from boutique.catalog import Catalog
-from boutique.recommendations import Recommendations
-from seamline import Module
+from boutique.checkout import OrderPlaced
+from boutique.frontend import ProductViewed
+from boutique.recommendations import Recommendations, Similar, Suggestions, Uptake, Uptakes, alike, ranking
+from boutique.recommendations.evaluation import evaluated
+from boutique.recommendations.known import Known
+from boutique.recommendations.learner import Learner
+from boutique.recommendations.tables import metadata
+from seamline import Batch, Clock, Database, Module, batched
+from seamline.models.runtimes.encoder import Encoder
 
-module = Module("recommendations", provides=Recommendations)
+module = Module("recommendations", provides=(Recommendations, Similar, Uptakes), tables=metadata)
+
+
+class Ranking:
+    """A version: what it says is a way to score products, and the rest is the same."""
+
+    version: ClassVar[str]
+    scorer: ClassVar[ranking.Scorer]
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+
+    async def others(self, product_ids: tuple[str, ...], limit: int = 4) -> tuple[str, ...]:
+        return tuple(item.product_id for item in (await self.suggest(product_ids, limit)).items)
+
+    async def suggest(self, product_ids: tuple[str, ...], limit: int = 4) -> Suggestions:
+        known = await self._known.now()
+        return Suggestions(self.version, ranking.best(type(self).scorer, known, product_ids, limit))
+
+    def evaluate(self) -> dict[str, float]:
+        """On shoppers that were made up; see :mod:`boutique.recommendations.evaluation`."""
+        computed = alike.stored().alike
+        return evaluated(type(self).scorer, list(computed), computed)
+
+
+@module.model(Recommendations, version="hybrid-1", runs_in="loop")
+class Hybrid(Ranking):
+    version, scorer = "hybrid-1", ranking.hybrid
+
+
+@module.model(Recommendations, version="together-1", runs_in="loop")
+class Together(Ranking):
+    version, scorer = "together-1", ranking.together
+
+
+@module.model(Recommendations, version="content-1", runs_in="loop")
+class Content(Ranking):
+    version, scorer = "content-1", ranking.content
+
+
+@module.model(Recommendations, version="popular-1", runs_in="loop")
+class Popular(Ranking):
+    version, scorer = "popular-1", ranking.popular
+
+
+VERSIONS = frozenset(model.version for model in module.models)
+
+
+@module.model(Similar, version="minilm-l6-v2", batch=Batch(max=32), loads="first_call", idle_s=60)
+class MiniLm:
+    """all-MiniLM-L6-v2. It is asked when the shelf has changed, which is seldom, and gives its memory back then."""
+
+    def load(self) -> None:
+        self._encoder = Encoder.of_package(alike.MODEL)
+
+    @batched
+    def embed(self, text: list[str]) -> list[tuple[float, ...]]:
+        return [tuple(row) for row in self._encoder.embed(text).tolist()]
+
+
+@module.provide
+def known(db: Database, catalog: Catalog, similar: Similar, clock: Clock) -> Known:
+    return Known(db, catalog, similar, clock)
+
+
+@module.provide
+def learner(db: Database, clock: Clock) -> Learner:
+    return Learner(db, clock)
+
+
+@module.on(OrderPlaced, batch=200)
+async def learn(orders: list[OrderPlaced], learner: Learner) -> None:
+    await learner.ordered(orders)
+
+
+@module.on(ProductViewed, batch=200, where=lambda event: event.via in VERSIONS)
+async def count(views: list[ProductViewed], learner: Learner) -> None:
+    await learner.clicked(views)
 
 
 @module.service
-class RecommendationService(Recommendations):
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+class UptakeService(Uptakes):
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
 
-    async def others(self, product_ids: tuple[str, ...], limit: int = 4) -> tuple[str, ...]:
-        products = await self._catalog.list_products()
-        taken = frozenset(product_ids)
-        liked = {category for product in products if product.id in taken for category in product.categories}
-        seed = crc32(",".join(sorted(taken)).encode())
-        candidates = [
-            # Products of a category the shopper likes come first; within both groups the seed decides.
-            (liked.isdisjoint(product.categories), crc32(product.id.encode(), seed), product.id)
-            for product in products
-            if product.id not in taken
-        ]
-        return tuple(product_id for _, _, product_id in sorted(candidates)[: max(0, limit)])
+    async def uptake(self) -> tuple[Uptake, ...]:
+        return await self._learner.uptake()
