@@ -41,6 +41,7 @@ test: check ## everything: style, types, layers, and the whole test suite
 bench: env ## our figures beside the peers', in one run: make bench [ONLY=row_name]
 	$(UV) pip install --quiet --require-hashes -r requirements-bench.lock
 	test -x .venv/peers/node_modules/.bin/restate-server || npm install --silent --no-audit --no-fund --prefix .venv/peers @restatedev/restate-server@1.7
+	test -x .venv/peers/litellm/bin/litellm || { $(UV) venv --quiet --python .venv/bin/python .venv/peers/litellm && $(UV) pip install --quiet --python .venv/peers/litellm/bin/python --require-hashes -r requirements-litellm.lock; }
 	$(RUN)python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 drills: env ## plant each fault in the boutique under load: noticed? explained? (make drills ARGS="--rounds 3 --quiet 3600")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.rows import (
+    ai_gateway,
     authentication,
     boutique,
     events,
@@ -31,5 +32,6 @@ FAMILIES = (
     *explanation.FAMILIES,
     *otlp.FAMILIES,
     *serving.FAMILIES,
+    *ai_gateway.FAMILIES,
     *boutique.FAMILIES,
 )
