@@ -16,8 +16,8 @@ KINDS: Final = ("email", "phone", "iban", "card", "ip", "ssn", "secret")
 MATCH_MAX: Final = 512
 """Nothing that is found is longer; of a longer secret the beginning is."""
 
-_EMAIL: Final = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}+[^\W\d_]{2,24}+")
-_PHONE: Final = re.compile(r"(?<![\w+.,-])(?:\+|\(|0|\d{3}[ .-])[\d ()./-]{6,24}")
+_EMAIL: Final = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}[^\W\d_]{2,24}+")
+_PHONE: Final = re.compile(r"(?<![\w+.,-])(?:\+|\(\+?\d{1,5}\)|0|\d{3}[ .-])[\d ()./-]{6,24}")
 _IBAN: Final = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?=[ -]?[A-Z0-9])")
 _CARD: Final = re.compile(r"(?<![\d.])[2-6]\d{3}(?:[ -]?\d){9,15}+(?![\d])")
 _IPV4: Final = re.compile(r"(?<![\w.])\d{1,3}+(?:\.\d{1,3}+){3}+(?![\w]|\.\d)")
@@ -30,7 +30,7 @@ _SECRET: Final = re.compile(
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])|AIza[A-Za-z0-9_-]{35}"
     r"|xox[abeprs]-[A-Za-z0-9-]{10,250}+|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,250}+|hf_[A-Za-z0-9]{30,100}+"
     r"|eyJ[A-Za-z0-9_-]{10,400}+(?:\.[A-Za-z0-9_-]{5,400}+){1,2}+"
-    r")|-----BEGIN [A-Z ]{0,30}+-----[A-Za-z0-9+/=\s]{0,8192}+(?:-----END [A-Z ]{0,30}+-----)?"
+    r")|-----BEGIN [A-Z ]{0,30}?PRIVATE KEY-----[A-Za-z0-9+/=\s]{0,8192}+(?:-----END [A-Z ]{0,30}+-----)?"
 )
 _SECRET_SIGNS: Final = (
     "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA", "AIza", "xox", "_live_",
@@ -58,6 +58,8 @@ _IBANS: Final = (
 _IBAN_LENGTHS: Final = {country: length for length, countries in _IBANS for country in countries.split()}
 _GROUP: Final = re.compile(r"\d+")
 _THREE_GROUPS: Final = re.compile(r"\d{3}[ .-]\d{3}[ .-]\d{4}")
+_THREE_TWO_FOUR: Final = re.compile(r"\d{3}-\d{2}-\d{4}")
+_CARD_LENGTHS: Final = {2: (16,), 3: (14, 15), 4: (13, 16, 19), 5: (16,), 6: (16, 17, 18, 19)}
 _DIGIT: Final = re.compile(r"\d")
 
 
@@ -112,6 +114,8 @@ def _is_phone(taken: str) -> bool:
     digits = sum(letter.isdigit() for letter in taken)
     if taken[0] == "+":
         return 7 <= digits <= 15
+    if _THREE_TWO_FOUR.fullmatch(taken):
+        return False
     if taken[0] in "(0":
         # 0.25 is a number, and one group alone an order's.
         return 8 <= digits <= 13 and taken[1:2] not in (".", "") and len(_GROUP.findall(taken)) > 1
@@ -141,6 +145,8 @@ def _is_97(letters: list[str]) -> bool:
 def _cards(text: str) -> Iterator[tuple[int, int]]:
     for match in _CARD.finditer(text):
         digits = [int(letter) for letter in match[0] if letter.isdigit()]
+        if len(digits) not in _CARD_LENGTHS[digits[0]]:
+            continue
         doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
         if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1:
             yield match.span()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ HOLD_MAX: Final = 2 * MATCH_MAX
 BLOCK_MAX: Final = 9_000
 """But of a private key, that is the most."""
 _BLOCK: Final = "-----BEGIN "
+_BLOCK_ENDS: Final = re.compile(r"-----END [A-Z ]{0,30}-----")
 
 
 class Held:
@@ -37,10 +39,16 @@ class Held:
         return self._change(kept) if kept else ""
 
     def _cut(self, text: str) -> int:
-        block = text.find(_BLOCK)
-        if block >= 0 and "-----END" not in text[block:] and len(text) - block < BLOCK_MAX:
-            return block
-        cut = _last_word(text)
+        cut, block = _last_word(text), text.find(_BLOCK)
+        while 0 <= block < len(text):
+            over = _BLOCK_ENDS.search(text, block)
+            if over is None and len(text) - block < BLOCK_MAX:
+                return block
+            ends = over.end() if over is not None else len(text)
+            if block < cut < ends:
+                cut = block
+                break
+            block = text.find(_BLOCK, ends)
         if len(text) - cut <= HOLD_MAX:
             return cut
         # Nothing to part it at: all but what the longest match may still need, and no match in two.

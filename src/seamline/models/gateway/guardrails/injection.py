@@ -57,8 +57,9 @@ SIGNS: Final = (
     ),
     _sign(
         "reveal-prompt", 0.85, "prompt|instructions",
-        rf"\b(?:reveal|show|print|repeat|output|display|leak|dump|tell|give|send|write)\b{_GAP}"
-        r"\b(?:system prompt|(?:hidden|secret|initial|original|your) (?:system )?(?:prompt|instructions))\b",
+        rf"\b(?:reveal|show|print|repeat|output|display|leak|dump|tell|give)\b(?: me)?(?:{_GAP}"
+        r"\b(?:(?:your|the|its|this) system prompt|(?:hidden|secret|initial|original|your) (?:system )?"
+        r"(?:prompt|instructions))| system prompt)\b",
     ),
     _sign(
         "repeat-above", 0.8, "above|before this",
@@ -84,20 +85,19 @@ SIGNS: Final = (
         r"\b(?:an? (?:ai|assistant|model|bot)|no rules|evil|unfiltered|uncensored|hacker|administrator|root)\b",
     ),
     _sign(
-        "role-marker", 0.85, "<|im_start|>|<|system|>|[inst]|<<sys>>|<|start_header_id|>|<|assistant|>|<|im_end|>",
-        r"<\|(?:im_start|im_end|system|assistant|start_header_id)\|>|\[inst\]|<<sys>>",
+        "role-marker", 0.85, "<|im start|>|<|system|>|[inst]|<<sys>>|<|start header id|>|<|assistant|>|<|im end|>",
+        r"<\|(?:im start|im end|system|assistant|start header id)\|>|\[inst\]|<<sys>>",
     ),
     _sign(
         "role-line", 0.5, "system:|system :|instruction:|instructions:",
         r"(?:^|\n) ?(?:#{1,4} ?)?(?:system|instructions?) ?:",
     ),
     _sign(
-        "exfiltrate", 0.75, "http",
+        "exfiltrate", 0.85, "http",
         r"\b(?:send|post|upload|forward|exfiltrate|append|transmit)\b[^!?\n]{0,60}?"
-        r"\b(?:conversation|history|messages|secrets?|passwords?|keys?|credentials|data|contents?|tokens?)\b"
-        r"[^!?\n]{0,60}?https?://",
+        r"\b(?:conversation|chat history|secrets?|passwords?|credentials|api keys?|system prompt)\b[^!?\n]{0,60}?https?://",
     ),
-    _sign("picture-link", 0.7, "![", r"!\[[^\]\n]{0,80}\]\(https?://[^)\s]{1,200}[?&=][^)\s]{0,100}(?:\{|\$|<|%7b)"),
+    _sign("picture-link", 0.85, "![", r"!\[[^\]\n]{0,80}\]\(https?://[^)\s]{1,200}[?&=][^)\s]{0,100}(?:\{|\$|<|%7b)"),
     _sign(
         "hide-from-user", 0.6, "user",
         r"\b(?:do not|don't|never|without)\b (?:tell|mention|inform|reveal|notify|show|telling|informing)\b"
@@ -105,7 +105,7 @@ SIGNS: Final = (
     ),
     _sign(
         "call-tool", 0.5, "tool|function",
-        r"\b(?:call|use|invoke|execute|run)\b the [\w.-]{1,40} (?:tool|function)\b[^.!?\n]{0,40}?"
+        r"\b(?:call|use|invoke|execute|run)\b the [\w. -]{1,40} (?:tool|function)\b[^.!?\n]{0,40}?"
         r"\b(?:immediately|now|silently|without (?:asking|confirmation))\b",
     ),
     _sign(

@@ -14,7 +14,9 @@ from seamline.models.gateway.guardrails.texts import pictures, texts
 from seamline.models.gateway.keys import Caller
 
 _BYTES_PER_TOKEN: Final = 4
-_LINK: Final = re.compile(r"(?:https?:)?[/\\]{2}[^\s<>\"'`)\]}]{1,2048}", re.IGNORECASE)
+_LINK: Final = re.compile(
+    r"(?:https?:[/\\]{1,2}|(?<![\w:/\\])[/\\]{2}(?=[\w-]{1,63}\.\w))[^\s<>\"'`)}]{1,2048}", re.IGNORECASE
+)
 
 
 class Size(Guard):
@@ -66,7 +68,7 @@ class Lists(Guard):
                 if not self._tools(tool.name):
                     raise _blocked(f"the tool {tool.name!r} may not be offered", "Leave it out, or list it in `tools`.")
         if self._domains is not None:
-            links = [link for text in texts(request) if "//" in text or "\\" in text for link in _LINK.findall(text)]
+            links = [link for text in texts(request) for link in _LINK.findall(text)]
             for link in (*links, *(url for url in pictures(request) if not url.startswith("data:"))):
                 host = _host(link)
                 if not host or not self._domains(host):

@@ -138,12 +138,7 @@ def _library() -> Any:
 def _validator(schema: str) -> jsonschema_rs.Validator:
     library = _library()
 
-    def fetch(uri: str) -> Any:
-        raise ValueError(f"{uri} is not fetched")
-
     try:
-        return library.validator_for(
-            json.loads(schema or "true"), retriever=fetch, offline=True, pattern_options=library.RegexOptions()
-        )
+        return library.validator_for(json.loads(schema or "true"), offline=True, pattern_options=library.RegexOptions())
     except (ValueError, RecursionError, library.ValidationError, library.ReferencingError) as error:
         raise BadRequest(f"the schema cannot be used: {str(error)[:300]}", "Send JSON Schema, without links.") from None
