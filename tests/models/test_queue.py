@@ -145,21 +145,26 @@ async def test_who_cannot_wait_is_told_when_to_come_again():
 
 
 async def test_it_waits_for_those_who_are_expected():
-    """Where eight came together of late, a first waits for the others, and no longer than it may."""
+    """Where six came together of late, a first waits for the others, and goes with the last of them; not so long that
+    it would be too late."""
     model = Model()
-    queue = Queue("Test.double", model.run, batch_max=32, wait_s=0.5)
+    queue = Queue("Test.double", model.run, batch_max=32, wait_s=1000)
     for _ in range(8):
         await asyncio.gather(*(queue.call((number,), NEVER) for number in range(6)))
     model.batches.clear()
-    first = asyncio.get_running_loop().create_task(queue.call((1,), NEVER))
-    await asyncio.sleep(0.01)
-    others = [asyncio.get_running_loop().create_task(queue.call((number,), NEVER)) for number in range(2, 7)]
-    await asyncio.gather(first, *others)
+    calls: list[asyncio.Task[Any]] = []
+    for number in range(1, 7):
+        await turns()
+        assert not model.batches
+        calls.append(asyncio.get_running_loop().create_task(queue.call((number,), NEVER)))
+    await asyncio.gather(*calls)
     assert model.batches == [[1, 2, 3, 4, 5, 6]]
-    began = asyncio.get_running_loop().time()
-    alone = await queue.call((5,), began + 0.05)
-    assert alone == 10
-    assert asyncio.get_running_loop().time() <= began + 0.5
+    patient = asyncio.get_running_loop().create_task(queue.call((2,), NEVER))
+    await turns()
+    soon = asyncio.get_running_loop().time() + 1
+    assert await queue.call((5,), soon) == 10, "one who comes later has less time"
+    assert await patient == 4
+    assert queue.stats.expired == 0
     await queue.stop()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -25,7 +25,6 @@ Run = Callable[[Sequence[tuple[Any, ...]]], Awaitable[Sequence[Any]]]
 """Answers some calls, by their arguments; a result may be an exception."""
 
 _SIZE_MEMORY: Final = 0.3
-_MARGIN_S: Final = 0.001
 _SIZES: Final = tuple(2.0**power for power in range(11))
 _SECONDS: Final = tuple(0.001 * 2.0**power for power in range(14))
 
@@ -103,6 +102,8 @@ class Queue:
         self._usual = 1.0
         """How large batches were of late."""
         self._timer: asyncio.Handle | None = None
+        self._goes_at = 0.0
+        """When the timer rings."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._owner = TaskOwner(f"batches of {name}")
@@ -201,18 +202,28 @@ class Queue:
         if len(self._waiting) >= self._batch_max:
             self._go()
         elif self._timer is None:
-            pause_s = self._pause_s(now)
-            # Also without a pause: what is called in this very turn of the loop goes along.
-            self._timer = loop.call_later(pause_s, self._go) if pause_s > 0 else loop.call_soon(self._go)
+            oldest = self._waiting[0].since
+            self._go_at(loop, now, min(oldest + self._wait_s, self._patience(now, self._waiting)))
+        elif self._goes_at > now:
+            self._go_at(loop, now, min(self._goes_at, self._patience(now, (self._waiting[-1],))))
 
-    def _pause_s(self, now: float) -> float:
-        """How long more calls are waited for: while fewer are here than usual, and as deadlines permit."""
-        if not self._wait_s or len(self._waiting) >= self._usual - 0.5:
-            return 0.0
-        oldest = self._waiting[0]
-        tightest = min(each.deadline for each in self._waiting)
-        latest = min(oldest.since + self._wait_s, tightest - self.cost.of(len(self._waiting)) - _MARGIN_S)
-        return max(latest - now, 0.0)
+    def _patience(self, now: float, newcomers: Iterable[_Waiting]) -> float:
+        """Until when more calls are waited for: while fewer are here than usual, and for half of the time that the
+        newcomers' deadlines leave, since nobody knows how punctual this process is."""
+        size = len(self._waiting)
+        if not self._wait_s or size >= self._usual - 0.5:
+            return now
+        tightest = min(each.deadline for each in newcomers)
+        return now + max(tightest - self.cost.of(size) - now, 0.0) / 2
+
+    def _go_at(self, loop: asyncio.AbstractEventLoop, now: float, at: float) -> None:
+        if self._timer is not None:
+            if at >= self._goes_at:
+                return
+            self._timer.cancel()
+        self._goes_at = at
+        # Also without a pause: what is called in this very turn of the loop goes along.
+        self._timer = loop.call_at(at, self._go) if at > now else loop.call_soon(self._go)
 
     def _go(self) -> None:
         if self._timer is not None:
