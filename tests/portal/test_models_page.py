@@ -130,6 +130,16 @@ def test_gateways_add_up():
     assert [account["key"] for account in keys_of(twice)] == [HOSTILE, HOSTILE]
 
 
+async def test_a_model_of_the_gateway_can_be_talked_to(front: Front):
+    """By its alias, where a gateway is served that has it."""
+    visitor = Visitor(front)
+    assert '<option value="/fast">fast (AI gateway)</option>' in (await visitor.get("/models")).text
+    kind, _ = await visitor.act("/models/try", model="/fast", text="hello")
+    assert kind == "done"
+    (asked,) = [arguments for op, _, arguments in front.admin.asked if op == "model_try"]
+    assert asked == {"alias": "fast", "request": {"messages": [{"role": "user", "content": "hello"}]}}
+
+
 async def test_a_viewer_looks_and_steers_nothing(front: Front):
     """No form, no playground; and a form made by hand is refused."""
     visitor = Visitor(front, "viewer")

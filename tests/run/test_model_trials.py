@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,11 @@ name = "chatty"
 modules = ["chatty.talk", "chatty.desk"]
 [gateway]
 listen = "127.0.0.1:0"
+[ai_gateway]
+listen = "127.0.0.1:0"
+open = true
+[[ai_gateway.models.polly.targets]]
+engine = "module:ShopTalk"
 """
 SOURCES = {
     "chatty/__init__.py": "",
@@ -59,16 +66,28 @@ class Parrot:
 PERMIT = 'permit (principal == Module::"portal", action in Action::"ShopTalk", resource == Module::"talk");\n'
 
 
-SERVICES = pytest.mark.parametrize("running", ["services"], indirect=True)
-
-
 @pytest.fixture(params=["monolith", "services"])
 def running(start: Starter, request: pytest.FixtureRequest) -> Running:
+    write(start.folder)
+    return start(topology=request.param, host_factory="").until_ready()
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Everything is permitted that these tests do."""
+    starter = Starter(tmp_path_factory.mktemp("chatty"))
+    write(starter.folder)
+    (starter.folder / "policy" / "tries.cedar").write_text(PERMIT + PERMIT.replace('"portal"', '"gateway"'))
+    running = starter(topology="services", host_factory="").until_ready()
+    yield running
+    running.kill()
+
+
+def write(folder: Path) -> None:
     for name, text in {**SOURCES, "seamline.toml": TOML}.items():
-        path = start.folder / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return start(topology=request.param, host_factory="").until_ready()
 
 
 def permitted(running: Running) -> Running:
@@ -81,9 +100,9 @@ def asked(text: str) -> dict[str, Any]:
     return {"module": "talk", "contract": "ShopTalk", "request": {"messages": [{"role": "user", "content": text}]}}
 
 
-def tried(running: Running, text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def tried(running: Running, text: str, **more: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     pieces: list[str] = []
-    done = asyncio.run(AdminClient(running.data).ask("model_try", pieces.append, **asked(text)))
+    done = asyncio.run(AdminClient(running.data).ask("model_try", pieces.append, **{**asked(text), **more}))
     return [json.loads(piece) for piece in pieces], done
 
 
@@ -109,35 +128,47 @@ def test_an_answer_comes_in_pieces_once_policy_permits_it(running: Running):
         running.ask("model_try", **{**asked("x"), "contract": "Other"})
 
 
-@SERVICES
-def test_it_stops_when_nobody_reads_it(running: Running):
+def test_a_model_of_the_ai_gateway_is_tried_likewise(services: Running):
+    """As strangers meet it; its accounts say that it was the portal, and what is no question is said to be none."""
+    pieces, done = tried(services, "hello there", alias="polly")
+    assert "".join(piece["text"] for piece in pieces) == "hello there "
+    assert "error" not in done
+    processes = services.ask("model_stats")["processes"]
+    (gateway,) = [each["ai_gateway"]["gateway"] for each in processes if "gateway" in each["ai_gateway"]]
+    assert [(each["model"], each["key"], each["output_tokens"]) for each in gateway["accounts"]] == [
+        ("polly", "module:portal", 2)
+    ]
+    assert tried(services, "x", alias="polly", request={"messages": 7})[1]["error"]["code"] == "invalid_argument"
+    assert tried(services, "x", alias="polly", request=[])[1]["error"]["code"] == "invalid_argument"
+    with pytest.raises(SeamlineError, match="no AI gateway that is served has a model 'other'"):
+        tried(services, "x", alias="other")
+
+
+def test_it_stops_when_nobody_reads_it(services: Running):
     """Whoever asked goes away: so does the model's work."""
-    permitted(running)
 
     async def leave() -> None:
         heard = asyncio.Event()
         reading = asyncio.get_running_loop().create_task(
-            AdminClient(running.data).ask("model_try", lambda _: heard.set(), **asked("for ever"))
+            AdminClient(services.data).ask("model_try", lambda _: heard.set(), **asked("for ever"))
         )
         await asyncio.wait_for(heard.wait(), 20)
         reading.cancel()
 
     asyncio.run(leave())
-    until(lambda: "ended for ever" in said(running), "the end of it")
+    until(lambda: "ended for ever" in said(services), "the end of it")
 
 
-@SERVICES
-def test_whoever_looks_sees_how_models_do(running: Running):
+def test_whoever_looks_sees_how_models_do(services: Running):
     """Each process tells of its models; a viewer may look, and try nothing."""
-    permitted(running)
-    tried(running, "hello")
+    tried(services, "hello")
     viewer = {"as": {"name": "session 9", "role": "viewer", "peer": "portal"}}
-    processes = running.ask("model_stats", **viewer)["processes"]
+    processes = services.ask("model_stats", **viewer)["processes"]
     (talk,) = [each["contracts"]["ShopTalk"] for each in processes if each["contracts"]]
     assert (talk["module"], talk["chats"]) == ("talk", True)
     assert talk["versions"]["parrot-1"]["loaded"] is True
     with pytest.raises(SeamlineError, match="needs the role 'operator'"):
-        running.ask("model_try", **asked("hello"), **viewer)
-    text = (running.data / "audit" / "supervisor.jsonl").read_text()
+        services.ask("model_try", **asked("hello"), **viewer)
+    text = (services.data / "audit" / "supervisor.jsonl").read_text()
     assert '"contract":"ShopTalk"' in text.replace(" ", "")
     assert "hello" not in text

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings import AiGatewaySettings
+from seamline.mesh.policy import PORTAL
 from seamline.module.contract import Contract
 from seamline.run.placement import GATEWAY
 
@@ -64,6 +65,11 @@ class AiGateways:
     def inside(self, module: str) -> LanguageModels:
         """What a module gets that asks for them in its constructor."""
         return self.of(module).inside(module)
+
+    def by_hand(self) -> LanguageModels | None:
+        """That of strangers, where it is served, as people who try it from the portal meet it."""
+        served = self._by_caller.get(GATEWAY)
+        return None if served is None else served.inside(PORTAL)
 
     async def start(self) -> None:
         """Those that were asked for so far."""

@@ -485,7 +485,8 @@ class Host:
             from seamline.run.model_room import ModelRoom
             from seamline.run.trying import Trying
 
-            self._model_room = ModelRoom(self.application.contracts, self.stats, Trying(self.application, self.mesh))
+            trying = Trying(self.application, self.mesh)
+            self._model_room = ModelRoom(self.application.contracts, self.stats, trying, self._ai.by_hand)
         return self._model_room
 
     def take_flows(self) -> list[Flow]:

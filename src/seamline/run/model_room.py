@@ -10,7 +10,12 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from contextlib import aclosing
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
@@ -18,16 +23,22 @@ from seamline.module.contract import Contract, compile_contract
 from seamline.run.errors import UnknownTargetError
 from seamline.run.trying import Trying
 
+if TYPE_CHECKING:
+    from seamline.models.gateway.pipeline import LanguageModels
+
 STREAMS: Final = "stream"
 """The method of a contract that chats: see :class:`~seamline.models.chat.Chat`."""
 _AHEAD_MAX: Final = 256
 """Pieces that may wait; the model waits when there are more."""
 _TALKS_MAX: Final = 16
+_TALK_S: Final = 60.0
 _WAIT_S: Final = 5.0
 _PATIENCE_S: Final = 20.0
 """Then whoever began it has gone."""
 
 Say = Callable[[bytes], Awaitable[None]]
+Answer = Callable[[Say], Awaitable[dict[str, Any]]]
+"""Says its pieces, and gives what it ended in."""
 
 
 class ModelRoom:
@@ -36,6 +47,7 @@ class ModelRoom:
     Args:
         contracts: of the application, with the module of each.
         stats: of the models and the AI gateways here.
+        gateway: the AI gateway that is served here, as whoever asks by hand meets it; None where none is.
     """
 
     def __init__(
@@ -43,10 +55,12 @@ class ModelRoom:
         contracts: Mapping[type[Contract], str],
         stats: Callable[[], Mapping[str, Any]],
         trying: Trying,
+        gateway: Callable[[], LanguageModels | None],
     ) -> None:
         self._contracts = contracts
         self._stats = stats
         self._trying = trying
+        self._gateway = gateway
         self._talks: dict[str, _Talk] = {}
         self._owner = TaskOwner("conversations by hand")
 
@@ -56,7 +70,7 @@ class ModelRoom:
             case "show":
                 return self._show()
             case "begin":
-                return self._begin(str(arguments["module"]), str(arguments["contract"]), arguments["request"])
+                return self._begin(self._answer(arguments))
             case "more":
                 return await self._talk(str(arguments["id"])).more()
             case "stop":
@@ -93,7 +107,7 @@ class ModelRoom:
             "ai_gateway": stats.get("ai_gateway", {}),
         }
 
-    def _begin(self, module: str, contract: str, request: Any) -> dict[str, str]:
+    def _begin(self, answer: Answer) -> dict[str, str]:
         for id_, talk in list(self._talks.items()):
             if talk.forgotten:
                 del self._talks[id_]
@@ -101,11 +115,19 @@ class ModelRoom:
         if len(self._talks) >= _TALKS_MAX:
             raise UnknownTargetError(f"{_TALKS_MAX} conversations by hand are under way", "End one of them.")
         id_ = secrets.token_hex(8)
-        method = f"{contract}.{STREAMS}"
-        self._talks[id_] = _Talk(
-            self._owner, lambda say: self._trying.stream(module, method, {"request": request}, say)
-        )
+        self._talks[id_] = _Talk(self._owner, answer)
         return {"id": id_}
+
+    def _answer(self, arguments: Mapping[str, Any]) -> Answer:
+        """Of ``alias`` at the AI gateway, or of a ``contract`` of a ``module``."""
+        request = arguments["request"]
+        if alias := str(arguments.get("alias") or ""):
+            models = self._gateway()
+            if models is None:
+                raise UnknownTargetError("no AI gateway is served here", "Set listen under [ai_gateway].")
+            return partial(_through_gateway, models, alias, request)
+        module, method = str(arguments["module"]), f"{arguments['contract']}.{STREAMS}"
+        return partial(self._trying.stream, module, method, {"request": request})
 
     def _talk(self, id_: str) -> _Talk:
         talk = self._talks.get(id_)
@@ -117,7 +139,7 @@ class ModelRoom:
 class _Talk:
     """An answer under way."""
 
-    def __init__(self, owner: TaskOwner, answer: Callable[[Say], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, owner: TaskOwner, answer: Answer) -> None:
         self._pieces: asyncio.Queue[str] = asyncio.Queue(_AHEAD_MAX)
         self._ended: dict[str, Any] | None = None
         self._error: SeamlineError | None = None
@@ -148,7 +170,7 @@ class _Talk:
     def stop(self) -> None:
         self._task.cancel()
 
-    async def _run(self, answer: Callable[[Say], Awaitable[dict[str, Any]]]) -> None:
+    async def _run(self, answer: Answer) -> None:
         self._task.add_done_callback(lambda _: self._news.set())
         try:
             self._ended = await answer(self._say)
@@ -158,6 +180,28 @@ class _Talk:
     async def _say(self, item: bytes) -> None:
         await self._pieces.put(item.decode())
         self._news.set()
+
+
+async def _through_gateway(models: LanguageModels, alias: str, request: Any, say: Say) -> dict[str, Any]:
+    """As :meth:`Trying.stream`, of a model of the AI gateway. Its accounts have it under the module ``portal``."""
+    from seamline.models.chat import ChatRequest  # only where models are asked
+
+    told: dict[str, Any] = {}
+    started = monotonic()
+    try:
+        asked = msgspec.convert({**request, "model": alias}, ChatRequest)
+        async with asyncio.timeout(_TALK_S), aclosing(models.stream(asked)) as chunks:
+            async for chunk in chunks:
+                await say(msgspec.json.encode(chunk))
+    except (TypeError, msgspec.ValidationError) as error:
+        told = {
+            "error": {"code": "invalid_argument", "message": f"that is no question to a model: {error}", "remedy": ""}
+        }
+    except TimeoutError:
+        told = {"error": {"code": "deadline_exceeded", "message": f"it did not end within {_TALK_S:g} s", "remedy": ""}}
+    except SeamlineError as error:
+        told = {"error": {"code": error.code, "message": error.fact, "remedy": error.remedy}}
+    return {**told, "duration_ms": (monotonic() - started) * 1000, "trace_id": ""}
 
 
 def _is_chat(contract: type[Contract]) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from seamline.kernel.errors import SeamlineError
 from seamline.run.admin import RefusedError
 from seamline.run.control import AskRoom
-from seamline.run.errors import ControlError
+from seamline.run.errors import ControlError, UnknownTargetError
+from seamline.run.placement import GATEWAY
 
 if TYPE_CHECKING:
     from seamline.run.operations import Answer
@@ -39,14 +40,13 @@ class ModelTrials:
         }
 
     async def perform_try(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
-        """Ask ``contract`` of ``module`` the ``request``, as the principal ``portal``. Each piece is progress."""
-        module = str(request["module"])
-        replica = next((each for each in self._serving() if module in each.workload.modules), None)
-        if replica is None:
-            raise ControlError(f"nobody hosts {module!r} now", "See `seamline status`.")
-        begun = await self._ask(
-            replica, "begin", module=module, contract=str(request["contract"]), request=request["request"]
-        )
+        """Ask ``contract`` of ``module``, as the principal ``portal``, or an ``alias`` of the AI gateway.
+
+        Asked is ``request``; each piece of the answer is progress.
+        """
+        asked = {name: request[name] for name in ("module", "contract", "alias", "request") if name in request}
+        replica = await self._with_alias(str(asked["alias"])) if "alias" in asked else self._host(str(asked["module"]))
+        begun = await self._ask(replica, "begin", **asked)
         try:
             while True:
                 found = await self._ask(replica, "more", id=begun["id"])
@@ -58,6 +58,21 @@ class ModelTrials:
         finally:
             with contextlib.suppress(SeamlineError, TimeoutError):
                 await self._ask(replica, "stop", id=begun["id"])
+
+    def _host(self, module: str) -> Replica:
+        """Raises ControlError."""
+        replica = next((each for each in self._serving() if module in each.workload.modules), None)
+        if replica is None:
+            raise ControlError(f"nobody hosts {module!r} now", "See `seamline status`.")
+        return replica
+
+    async def _with_alias(self, alias: str) -> Replica:
+        """Who serves an AI gateway that has it. Raises UnknownTargetError."""
+        for replica in self._serving():
+            gateways = (await self._ask(replica, "show"))["ai_gateway"]
+            if alias in gateways.get(GATEWAY, {}).get("targets", {}):
+                return replica
+        raise UnknownTargetError(f"no AI gateway that is served has a model {alias!r}", "See [ai_gateway.models].")
 
     def _serving(self) -> list[Replica]:
         return [each for each in self._supervisor.fleet.serving if each.reachable]

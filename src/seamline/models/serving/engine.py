@@ -59,6 +59,8 @@ class Engine:
         self._failed_at = 0.0
         self._failure: ModelLoadError | None = None
         self._streams = 0
+        self.streamed = 0
+        """Streams that were begun."""
         self._calm = asyncio.Event()
         self._calm.set()
         self._asked_at = 0.0
@@ -117,6 +119,7 @@ class Engine:
         if self._streams >= model.slots + model.waiting_max:
             raise _too_many_streams(model.name, self._streams)
         self._streams += 1
+        self.streamed += 1
         self._calm.clear()
         try:
             if not self._loaded:
@@ -157,6 +160,7 @@ class Engine:
             "loaded_s": round(self.loaded_s, 3),
             "cold_starts": self.cold_starts,
             "streams": self._streams,
+            "streamed": self.streamed,
             "methods": {name: _shown(queue) for name, queue in self._queues.items()},
             **cached,
             **self._place.stats(),

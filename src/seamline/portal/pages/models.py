@@ -26,6 +26,7 @@ from seamline.portal.shell import Page, portal_of, render
 from seamline.portal.shell import page as answer
 from seamline.portal.showing import number
 from seamline.portal.status import running
+from seamline.run.placement import GATEWAY
 
 SCORES: Final = "seamline.model."
 """What measures of a model's scores begin with."""
@@ -55,6 +56,8 @@ class Version:
     waited_s: float = 0.0
     waiting: int = 0
     streams: int = 0
+    """Under way."""
+    streamed: int = 0
     refused: int = 0
     """And expired: nobody answered them."""
     hits: int = 0
@@ -69,7 +72,7 @@ class Version:
 
     @property
     def asked(self) -> int:
-        return int(self.routed.get("calls") or self.calls)
+        return int(self.routed.get("calls") or self.calls + self.streamed)
 
     @property
     def error_ratio(self) -> float | None:
@@ -101,6 +104,7 @@ class Version:
         self.hosts += 1
         self.loaded += bool(told.get("loaded"))
         self.streams += int(told.get("streams", 0))
+        self.streamed += int(told.get("streamed", 0))
         cache: Mapping[str, Any] = told.get("cache", {})
         self.hits += int(cache.get("hits", 0)) + int(cache.get("joined", 0)) + int(cache.get("similar", 0))
         self.misses += int(cache.get("misses", 0))
@@ -255,6 +259,15 @@ def keys_of(processes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(accounts, key=lambda each: (_money(each["cost"]), each["calls"]), reverse=True)[:50]
 
 
+def talkers_of(models: Iterable[Model], processes: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Who can be talked to: contracts that chat, and models of AI gateways that are served. Values, and names."""
+    served = {
+        alias for process in processes for alias in process.get("ai_gateway", {}).get(GATEWAY, {}).get("targets", {})
+    }
+    contracts = [(f"{model.module}/{model.contract}", model.contract) for model in models if model.chats]
+    return contracts + [(f"/{alias}", f"{alias} (AI gateway)") for alias in sorted(served)]
+
+
 def _money(text: Any) -> Decimal:
     try:
         return Decimal(str(text))
@@ -308,7 +321,7 @@ async def _context(request: Request) -> dict[str, Any]:
             version.first_ms, version.first_p95_ms = first.get((model.contract, version.name), (None, None))
     return {
         "models": models, "aliases": aliases_of(processes), "keys": keys_of(processes), "scores": scores,
-        "trouble": trouble, "chats": [model for model in models if model.chats],
+        "trouble": trouble, "talkers": talkers_of(models, processes),
         "steers": "contracts" in rollout,
     }  # fmt: skip
 
@@ -353,13 +366,14 @@ async def _live(request: Request) -> Response:
 
 
 async def _try(act: Act) -> Done:
-    module, _, contract = act.field("model").partition("/")
+    module, _, name = act.field("model").partition("/")
+    whom = {"module": module, "contract": name} if module else {"alias": name}
     request: dict[str, Any] = {"messages": _talk(act.field("talk", "[]"), act.field("text"))}
     if tokens := int(number(act.field("tokens_max", ""), "tokens")):
         request["tokens_max"] = tokens
     if temperature := act.field("temperature", ""):
         request["temperature"] = number(temperature, "degrees")
-    found = await act.ask("model_try", module=module, contract=contract, request=request)
+    found = await act.ask("model_try", **whom, request=request)
     text = render(act.request, "models_tried.html", found=found)
     return Done("", into="model-tried", html=text)
 
