@@ -60,7 +60,6 @@ _GROUP: Final = re.compile(r"\d+")
 _THREE_GROUPS: Final = re.compile(r"\d{3}[ .-]\d{3}[ .-]\d{4}")
 _THREE_TWO_FOUR: Final = re.compile(r"\d{3}-\d{2}-\d{4}")
 _CARD_LENGTHS: Final = {2: (16,), 3: (14, 15), 4: (13, 16, 19), 5: (16,), 6: (16, 17, 18, 19)}
-_DIGIT: Final = re.compile(r"\d")
 
 
 class Found(NamedTuple):
@@ -72,10 +71,10 @@ class Found(NamedTuple):
 def find(text: str, kinds: Sequence[str] = KINDS) -> list[Found]:
     """In order, none over another; where two would be, the one that begins first, and the longer of these."""
     found: list[Found] = []
-    digits = _DIGIT.search(text) is not None
+    digits = sum(map(text.count, "0123456789"))
     for kind in kinds:
-        hint, search = _FINDERS[kind]
-        if (hint == "digits" and digits) or (hint != "digits" and _has(text, hint)):
+        may_have, search = _FINDERS[kind]
+        if may_have(text, digits):
             found += [Found(begins, ends, kind) for begins, ends in search(text)]
     if len(found) < 2:
         return found
@@ -89,12 +88,6 @@ def find(text: str, kinds: Sequence[str] = KINDS) -> list[Found]:
 
 
 _PRECEDENCE: Final = ("secret", "email", "iban", "card", "ssn", "ip", "phone")
-
-
-def _has(text: str, hint: str) -> bool:
-    if hint == "secrets":
-        return any(sign in text for sign in _SECRET_SIGNS)
-    return hint in text
 
 
 def _plain(pattern: re.Pattern[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
@@ -165,12 +158,18 @@ def _addresses(text: str) -> Iterator[tuple[int, int]]:
                 yield match.span()
 
 
-_FINDERS: Final[dict[str, tuple[str, Callable[[str], Iterator[tuple[int, int]]]]]] = {
-    "email": ("@", _plain(_EMAIL)),
-    "phone": ("digits", _phones),
-    "iban": ("digits", _ibans),
-    "card": ("digits", _cards),
-    "ip": ("digits", _addresses),
-    "ssn": ("-", _plain(_SSN)),
-    "secret": ("secrets", _plain(_SECRET)),
+def _may_be_secret(text: str, _: int) -> bool:
+    return any(sign in text for sign in _SECRET_SIGNS)
+
+
+_Finder = tuple[Callable[[str, int], bool], Callable[[str], Iterator[tuple[int, int]]]]
+_FINDERS: Final[dict[str, _Finder]] = {
+    "email": (lambda text, _: "@" in text, _plain(_EMAIL)),
+    "phone": (lambda _, digits: digits >= 7, _phones),
+    "iban": (lambda _, digits: digits >= 8, _ibans),
+    "card": (lambda _, digits: digits >= 13, _cards),
+    "ip": (lambda text, digits: (digits >= 4 and text.count(".") >= 3) or text.count(":") >= 2, _addresses),
+    "ssn": (lambda text, digits: digits >= 9 and text.count("-") >= 2, _plain(_SSN)),
+    "secret": (_may_be_secret, _plain(_SECRET)),
 }
+"""For each kind, whether a text with so many digits may have it at all, and the search."""

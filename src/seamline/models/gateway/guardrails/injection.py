@@ -140,11 +140,14 @@ def score(text: str) -> tuple[float, list[str]]:
         innocent *= 1 - _HIDDEN_WEIGHT
     plain = _plain(text)
     spelled = plain.translate(_LETTERS)
+    if spelled != plain:
+        plain = f"{plain}\n{spelled}"
     for sign in SIGNS:
-        for form in (plain,) if spelled == plain else (plain, spelled):
-            if any(anchor in form for anchor in sign.anchors) and sign.pattern.search(form):
-                names.append(sign.name)
-                innocent *= 1 - sign.weight
+        for anchor in sign.anchors:
+            if anchor in plain:
+                if sign.pattern.search(plain):
+                    names.append(sign.name)
+                    innocent *= 1 - sign.weight
                 break
     return 1 - innocent, names
 
