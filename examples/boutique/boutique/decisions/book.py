@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,7 +46,7 @@ class Book:
         row = {
             "order_id": question.order_id,
             "shopper": question.shopper,
-            "at": at,
+            "at_ms": _ms(at),
             "question": _json(question),
             "seen": seen,
             "inputs": _json(inputs),
@@ -59,7 +59,7 @@ class Book:
             "approved": None,
             "said_by": "",
             "comment": "",
-            "said_at": None,
+            "said_ms": None,
         }
         async with self._db.transaction() as connection:
             known = (await connection.execute(_FIND, {"order": question.order_id})).mappings().first()
@@ -85,7 +85,7 @@ class Book:
             await connection.execute(
                 update(decisions)
                 .where(decisions.c.order_id == order_id)
-                .values(approved=int(approved), said_by=by[:200], comment=comment[:200], said_at=at)
+                .values(approved=int(approved), said_by=by[:200], comment=comment[:200], said_ms=_ms(at))
             )
             row = (await connection.execute(_FIND, {"order": order_id})).mappings().first()
         return None if row is None else _decision(row)
@@ -96,20 +96,21 @@ class Book:
             return tuple(_decision(row) for row in (await connection.execute(query)).mappings())
 
     async def latest(self, limit: int) -> tuple[Decision, ...]:
-        query = select(decisions).order_by(decisions.c.at.desc(), decisions.c.order_id).limit(limit)
+        query = select(decisions).order_by(decisions.c.at_ms.desc(), decisions.c.order_id).limit(limit)
         async with self._db.read() as connection:
             return tuple(_decision(row) for row in (await connection.execute(query)).mappings())
 
     async def since(self, at: datetime) -> list[Basis]:
-        query = select(decisions).where(decisions.c.at >= at).order_by(decisions.c.at.desc()).limit(REPLAYED_MAX)
+        recent = select(decisions).where(decisions.c.at_ms >= _ms(at))
+        newest = recent.order_by(decisions.c.at_ms.desc()).limit(REPLAYED_MAX)
         async with self._db.read() as connection:
-            return [_basis(row) for row in (await connection.execute(query)).mappings()]
+            return [_basis(row) for row in (await connection.execute(newest)).mappings()]
 
     async def tidy(self) -> None:
         """Forget what nobody may ask about any more."""
         before = self._clock.now() - timedelta(days=KEPT_DAYS)
         async with self._db.transaction() as connection:
-            await connection.execute(delete(decisions).where(decisions.c.at < before))
+            await connection.execute(delete(decisions).where(decisions.c.at_ms < _ms(before)))
 
 
 def _decision(row: Mapping[Any, Any]) -> Decision:
@@ -118,7 +119,7 @@ def _decision(row: Mapping[Any, Any]) -> Decision:
         order_id=question.order_id,
         shopper=question.shopper,
         worth=question.worth,
-        at=row["at"],
+        at=datetime.fromtimestamp(row["at_ms"] / 1000, UTC),
         verdict=Verdict(row["verdict"]),
         score=row["score"],
         reasons=msgspec.json.decode(row["reasons"], type=tuple[Reason, ...]),
@@ -138,6 +139,10 @@ def _basis(row: Mapping[Any, Any]) -> Basis:
         msgspec.json.decode(row["inputs"], type=Inputs),
         row["seen"],
     )
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 def _json(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Double, Index, MetaData, SmallInteger, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, MetaData, SmallInteger, String, Table, Text
 
 metadata = MetaData()
 
@@ -11,7 +11,7 @@ decisions = Table(
     metadata,
     Column("order_id", String(36), primary_key=True),
     Column("shopper", String(64), nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
     Column("question", Text, nullable=False),  # JSON, as it was asked
     Column("seen", BigInteger, nullable=False),  # which events were known: the features can be had again
     Column("inputs", Text, nullable=False),  # JSON, as the model was told
@@ -24,6 +24,6 @@ decisions = Table(
     Column("approved", SmallInteger),  # null until a human has said it
     Column("said_by", String(200), nullable=False),
     Column("comment", String(200), nullable=False),
-    Column("said_at", DateTime(timezone=True)),
-    Index("decisions_by_time", "at"),
+    Column("said_ms", BigInteger),
+    Index("decisions_by_time", "at_ms"),
 )

@@ -18,7 +18,7 @@ def upgrade() -> None:
         "decisions",
         sa.Column("order_id", sa.String(36), primary_key=True),
         sa.Column("shopper", sa.String(64), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("at_ms", sa.BigInteger, nullable=False),
         sa.Column("question", sa.Text, nullable=False),
         sa.Column("seen", sa.BigInteger, nullable=False),
         sa.Column("inputs", sa.Text, nullable=False),
@@ -31,9 +31,9 @@ def upgrade() -> None:
         sa.Column("approved", sa.SmallInteger),
         sa.Column("said_by", sa.String(200), nullable=False),
         sa.Column("comment", sa.String(200), nullable=False),
-        sa.Column("said_at", sa.DateTime(timezone=True)),
+        sa.Column("said_ms", sa.BigInteger),
     )
-    op.create_index("decisions_by_time", "decisions", ["at"])
+    op.create_index("decisions_by_time", "decisions", ["at_ms"])
 
 
 def downgrade() -> None:
