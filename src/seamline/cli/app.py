@@ -53,6 +53,7 @@ VERBS: dict[str, Entry] = {
     "contracts": Entry(LOOK, "The contracts, their methods, types and JSON schema", "contracts"),
     "events": Entry(LOOK, "Topics, lag, the last events, dead letters and replay", "events"),
     "sagas": Entry(LOOK, "Sagas: what goes on, what is stuck, and a hand on it", "sagas"),
+    "models": Entry(CHANGE, "Versions of models: shares, canaries, rollback, files, scores, keys", "models"),
     "topology": Entry(CHANGE, "List, draw and switch topologies, without losing a request", "topology"),
     "scale": Entry(CHANGE, "Give modules more or fewer replicas", "scale"),
     "restart": Entry(CHANGE, "Replace the processes of a workload, or of all", "restart"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from seamline.cli import connect, output
-from seamline.cli.errors import ArgumentError
 from seamline.cli.manual import ManualCommand, ManualGroup
 from seamline.cli.options import App, Data, Json
+from seamline.cli.times import valid_seconds
 
 if TYPE_CHECKING:
     from seamline.gateway.auth.api_keys import ApiKey, ApiKeys
@@ -38,7 +37,6 @@ app = typer.Typer(
 )
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `seamline keys list` has it.")]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command(
@@ -60,7 +58,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once."""
-    valid_s = _seconds(valid)
+    valid_s = valid_seconds(valid)
     settings = connect.read_settings(app_folder, data)
     key, text = _with(
         settings,
@@ -97,7 +95,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret; the old one holds for a while."""
-    overlap_s = _seconds(overlap)
+    overlap_s = valid_seconds(overlap)
     settings = connect.read_settings(app_folder, data)
     key, text = _with(settings, lambda keys: keys.rotate(identity, overlap_s=overlap_s))
     _show_new(key, text, settings, as_json=as_json)
@@ -127,13 +125,6 @@ def _with(settings: Settings, work: Callable[[ApiKeys], Awaitable[T]]) -> T:
             await records.close()
 
     return asyncio.run(run())
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,5})([smhd]?)", text)
-    if found is None or (found[2] == "" and found[1] != "0"):
-        raise ArgumentError(f"{text!r} is not a time", "Write a number and s, m, h or d: 90d. 0 is none.")
-    return int(found[1]) * _UNITS.get(found[2], 0)
 
 
 def _show_new(key: ApiKey, text: str, settings: Settings, *, as_json: bool) -> None:

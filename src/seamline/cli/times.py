@@ -26,6 +26,14 @@ def past_ns(given: str) -> int:
     return int(past(given).timestamp() * 1e6) * 1000 if given else 0
 
 
+def valid_seconds(text: str) -> int:
+    """For how long something holds: ``90d``, ``12h``; 0 is for ever. Raises ArgumentError."""
+    found = re.fullmatch(r"(\d{1,5})([smhd]?)", text)
+    if found is None or (found[2] == "" and found[1] != "0"):
+        raise ArgumentError(f"{text!r} is not a time", "Write a number and s, m, h or d: 90d. 0 is none.")
+    return int(found[1]) * _UNITS.get(found[2], 0)
+
+
 def clock_time(at_ns: int) -> str:
     """``2026-01-31 08:00:00.123``, in UTC."""
     return datetime.fromtimestamp(at_ns / 1e9, UTC).isoformat(" ", "milliseconds")[:-6]

@@ -147,6 +147,10 @@ class ModelsRuntime:
         """Load a version before it is asked. Raises ModelLoadError."""
         await self._contracts[contract].engines[version].ready()
 
+    async def ask(self, contract: str, version: str, method: str, arguments: tuple[Any, ...], wait_s: float) -> Any:
+        """The answer of one version, whatever the route says, and nothing is counted of it."""
+        return await self._contracts[contract].engines[version].call(method, arguments, monotonic() + wait_s)
+
     def stats(self) -> dict[str, Any]:
         """By model; for JSON."""
         return {engine.model.name: engine.stats() for engine in self._engines()}

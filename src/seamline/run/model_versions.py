@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import msgspec
@@ -15,16 +16,27 @@ from seamline.kernel.clock import Clock
 from seamline.kernel.settings import Settings
 from seamline.models.errors import ModelLoadError
 from seamline.models.registry import Registry
+from seamline.models.rollout.compare import comparison
 from seamline.models.rollout.errors import UnknownVersionError
 from seamline.models.rollout.keeper import Keeper
 from seamline.models.rollout.route import Rollout
 from seamline.models.rollout.split import Split
 from seamline.models.runtime import ModelsRuntime
 from seamline.models.serving.place import loaded_with
+from seamline.module.contract import UNARY, compile_contract
 from seamline.module.models import Artefacts, ModelType
 from seamline.module.wiring import Wiring
 
 _log = logging.getLogger("seamline.models")
+_CASE_S = 30.0
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A call and what is to be answered."""
+
+    method: str
+    arguments: dict[str, Any]
+    expected: Any
 
 
 class ModelVersions:
@@ -70,7 +82,10 @@ class ModelVersions:
             case "prepare":
                 return await self._prepare(str(arguments["contract"]), arguments["versions"])
             case _:
-                return await self._evaluate(str(arguments["contract"]), arguments.get("versions") or ())
+                contract, versions = str(arguments["contract"]), list(arguments.get("versions") or ())
+                if cases := arguments.get("cases"):
+                    return await self._examined(contract, versions, msgspec.convert(cases, list[Case]))
+                return await self._evaluate(contract, versions)
 
     def _rollouts(self) -> dict[str, Any]:
         stats = self.rollout.stats()
@@ -94,11 +109,7 @@ class ModelVersions:
         if contract not in self._models:
             return None
         models, wiring = self._models[contract]
-        chosen = [
-            model
-            for model in models
-            if (hasattr(model.cls, "evaluate") and wanted in ([], ())) or model.version in wanted
-        ]
+        chosen = [each for each in models if each.version in wanted or (not wanted and hasattr(each.cls, "evaluate"))]
         found: dict[str, dict[str, float]] = {}
         for model in chosen:
             if not hasattr(model.cls, "evaluate"):
@@ -106,6 +117,46 @@ class ModelVersions:
                     f"{model.name} cannot be evaluated", "Give its class `def evaluate(self) -> dict[str, float]`."
                 )
             found[model.version] = await self._evaluated(model, wiring)
+        return found
+
+    async def _examined(
+        self, contract: str, wanted: Sequence[str], cases: Sequence[Case]
+    ) -> dict[str, dict[str, float]] | None:
+        """What each version answers to known cases, beside what was to be answered."""
+        if contract not in self._models:
+            return None
+        models, _ = self._models[contract]
+        specs = compile_contract(models[0].contract).methods
+        settings = self._settings.of(contract)
+        same = comparison(settings.compare, settings.tolerance)
+        asked: list[tuple[str, tuple[Any, ...], Any]] = []
+        for number, case in enumerate(cases):
+            if case.method not in specs or specs[case.method].kind != UNARY:
+                raise UnknownVersionError(
+                    f"case {number} asks {case.method!r}",
+                    f"{contract} has {', '.join(specs)}; streams are not examined.",
+                )
+            asked.append(
+                (case.method, specs[case.method].decode_request(msgspec.json.encode(case.arguments)), case.expected)
+            )
+        found: dict[str, dict[str, float]] = {}
+        for version in wanted or [each.version for each in models]:
+            right, errors, seconds = 0, 0, 0.0
+            for method, arguments, expected in asked:
+                began = monotonic()
+                try:
+                    answer = await self.runtime.ask(contract, version, method, arguments, _CASE_S)
+                except Exception as error:  # whatever its code raises
+                    _log.warning("%s@%s could not answer a case: %s", contract, version, error)
+                    errors += 1
+                    continue
+                seconds += monotonic() - began
+                right += same(expected, msgspec.json.decode(specs[method].result.encode(answer)))
+            answered = len(asked) - errors
+            found[version] = {
+                "cases": len(asked), "right": right / len(asked), "errors": errors / len(asked),
+                "ms": round(seconds * 1000 / answered, 3) if answered else 0.0,
+            }  # fmt: skip
         return found
 
     async def _evaluated(self, model: ModelType, wiring: Wiring) -> dict[str, float]:

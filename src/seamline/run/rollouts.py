@@ -115,12 +115,24 @@ class Rollouts:
         return await self._change(contract, request, declared, lambda keeper: partial(keeper.roll_back, contract))
 
     async def evaluate(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
-        """What ``evaluate`` of each of the ``versions`` of ``contract`` says, or of all that have one."""
+        """What ``evaluate`` of each of the ``versions`` of ``contract`` says, or of all that have one; with ``cases``
+        (``method``, ``arguments``, ``expected``), how many each answers right."""
         contract, versions = str(request["contract"]), [str(each) for each in request.get("versions") or ()]
-        await self._declared(contract)
+        declared = await self._declared(contract)
+        if unknown := [each for each in versions if each not in declared]:
+            from seamline.models.rollout.errors import UnknownVersionError
+
+            raise UnknownVersionError(f"{contract} has no version {unknown[0]!r}", f"It has {', '.join(declared)}.")
         answer.say(f"evaluating {', '.join(versions) or 'all versions'} of {contract}")
         for replica in self._serving():
-            found = await self._ask(replica, "evaluate", _EVALUATED_S, contract=contract, versions=versions)
+            found = await self._ask(
+                replica,
+                "evaluate",
+                _EVALUATED_S,
+                contract=contract,
+                versions=versions,
+                cases=request.get("cases") or [],
+            )
             if found is not None:
                 return {"contract": contract, "versions": found}
         return {"contract": contract, "versions": {}}

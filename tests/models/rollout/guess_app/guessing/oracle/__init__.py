@@ -7,8 +7,7 @@ from seamline import Contract, readonly
 
 class Guess(Contract):
     @readonly
-    async def guess(self, text: str, user: str) -> tuple[str, str]:
-        """The version that guessed, and what."""
+    async def guess(self, text: str, user: str) -> tuple[str, str]: ...
 
 
 class Alone(Contract):
