@@ -6,6 +6,7 @@ from benchmarks.rows import (
     ai_gateway,
     authentication,
     boutique,
+    embeddings,
     events,
     explanation,
     inprocess,
@@ -32,6 +33,7 @@ FAMILIES = (
     *explanation.FAMILIES,
     *otlp.FAMILIES,
     *serving.FAMILIES,
+    *embeddings.FAMILIES,
     *ai_gateway.FAMILIES,
     *boutique.FAMILIES,
 )

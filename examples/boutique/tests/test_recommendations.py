@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,12 +22,12 @@ from boutique.frontend import ProductViewed
 from boutique.money import Money
 from boutique.payments import Card
 from boutique.people import Address
-from boutique.recommendations import Recommendations, Similar, Uptake, Uptakes, Why, alike, ranking
+from boutique.recommendations import Recommendations, Similar, Uptake, Uptakes, Why, alike, known, learner, ranking
 from boutique.recommendations.evaluation import by_lot, compare, made_up
 from boutique.recommendations.known import Known
 from boutique.recommendations.learner import FIRST_AFTER, Learner
 from boutique.recommendations.learning import learn
-from boutique.recommendations.module import VERSIONS, Hybrid
+from boutique.recommendations.module import VERSIONS, Hybrid, module
 from boutique.recommendations.tables import metadata
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +119,26 @@ def test_what_nobody_bought_yet_is_suggested_for_what_it_is():
     assert ranking.best(ranking.popular, cold, [], 1)[0].why == Why.CHANCE
 
 
+def test_what_the_page_on_models_says_is_so():
+    """Versions, numbers and figures."""
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    text = page.partition("\n## Recommendations\n")[2].partition("\n## ")[0]
+    first, second = re.findall(r"\n\| version \|.*?\n\n", text, re.DOTALL)
+    versions = [model.version for model in module.models if model.contract is Recommendations]
+    assert re.findall(r"^\| `([\w-]+)` \|", first, re.MULTILINE) == versions
+    assert f"after {FIRST_AFTER} orders" in text
+    assert f"({learner.AGAIN_AFTER} at least)" in text
+    assert f"At most {learner.ORDERS_MAX:,} orders" in text
+    assert f"From {learner.SCORED_FROM}\nclicks on" in text
+    assert (learner.CREDIT.days, known.LOOK_EVERY_S) == (7, 10)
+    found = compare({**SCORERS, "lots drawn": by_lot}, IDS, alike.stored().alike)
+    shown = re.findall(r"^\| `?([\w -]+?)`? \| ([\d.]+) \| ([\d.]+) \|", second, re.MULTILINE)
+    assert {name.removesuffix("-1") for name, _, _ in shown} == set(found)
+    for name, recall, ndcg in shown:
+        assert found[name.removesuffix("-1")].recall == pytest.approx(float(recall), abs=0.02)
+        assert found[name.removesuffix("-1")].ndcg == pytest.approx(float(ndcg), abs=0.02)
+
+
 class Texts(Similar):
     """An encoder that counts what it is asked, or is not there."""
 
@@ -185,10 +206,10 @@ async def test_orders_are_learned_from_once_there_are_enough(desk: Desk):
     for process in (desk.known, desk.process()):
         known = await process.now()
         assert known.orders == FIRST_AFTER
-        assert known.liked["brass-pen"] == pytest.approx(25 / 25)
+        assert known.liked["brass-pen"] == 1.0
         assert max(known.together["bicycle-bell"], key=known.together["bicycle-bell"].__getitem__) == "walnut-board"
         assert "bicycle-bell" not in known.together["brass-pen"]
-    for number in range(100, 125):
+    for number in range(200, 225):
         await desk.ordered(number, "brass-pen")
     desk.clock.advance(10)
     assert (await desk.known.now()).orders == FIRST_AFTER + 25, "and again, when there are more"

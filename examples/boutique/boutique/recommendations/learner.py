@@ -20,7 +20,7 @@ from boutique.recommendations.tables import baskets, clicks, learned
 from seamline import Clock, Database
 from seamline.models.watch.watcher import Watcher
 
-FIRST_AFTER = 50
+FIRST_AFTER = 100
 """Orders; fewer say nothing."""
 AGAIN_AFTER = 25
 """More orders, and a tenth of those known."""
