@@ -10,6 +10,7 @@ import pytest
 from boutique.decisions import Inputs, Verdict
 from boutique.decisions.rules import RULES, Rules, RulesError
 from boutique.decisions.scoring import NAMES, WEIGHTS, load, versions
+from boutique.decisions.training.measure import figures, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -101,7 +102,7 @@ def test_the_weights_are_what_the_script_says():
     import numpy as np
     from boutique.decisions.training import train
 
-    rows = train.rows_of(5, 300)
+    rows = rows_of(5, 300)
     for version in versions():
         model = load(version)
         found = quality([(model.score(each).probability, case.fraud) for case, each in rows])
@@ -114,3 +115,11 @@ def test_the_weights_are_what_the_script_says():
     ours = train.logistic(rows)
     expected = theirs.predict_proba(table - table.mean(axis=0))[:, 1]
     assert [ours.score(each).probability for _, each in rows] == pytest.approx(list(expected), abs=1e-3)
+
+
+def test_both_can_be_evaluated_side_by_side():
+    """On one world that neither was trained on; higher is better, but for the Brier score."""
+    lines, steps = (figures(load(version)) for version in versions())
+    assert lines.keys() == steps.keys() == {"auc", "precision", "recall", "brier"}
+    assert min(lines["auc"], steps["auc"]) > 0.95
+    assert max(lines["brier"], steps["brier"]) < 0.05

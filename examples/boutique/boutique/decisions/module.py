@@ -23,6 +23,7 @@ from boutique.decisions.book import Basis, Book
 from boutique.decisions.rules import Rules
 from boutique.decisions.scoring import WEIGHTS, Additive, load, versions
 from boutique.decisions.tables import metadata
+from boutique.decisions.training.measure import figures
 from seamline import Clock, Database, Events, Module
 from seamline.models.features import Case, keep
 from seamline.models.watch.labels import Labels
@@ -85,6 +86,9 @@ class Lines:
     async def score(self, inputs: Inputs) -> Score:
         return self._model.score(inputs)
 
+    def evaluate(self) -> dict[str, float]:
+        return figures(self._model)
+
 
 @module.model(Fraud, version="stumps-1", runs_in="loop")
 class Stumps:
@@ -95,6 +99,9 @@ class Stumps:
 
     async def score(self, inputs: Inputs) -> Score:
         return self._model.score(inputs)
+
+    def evaluate(self) -> dict[str, float]:
+        return figures(self._model)
 
 
 @module.service

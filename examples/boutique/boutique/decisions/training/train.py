@@ -18,24 +18,12 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from boutique.decisions import Inputs
-from boutique.decisions.features import HISTORY, inputs
 from boutique.decisions.scoring import NAMES, WEIGHTS, Additive, Curve, seen
-from boutique.decisions.training.world import Labelled, World
-from seamline.models.features import Case
-from seamline.models.watch.quality import Quality, quality
+from boutique.decisions.training.measure import THRESHOLD, measure, rows_of
+from boutique.decisions.training.world import Labelled
 from seamline.models.watch.reference import Reference
 
 SHOPPERS = 6_000
-THRESHOLD = 0.6
-
-
-def rows_of(seed: int, shoppers: int) -> list[tuple[Labelled, Inputs]]:
-    """Each order with what was known when it was asked about: the point-in-time join of the shop's own features."""
-    world = World(seed)
-    world.live(shoppers)
-    cases = [Case(each.question.shopper, each.at) for each in world.cases]
-    vectors = HISTORY.of_history((event for _, _, event in world.events), cases)
-    return [(each, inputs(each.question, vector.values)) for each, vector in zip(world.cases, vectors, strict=True)]
 
 
 def logistic(rows: list[tuple[Labelled, Inputs]]) -> Additive:
@@ -83,10 +71,6 @@ def stumps(rows: list[tuple[Labelled, Inputs]]) -> Additive:
             bounds=[float(np.nextafter(bound, np.inf)) for bound in bounds], steps=[round(s - middle, 5) for s in steps]
         )
     return Additive(version="stumps-1", bias=round(bias, 5), curves=curves)
-
-
-def measure(model: Additive, rows: list[tuple[Labelled, Inputs]]) -> Quality:
-    return quality([(model.score(given).probability, each.fraud) for each, given in rows], THRESHOLD)
 
 
 def main(folder: Path = WEIGHTS) -> None:
