@@ -88,6 +88,7 @@ class AiGateway:
             clock=clock,
         )
         self._listening: asyncio.Server | None = None
+        self._started = False
 
     @staticmethod
     def open(
@@ -132,9 +133,10 @@ class AiGateway:
         await self._server.handle(exchange)
 
     async def start(self) -> None:
-        """Before the first call."""
-        if self._budgets is not None:
+        """Before the first call. A second time changes nothing."""
+        if self._budgets is not None and not self._started:
             await self._budgets.start()
+        self._started = True
 
     async def serve(self, listening: socket.socket) -> None:
         """Answer on a socket that listens already."""

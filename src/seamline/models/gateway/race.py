@@ -112,8 +112,8 @@ class Race(Generic[T]):
     """
 
     __slots__ = (
-        "_able", "_affordable", "_asking", "_begin", "_error", "_interrupt", "_left", "_model", "_rivals",
-        "_rivals_over", "_since", "_target", "_watch", "_whole", "_won", "abandoned",
+        "_able", "_affordable", "_asking", "_begin", "_beside", "_error", "_interrupt", "_left", "_model", "_over",
+        "_rivals", "_rivals_over", "_since", "_target", "_wants", "_watch", "_whole", "_won", "abandoned",
     )  # fmt: skip
 
     def __init__(
@@ -134,9 +134,12 @@ class Race(Generic[T]):
         self._whole = whole
         self._asking = asking
         self._affordable = affordable
-        self._left: Iterator[Target] | None = model.in_order(wants)
-        if beside is not None:
-            self._left = (target for target in self._left if target is not beside)
+        self._wants = wants
+        self._beside = beside
+        """Asked already: the first, or whoever began an answer that broke off."""
+        self._left: Iterator[Target] | None = None
+        self._over = False
+        """Nobody is left to be asked."""
         self._target: Target | None = None
         self._since = 0.0
         self._interrupt = Interrupt()
@@ -151,58 +154,59 @@ class Race(Generic[T]):
     async def run(self) -> tuple[Target, T]:
         """Raises NoTarget, or the EngineError of the target that was asked last."""
         watch = self._watch
+        monotonic = watch.clock.monotonic
         watch.retries.call()
         watch.add(self)
         try:
-            return await self._run()
+            while (found := self._next()) is not None:
+                target, ticket = found
+                began = self._since = monotonic()
+                self._target = target
+                try:
+                    self._asking(target)
+                    begun = await self._begin(target)
+                except EngineError as error:
+                    if not self._goes_on(target, ticket, error):
+                        break
+                except asyncio.CancelledError:
+                    reason = self._interrupt.caught()
+                    if not reason:
+                        target.forget(ticket)
+                        raise
+                    late = EngineStalled(f"{target.name} did not begin to answer", "Look at the engine.")
+                    if not self._goes_on(target, ticket, late):
+                        break
+                except BaseException:
+                    target.forget(ticket)
+                    raise
+                else:
+                    now = monotonic()
+                    target.well(ticket, now)
+                    self._usual(target).add(now - began)
+                    return target, begun
+                finally:
+                    self._target = None
+            return await self._rivals_answer()
         finally:
             watch.discard(self)
             if self._rivals:
-                for rival in self._rivals:
-                    if not rival.over:
-                        self.abandoned.append(rival.target)
-                        rival.running.cancel()
-                if self._won is not None:
-                    await self._won[1].aclose()
+                await self._dismiss()
 
-    async def _run(self) -> tuple[Target, T]:
-        while True:
-            found = self._next()
-            if found is None:
-                break
-            target, ticket = found
-            began = self._since = self._watch.clock.monotonic()
-            self._target = target
-            error: EngineError
-            try:
-                self._asking(target)
-                begun = await self._begin(target)
-            except EngineError as failed:
-                self._told(target, ticket, failed)
-                error = failed
-            except asyncio.CancelledError:
-                reason = self._interrupt.caught()
-                error = EngineStalled(f"{target.name} did not begin to answer", "Look at the engine.")
-                if not reason:
-                    target.forget(ticket)
-                    raise
-                self._told(target, ticket, error)
-                if reason == "rival":
-                    break
-            except BaseException:
-                target.forget(ticket)
-                raise
-            else:
-                now = self._watch.clock.monotonic()
-                target.well(ticket, now)
-                self._usual(target).add(now - began)
-                return target, begun
-            finally:
-                self._target = None
-            self._error = error
-            if not _elsewhere(error) or self._rivals or not self._may(error):
-                break
-        return await self._rivals_answer()
+    def _goes_on(self, target: Target, ticket: int, error: EngineError) -> bool:
+        """Whether the next is asked, now that this one failed."""
+        self._told(target, ticket, error)
+        self._error = error
+        return _elsewhere(error) and not self._rivals and self._may(error)
+
+    async def _dismiss(self) -> None:
+        for rival in self._rivals:
+            if not rival.over:
+                self.abandoned.append(rival.target)
+                rival.dismissed = True
+                if rival.running is not None:
+                    rival.running.cancel()
+        if self._won is not None:
+            await self._won[1].aclose()
 
     def sweep(self, now: float) -> None:
         """Ask another target beside one that keeps us waiting; give up what takes too long."""
@@ -224,7 +228,7 @@ class Race(Generic[T]):
     # Beside the first.
 
     def _rival(self, now: float) -> None:
-        if self._left is None or not self._watch.retries.take(now):
+        if self._over or not self._watch.retries.take(now):
             return
         found = self._next()
         if found is None:
@@ -232,7 +236,7 @@ class Race(Generic[T]):
         target, ticket = found
         if not self._affordable(target):
             target.forget(ticket)
-            self._left = None
+            self._over = True
             return
         if self._rivals_over is None:
             self._rivals_over = asyncio.Event()
@@ -252,7 +256,7 @@ class Race(Generic[T]):
             self._told(target, ticket, failed)
             self._error = failed
             rival.over = True
-            if not rival.running.cancelled:
+            if not rival.dismissed:
                 self._rival(watch.clock.monotonic())
                 self._all_over()
             return
@@ -264,7 +268,7 @@ class Race(Generic[T]):
         target.well(ticket, now)
         self._usual(target).add(now - rival.since)
         rival.over = True
-        if self._won is not None or rival.running.cancelled:
+        if self._won is not None or rival.dismissed:
             await begun.aclose()
             return
         self._won = target, begun
@@ -292,15 +296,22 @@ class Race(Generic[T]):
     def _next(self) -> tuple[Target, int] | None:
         """A target that may be asked now, and its ticket."""
         now = self._watch.clock.monotonic()
-        while self._left is not None:
-            target = next(self._left, None)
-            if target is None:
-                self._left = None
-                return None
+        if self._left is None:
+            if self._beside is None and (first := self._model.first(self._wants)) is not None:
+                self._able = True
+                self._beside = first
+                ticket = first.begin(now)
+                if ticket is not None:
+                    return first, ticket
+            self._left = self._model.in_order(self._wants)
+        for target in self._left:
+            if target is self._beside:
+                continue
             self._able = True
             ticket = target.begin(now)
             if ticket is not None:
                 return target, ticket
+        self._over = True
         return None
 
     def _may(self, error: EngineError) -> bool:
@@ -330,13 +341,15 @@ class Race(Generic[T]):
 
 
 class _Rival:
-    __slots__ = ("over", "running", "since", "target")
+    __slots__ = ("dismissed", "over", "running", "since", "target")
 
     def __init__(self, target: Target, since: float) -> None:
         self.target = target
         self.since = since
         self.over = False
-        self.running: Running
+        self.dismissed = False
+        """Somebody else began first."""
+        self.running: Running | None = None
 
 
 def _elsewhere(error: EngineError) -> bool:

@@ -96,7 +96,23 @@ class Server:
         body = request.body
         if body is None or len(body) > self._bytes_max:
             body = await request.read_all(self._bytes_max)
-        await self._answer(exchange, key, Asked(route, body, request.headers))
+        asked = Asked(route, body, request.headers)
+        alias = asked.text("model")
+        model = self._pipeline.models.get(alias)
+        if model is None:
+            raise UnknownModel(f"there is no model {alias!r}", "GET /v1/models lists them.")
+        who = caller(key) if key.user else caller(key, asked.text("user"))
+        if self._passes[alias, route.wire]:
+            try:
+                await self._pass_on(exchange, who, model, asked)
+            except EngineRefused as error:
+                if route.wire != "responses" or error.status not in _NOT_THERE:
+                    raise
+                # Of those that speak OpenAI's wire, many do not have this part of it.
+                self._passes[alias, route.wire] = False
+            else:
+                return
+        await self._speak(exchange, who, speak(asked))
 
     def _key(self, headers: list[Header]) -> Key:
         """Raises KeyRefused."""
@@ -114,25 +130,6 @@ class Server:
         if keys is None:
             raise KeyRefused("nobody has a key here", "Give the gateway a file of keys, or say open = true.")
         return keys.find(presented) or keys.admit(presented)
-
-    async def _answer(self, exchange: Exchange, key: Key, asked: Asked) -> None:
-        alias = asked.text("model")
-        model = self._pipeline.models.get(alias)
-        if model is None:
-            raise UnknownModel(f"there is no model {alias!r}", "GET /v1/models lists them.")
-        who = caller(key) if key.user else caller(key, asked.text("user"))
-        wire = asked.route.wire
-        if self._passes[alias, wire]:
-            try:
-                await self._pass_on(exchange, who, model, asked)
-            except EngineRefused as error:
-                if wire != "responses" or error.status not in _NOT_THERE:
-                    raise
-                # Of those that speak OpenAI's wire, many do not have this part of it.
-                self._passes[alias, wire] = False
-            else:
-                return
-        await self._speak(exchange, who, speak(asked))
 
     # As it is.
 

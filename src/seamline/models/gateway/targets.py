@@ -120,7 +120,6 @@ class Model:
         self.alias = alias
         self.settings = settings
         self.targets = targets
-        self._only = targets[0] if len(targets) == 1 else None
         self._tiers = [
             [target for target in targets if target.settings.tier == tier]
             for tier in sorted({target.settings.tier for target in targets})
@@ -139,12 +138,15 @@ class Model:
         """Whether some of its targets cannot do everything, so that what a call needs has to be known."""
         return self._picky
 
+    def first(self, wants: Wants) -> Target | None:
+        """The one to ask first, where that can be told without looking at what each can."""
+        if self._picky:
+            return None
+        tier = self._tiers[0]
+        return tier[0] if len(tier) == 1 else self._choose(tier, wants)
+
     def in_order(self, wants: Wants) -> Iterator[Target]:
         """The targets that can, the one to ask first in front. Whether they are well is seen when they are asked."""
-        if self._only is not None:
-            if _able(self._only, wants):
-                yield self._only
-            return
         for tier in self._tiers:
             left = [target for target in tier if _able(target, wants)] if self._picky else list(tier)
             while left:

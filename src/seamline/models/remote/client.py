@@ -105,13 +105,16 @@ class RawAnswer:
         """The rest. Raises EngineMalformed when it is larger than ``bytes_max``."""
         parts: list[bytes] = []
         size = 0
-        while chunk := await self.read():
+        over = False
+        while not over:
+            over = self._response.complete
+            chunk = await self.read()
             size += len(chunk)
             if size > bytes_max:
                 await self.aclose()
                 raise EngineMalformed(f"the answer of {self._engine} is larger than {bytes_max} bytes", "Ask for less.")
             parts.append(chunk)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def finish(self) -> None:
         """All that matters was read: let the connection serve again if the rest comes at once."""
