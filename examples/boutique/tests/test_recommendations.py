@@ -144,10 +144,12 @@ class Texts(Similar):
 
     def __init__(self) -> None:
         self.asked = 0
-        self.gone = False
+        self.gone = self.hangs = False
 
     async def embed(self, text: str) -> tuple[float, ...]:
         self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.gone:
             raise Unavailable("no encoder")
         return (1.0, float(len(text) % 7), float(len(text) % 3))
@@ -225,6 +227,34 @@ async def test_a_shelf_that_has_changed_is_looked_at_by_the_encoder_once(desk: D
     assert set(known.alike["harbour-lamp"]) == set(IDS) - {"harbour-lamp"}
     assert (await desk.process().now()).alike == known.alike
     assert desk.texts.asked == len(SHELF)
+
+
+async def test_an_answer_is_given_again_until_more_is_known(desk: Desk):
+    """The same for the same bag in any order; another when the shelf or what was learned changes."""
+    model = Hybrid(desk.known)
+    first = await model.suggest(("enamel-kettle", "brass-pen"))
+    assert await model.suggest(("brass-pen", "enamel-kettle")) is first
+    assert len((await model.suggest(("brass-pen", "enamel-kettle"), 2)).items) == 2
+    for number in range(FIRST_AFTER):
+        await desk.ordered(number, "enamel-kettle", "bicycle-bell", *(["wool-throw"] if number % 2 else []))
+    desk.clock.advance(10)
+    learned = await model.suggest(("enamel-kettle",), 1)
+    assert (learned.items[0].product_id, learned.items[0].why) == ("bicycle-bell", Why.TOGETHER)
+    desk.catalog.products = tuple(product for product in SHELF if product.id != "bicycle-bell")
+    assert "bicycle-bell" not in await model.others(("enamel-kettle",), 16)
+
+
+async def test_who_stops_waiting_for_the_encoder_does_not_stop_it_for_good(desk: Desk):
+    """A minute later somebody else asks it."""
+    desk.catalog.products = SHELF[1:]
+    desk.texts.hangs = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await desk.known.now()
+    desk.texts.hangs = False
+    assert (await desk.known.now()).alike["stoneware-mug"]["walnut-board"] == 1.0, "by categories, until then"
+    desk.clock.advance(60)
+    assert (await desk.known.now()).alike["stoneware-mug"]["walnut-board"] != 1.0
 
 
 async def test_without_an_encoder_products_are_alike_by_their_categories(desk: Desk, caplog: pytest.LogCaptureFixture):

@@ -54,7 +54,7 @@ class Known:
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
             await self._look_up()
-        if changed or self._knowledge.alike is not self._alike or self._knowledge.orders != self._learned.orders:
+        if changed or self._knowledge.alike is not self._alike or self._knowledge.liked is not self._learned.liked:
             self._knowledge = Knowledge(
                 [product.id for product in products],
                 self._alike,
@@ -79,11 +79,11 @@ class Known:
         found = await self._kept(digest)
         if found is None:
             self._products, self._alike, self._asking = products, by_kinds(products), True
+            self._ask_at = now + ASK_AGAIN_S  # also if nobody waits for the answer any more
             try:
                 found = await self._asked(digest, texts)
             except (CallError, ExtraMissingError) as error:
                 _log.warning("Products are alike by their categories only, for now: %s", error)
-                self._ask_at = now + ASK_AGAIN_S
                 return
             finally:
                 self._asking = False

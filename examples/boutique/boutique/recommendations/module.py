@@ -18,6 +18,9 @@ from seamline.models.runtimes.encoder import Encoder
 module = Module("recommendations", provides=(Recommendations, Similar, Uptakes), tables=metadata)
 
 
+_ANSWERS_MAX = 1_000
+
+
 class Ranking:
     """A version: what it says is a way to score products, and the rest is the same."""
 
@@ -26,13 +29,23 @@ class Ranking:
 
     def __init__(self, known: Known) -> None:
         self._known = known
+        self._knowledge: ranking.Knowledge | None = None
+        self._answers: dict[tuple[frozenset[str], int], Suggestions] = {}
 
     async def others(self, product_ids: tuple[str, ...], limit: int = 4) -> tuple[str, ...]:
         return tuple(item.product_id for item in (await self.suggest(product_ids, limit)).items)
 
     async def suggest(self, product_ids: tuple[str, ...], limit: int = 4) -> Suggestions:
         known = await self._known.now()
-        return Suggestions(self.version, ranking.best(type(self).scorer, known, product_ids, limit))
+        if known is not self._knowledge:  # what was answered before may be answered otherwise now
+            self._knowledge, self._answers = known, {}
+        asked = frozenset(product_ids), limit
+        answer = self._answers.get(asked)
+        if answer is None:
+            answer = Suggestions(self.version, ranking.best(type(self).scorer, known, *asked))
+            if len(self._answers) < _ANSWERS_MAX:
+                self._answers[asked] = answer
+        return answer
 
     def evaluate(self) -> dict[str, float]:
         """On shoppers that were made up; see :mod:`boutique.recommendations.evaluation`."""
