@@ -15,6 +15,7 @@ import pytest
 
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.settings.ai_gateway import AiBudgetSettings
+from seamline.models.gateway import budgets as budgets_file
 from seamline.models.gateway import ledger_journal
 from seamline.models.gateway.budgets import Budgets, Reservation, limits_of
 from seamline.models.gateway.errors import BudgetExceeded, NoTarget
@@ -338,6 +339,30 @@ async def test_a_ledger_that_cannot_be_written_lets_nobody_in_and_loses_nothing(
             await budgets.reserve(ANN, "other", Cost(1, 50))
     (await reserve(budgets, Cost(1, 50))).settle(Cost(1, 50))
     assert await used(budgets, "key:k1", "money") == 100
+
+
+async def test_memory_does_not_grow_with_callers_and_time(opened: Opened, monkeypatch: pytest.MonkeyPatch):
+    """Of a thousand users and an hour of minutes only those of now stay, here and in the ledger; old sums are forgotten
+    there in time, newer ones are not."""
+    monkeypatch.setattr(budgets_file, "_GROUPS_MAX", 20)
+    clock = ManualClock(datetime(2026, 1, 31, tzinfo=UTC))
+    budgets = await opened(limit(by="user", per="total"), limit(by="user", per="minute", name="m"), clock=clock)
+    for number in range(1000):
+        (await reserve(budgets, CALL, Caller(Key(id="k"), f"u{number}"))).settle(CALL)
+        clock.advance(3.6)
+    for _ in range(3):
+        clock.advance(61)
+        await budgets.tell()
+    assert budgets.stats()["meters"] <= 20 * 2 + 3
+    assert len(budgets._groups) + len(budgets._old_groups) <= 20
+    count = budgets._ledger._connection.execute
+    assert count("SELECT count(*) FROM groups").fetchone()[0] <= 20
+    assert count("SELECT count(*) FROM slices").fetchone()[0] == 0
+    clock.advance(86400)
+    await budgets.tell()
+    kept = {(each.per, each.used) for each in await budgets.spent() if each.account.startswith("user:")}
+    assert kept == {("total", 1)}
+    assert await used(budgets, "used:k") == 1000
 
 
 def test_a_journal_cut_at_any_word_counts_a_call_once_or_not(tmp_path: Path):

@@ -42,6 +42,7 @@ _RETRY_S: Final = 0.03
 _PATIENCE_S: Final = 0.4
 """So long a call waits for what other processes hold and may not need."""
 _HELD_OFF_S: Final = 0.5
+_FORGET_S: Final = 3600.0
 _GROUPS_MAX: Final = 20_000
 _KEPT: Final[tuple[tuple[Unit, Per], ...]] = (("tokens", "month"), ("money", "month"), ("requests", "month"))
 """Counted for each key, whatever is limited."""
@@ -133,7 +134,7 @@ class Budgets:
         self._owner = TaskOwner("budgets of the AI gateway")
         self._thread = ThreadPoolExecutor(1, "seamline-ledger")
         self._exchanging = asyncio.Lock()
-        self._buried_s = self._cleaned_s = -1e9
+        self._buried_s = self._cleaned_s = self._forgot_s = -1e9
         self._closed = False
         self._refused = 0
 
@@ -257,6 +258,8 @@ class Budgets:
         }
         for unit, per in _KEPT:
             meters[self._meter(f"used:{who.key.id}", None, unit, per, (), now_s)] = unit
+        for meter in meters:
+            meter.groups += 1
         group = Group(next(self._numbers), [(unit, meter) for meter, unit in meters.items()])
         if (old := self._groups.get((who, model))) is not None:
             self._old_groups.append(old)
@@ -314,7 +317,7 @@ class Budgets:
         )  # fmt: skip
         try:
             await asyncio.get_running_loop().run_in_executor(
-                self._thread, partial(self._ledger.exchange, asked, now_s, bury=bury)
+                self._thread, partial(self._write, asked, now_s, bury=bury)
             )
         except sqlite3.Error as error:
             _log.exception("the ledger of budgets cannot be written")
@@ -332,6 +335,9 @@ class Budgets:
         self._old_groups = [group for group in self._old_groups if group not in gone]
         for group in groups:
             group.known = True
+        for group in gone:
+            for _, meter in group.meters:
+                meter.groups -= 1
         for meter, line in lines.items():
             if line.most >= 0:
                 meter.free += line.free
@@ -339,11 +345,21 @@ class Budgets:
                 meter.used = line.used
                 meter.tight = line.tight
                 (self._lent.add if meter.granted else self._lent.discard)(meter)
+        for meter in (*lines, *(meter for group in gone for _, meter in group.meters)):
+            if not (meter.groups or meter.granted or meter.spent):
+                self._meters.pop((meter.name, meter.begins), None)
         self._answer(waiting, lines)
         if not 0 <= now_s - self._cleaned_s < 1:
             self._cleaned_s = now_s
             self._drop_old()
         return True
+
+    def _write(self, asked: Exchange, now_s: float, *, bury: bool) -> None:
+        """In the ledger's thread."""
+        self._ledger.exchange(asked, now_s, bury=bury)
+        if not 0 <= now_s - self._forgot_s < _FORGET_S:
+            self._forgot_s = now_s
+            self._ledger.forget_old(now_ms(self._clock) / 1000)
 
     def _take_back(self) -> None:
         while self.lost:
@@ -395,18 +411,9 @@ class Budgets:
             _fail(waiter, self._exceeded(meter, amount))
 
     def _drop_old(self) -> None:
-        now_s = now_ms(self._clock) / 1000
-        ended = [place for place, meter in self._meters.items() if not meter.begins <= now_s < meter.ends]
-        if not ended:
-            return
-        over = [name for name, group in self._groups.items() if not group.begins <= now_s * 1000 < group.ends]
-        for name in over:
+        now = now_ms(self._clock)
+        for name in [name for name, group in self._groups.items() if not group.begins <= now < group.ends]:
             self._old_groups.append(self._groups.pop(name))
-        busy = {id(meter) for group in self._old_groups if group.calls for _, meter in group.meters}
-        for place in ended:
-            meter = self._meters[place]
-            if not (meter.spent or meter.granted or id(meter) in busy):
-                del self._meters[place]
 
     def _exceeded(self, meter: Meter, amount: int) -> BudgetExceeded:
         limit = meter.limit

@@ -19,8 +19,8 @@ class Meter:
     """One limit for one of those it holds for, in one window."""
 
     __slots__ = (
-        "ahead", "begins", "ends", "free", "full", "full_free", "granted", "held_off", "limit", "name", "spent",
-        "tight", "used", "used_s",
+        "ahead", "begins", "ends", "free", "full", "full_free", "granted", "groups", "held_off", "limit", "name",
+        "spent", "tight", "used", "used_s",
     )  # fmt: skip
 
     def __init__(self, name: str, limit: Limit | None, begins: int, ends: int) -> None:
@@ -31,6 +31,8 @@ class Meter:
         self.free = 0 if limit else 1 << 62
         self.granted = 0
         """The slice: free, reserved, and spent since the ledger was told."""
+        self.groups = 0
+        """That have it."""
         self.spent = 0
         self.ahead = 0
         """To be lent beyond what is wanted."""
