@@ -10,6 +10,9 @@ import pytest
 from tests.models.rollout.conftest import Up
 
 from seamline.kernel.audit.search import Query, entries
+from seamline.models.registry.signing import new_key
+from seamline.observe.records import Mark
+from seamline.observe.store import TelemetryReader
 from seamline.run.admin import RefusedError
 
 USERS = [f"u{number}" for number in range(60)]
@@ -61,6 +64,16 @@ def test_a_canary_that_degrades_is_rolled_back_by_itself(running: Up, canary: st
     found = [each for each in entries(running.data / "audit", Query(principal="guard")) if each["version"] == canary]
     assert found[-1]["reason"] == newest["why"]
     assert f"Guess: {newest['why']}; it is rolled back" in running.log.read_text()
+    assert running.until(lambda: [each for each in marks(running) if each.attributes.get("why") == newest["why"]])
+
+
+def marks(up: Up) -> list[Mark]:
+    """What people see beside the lines of the portal: what was changed when."""
+    reader = TelemetryReader(up.data / "telemetry")
+    try:
+        return reader.marks(0, 0)
+    finally:
+        reader.close()
 
 
 def test_a_shadow_changes_no_answer(running: Up):
@@ -165,3 +178,16 @@ def test_a_killed_supervisor_leaves_what_was_last_told(up: Up):
     history = up.ask("models", name="Guess")["history"]
     shares = [each["after"]["weights"]["worse"] for each in history]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_a_model_that_nobody_trusts_is_not_started(up: Up):
+    """With trusted keys, files without a signature stop the start with the fact; signed, they are loaded."""
+    public = new_key(up.folder / "key.pem")
+    toml = up.folder / "seamline.toml"
+    toml.write_text(toml.read_text() + f'\n[models]\ntrusted_keys = ["{public}"]\n')
+    with pytest.raises(AssertionError, match=r"SL7724: oracle:1 is not signed, and \[models\] trusts 1 other key"):
+        up.start("monolith")
+    up.registry.sign("oracle:1", up.folder / "key.pem")
+    up.start("monolith")
+    up.ask("model_promote", contract="Guess", version="filed")
+    assert up.guesses(USERS[:2]) == {"filed": 2}
