@@ -356,10 +356,10 @@ class Budgets:
 
     def _write(self, asked: Exchange, now_s: float, *, bury: bool) -> None:
         """In the ledger's thread."""
-        self._ledger.exchange(asked, now_s, bury=bury)
         if not 0 <= now_s - self._forgot_s < _FORGET_S:
             self._forgot_s = now_s
             self._ledger.forget_old(now_ms(self._clock) / 1000)
+        self._ledger.exchange(asked, now_s, bury=bury)
 
     def _take_back(self) -> None:
         while self.lost:
