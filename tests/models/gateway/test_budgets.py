@@ -342,8 +342,8 @@ async def test_a_ledger_that_cannot_be_written_lets_nobody_in_and_loses_nothing(
 
 
 async def test_memory_does_not_grow_with_callers_and_time(opened: Opened, monkeypatch: pytest.MonkeyPatch):
-    """Of two hundred users and an hour of minutes only those of now stay, here and in the ledger; old sums are forgotten
-    there in time, newer ones are not."""
+    """Of two hundred users and an hour of minutes only those of now stay, here and in the ledger; old sums are
+    forgotten there in time, newer ones are not."""
     monkeypatch.setattr(budgets_file, "_GROUPS_MAX", 20)
     clock = ManualClock(datetime(2026, 1, 31, tzinfo=UTC))
     budgets = await opened(limit(by="user", per="total"), limit(by="user", per="minute", name="m"), clock=clock)
