@@ -1,0 +1,72 @@
+"""The page on watching models says what the code does: its limits, scores, codes and examples."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from tests.pages import read_page
+
+from seamline.kernel.clock import ManualClock
+from seamline.kernel.store import Database, sqlite_url
+from seamline.models.watch import answers, datasets, errors, watcher
+from seamline.models.watch.answers import Answers
+from seamline.models.watch.evaluators import Fits, Length, Refusal, Toxicity
+from seamline.models.watch.judges import Judge
+from seamline.models.watch.labels import Labels
+from seamline.models.watch.reference import CATEGORIES_MAX, Reference
+from seamline.models.watch.watcher import Watcher
+
+PAGE = read_page("model-watch.md")
+
+
+def default(function: object, name: str) -> object:
+    return inspect.signature(function).parameters[name].default  # type: ignore[arg-type]
+
+
+def test_limits_are_those_of_the_code():
+    """Windows, samples, shares, days and megabytes."""
+    for name, shown in (("window_s", "300 s"), ("rows_min", "200"), ("rows_max", "2,000")):
+        assert f"`{name}` ({shown})" in PAGE
+        assert float(str(default(Watcher, name))) == float(shown.rstrip(" s").replace(",", ""))
+    assert default(Answers, "answers_min") == 50
+    assert default(Judge, "share") == 0.01
+    assert default(Judge, "per_hour_max") == 60
+    assert default(Labels, "keep_s") == 90 * 86_400
+    assert (datasets.KEEP_S, datasets.BYTES_MAX) == (30 * 86_400, 64 * 1024 * 1024)
+    assert (watcher.CHANCE, CATEGORIES_MAX) == (1e-6, 20)
+
+
+def test_every_score_and_code_is_on_the_page():
+    """The scores of answers with what matters of each, and what can be wrong."""
+    shown = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+ ?%?) \|$", PAGE, re.MULTILINE))
+    shares: dict[str, float] = answers._LEAST_SHARES  # pyright: ignore[reportPrivateUsage]
+    assert {name: float(amount.rstrip(" %")) / 100 for name, amount in shown.items() if "%" in amount} == shares
+    assert {each.name for each in (Length(), Refusal(), Toxicity(), Fits(int))} <= shown.keys()
+    assert {"grade", "cost"} <= shown.keys()
+    assert default(Watcher.measured, "least") == 0.03
+    codes = {each.code for each in vars(errors).values() if getattr(each, "code", "").startswith("SL775")}
+    assert set(re.findall(r"^\| (SL77\d{2}) ", PAGE, re.MULTILINE)) == codes - {"SL7750"}
+    assert f"`{watcher.TOLD}<model>.<version>.drift.{watcher.VECTORS_NAME}`" in PAGE
+
+
+async def test_its_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The watcher is made of a reference, and the label finds its score."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    reference = Reference.of([{"amount": float(number)} for number in range(30)])
+    (tmp_path / "weights" / "reference.json").write_bytes(reference.to_json())
+    first, second = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {"__name__": "page"}
+    exec(first, names)  # the page's own code
+    clock = ManualClock()
+    made = names["watcher"](clock)  # type: ignore[operator]
+    assert isinstance(made, Watcher)
+    made.saw({"amount": 12.5})
+    exec(second, names)  # the page's own code
+    async with Database(sqlite_url(tmp_path, "shop"), "shop") as database:
+        await names["learn"](database, clock)  # type: ignore[operator]
+        found = await Labels(database, "Fraud", clock).quality(clock.now())
+    assert (found["logistic-1"].cases, found["logistic-1"].positives) == (1, 1)
