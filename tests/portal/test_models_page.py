@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from tests.portal.front import Front
 from tests.portal.planted import HOSTILE
 from tests.portal.visitor import Visitor
 
+from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings import Settings
+from seamline.observe.records import Batch, Point, Source
+from seamline.observe.store import TelemetryReader, TelemetryStore
 from seamline.portal.pages.models import aliases_of, keys_of, models_of
 from seamline.run.admin import RefusedError
 
@@ -196,6 +200,32 @@ async def test_what_cannot_be_asked_is_said(front: Front, fields: dict[str, str]
     kind, _ = await Visitor(front).act("/models/try", ("model", "catalog/ShopTalk"), **fields)
     assert kind in ("trouble", "refused")
     assert not [op for op, _, _ in front.admin.asked if op == "model_try"]
+
+
+async def test_what_was_measured_is_drawn(front: Front, tmp_path: Path):
+    """How long streams take to begin and to go on, by version; scores with what they are of."""
+    settings = Settings.load(front.portal.settings.folder, {})
+    now_ns = front.portal.now_ns()
+    store = TelemetryStore(tmp_path / "telemetry", settings.observe, SystemClock())
+    store.start()
+    source = Source("stock")
+    named = {"contract": "ShopTalk", "version": "tiny-1"}
+    drift = {"seamline.model": "talk", "seamline.model.version": "tiny-1"}
+    for step in range(20):
+        at_ns = now_ns - (60 - 2 * step) * 1_000_000_000
+        points = [
+            Point("seamline.serving.first_item", 0.3, "catalog", "histogram", "s", named, 10, {"0.02": 0, "0.04": 10}),
+            Point("seamline.serving.between_items", 0.1, "catalog", "histogram", "s", named, 10, {"0.008": 10}),
+            Point("seamline.model.talk.tiny-1.drift.words", 0.25, "catalog", attributes=drift),
+        ]
+        store.add(Batch(source, at_ns, interval_ns=2_000_000_000, points=points))
+    store.close()
+    reader = TelemetryReader(tmp_path / "telemetry")
+    front.show(dataclasses.replace(front.portal, reader=reader))
+    text = (await Visitor(front).get("/models")).text
+    reader.close()
+    for said in ("First piece of ShopTalk", "Between pieces of ShopTalk", "drift.words", "30 ms", "0.25"):
+        assert said in text, said
 
 
 class TestInABrowser:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings import Settings
 from seamline.observe.store import TelemetryReader
+from seamline.observe.store.query import Series
 from seamline.portal.acting import Act, Done, action
 from seamline.portal.errors import FieldError, NotFoundError
 from seamline.portal.live import fragments
@@ -32,6 +33,8 @@ SCORES: Final = "seamline.model."
 """What measures of a model's scores begin with."""
 FIRST: Final = "seamline.serving.first_item"
 """How long streams took to begin."""
+_COURSES: Final = {FIRST: "First piece", "seamline.serving.between_items": "Between pieces"}
+_LINES_MAX: Final = 12
 _SPAN_NS: Final = 15 * 60 * 1_000_000_000
 _SCORES_MAX: Final = 40
 _ASKED_S: Final = 3.0
@@ -127,6 +130,7 @@ class Model:
     versions: dict[str, Version] = field(default_factory=dict[str, Version])
     methods: list[tuple[str, Course]] = field(default_factory=list[tuple[str, Course]])
     history: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    charts: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
 
     @property
     def shares(self) -> list[tuple[Version, float, float]]:
@@ -275,25 +279,59 @@ def _money(text: Any) -> Decimal:
         return Decimal(0)
 
 
-def _measured(reader: TelemetryReader, now_ns: int) -> tuple[dict[tuple[str, str], tuple[float, float]], list[Score]]:
-    """By contract and version how long streams took to begin, in milliseconds; and all scores."""
+@dataclass(slots=True)
+class Measured:
+    """What the store has of the last quarter of an hour."""
+
+    first: dict[tuple[str, str], tuple[float, float]] = field(
+        default_factory=dict[tuple[str, str], tuple[float, float]]
+    )
+    """By contract and version: milliseconds until half of all streams had begun, and 95 of 100."""
+    charts: dict[str, list[tuple[str, dict[str, Any]]]] = field(
+        default_factory=dict[str, list[tuple[str, dict[str, Any]]]]
+    )
+    """By contract."""
+    scores: list[Score] = field(default_factory=list[Score])
+
+
+def _measured(reader: TelemetryReader, now_ns: int) -> Measured:
     since_ns = now_ns - _SPAN_NS
     names = [each.name for each in reader.metric_names(since_ns)]
-    first: dict[tuple[str, str], tuple[float, float]] = {}
+    found = Measured()
     if FIRST in names:
         for series in reader.metric(FIRST, since_ns=since_ns, until_ns=now_ns, step_ns=_SPAN_NS):
             half, most = _last(series.columns["p50"]), _last(series.columns["p95"])
-            key = series.attributes.get("contract", ""), series.attributes.get("version", "")
             if half is not None and most is not None:
-                before = first.get(key, (0.0, 0.0))
-                first[key] = max(before[0], half * 1000), max(before[1], most * 1000)
-    scores: list[Score] = []
+                before = found.first.get(_whose(series), (0.0, 0.0))
+                found.first[_whose(series)] = max(before[0], half * 1000), max(before[1], most * 1000)
+    for name, title in _COURSES.items():
+        if name in names:
+            for contract, chart in _charts(reader.metric(name, since_ns=since_ns, until_ns=now_ns)).items():
+                found.charts.setdefault(contract, []).append((title, chart))
     for name in [each for each in names if each.startswith(SCORES)][:_SCORES_MAX]:
         for series in reader.metric(name, since_ns=since_ns, until_ns=now_ns):
             model, version = (series.attributes.get(key, "") for key in ("seamline.model", "seamline.model.version"))
             short = name.removeprefix(SCORES).removeprefix(f"{model}.{version}.")
-            scores.append(Score(model, version, short, series.columns["value"]))
-    return first, scores[:_SCORES_MAX]
+            found.scores.append(Score(model, version, short, series.columns["value"]))
+    found.scores = found.scores[:_SCORES_MAX]
+    return found
+
+
+def _whose(series: Series) -> tuple[str, str]:
+    """Contract and version."""
+    return series.attributes.get("contract", ""), series.attributes.get("version", "")
+
+
+def _charts(found: Iterable[Series]) -> dict[str, dict[str, Any]]:
+    """By contract, a line for each version in each process: the median."""
+    charts: dict[str, dict[str, Any]] = {}
+    for series in found:
+        contract, version = _whose(series)
+        chart = charts.setdefault(contract, {"at": [at / 1e9 for at in series.at_ns], "series": [], "marks": []})
+        values = [None if each is None else each * 1000 for each in series.columns["p50"]]
+        if len(values) == len(chart["at"]) and len(chart["series"]) < _LINES_MAX:
+            chart["series"].append({"name": version, "values": values, "unit": "ms"})
+    return charts
 
 
 def _last(values: Sequence[float | None]) -> float | None:
@@ -314,13 +352,13 @@ async def _context(request: Request) -> dict[str, Any]:
     processes: list[Mapping[str, Any]] = stats.get("processes", [])
     models = models_of(processes, rollout, portal.settings)
     now = picture(newest(portal.rows()), portal.settings.modules, status, [], portal.recent.seen)
-    first, scores = measured
     for model in models:
         model.methods = _methods(now, model)
+        model.charts = measured.charts.get(model.contract, [])
         for version in model.versions.values():
-            version.first_ms, version.first_p95_ms = first.get((model.contract, version.name), (None, None))
+            version.first_ms, version.first_p95_ms = measured.first.get((model.contract, version.name), (None, None))
     return {
-        "models": models, "aliases": aliases_of(processes), "keys": keys_of(processes), "scores": scores,
+        "models": models, "aliases": aliases_of(processes), "keys": keys_of(processes), "scores": measured.scores,
         "trouble": trouble, "talkers": talkers_of(models, processes),
         "steers": "contracts" in rollout,
     }  # fmt: skip
