@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.mesh.rig import Stock, policy
 
 from seamline.kernel.codec import codec
@@ -113,6 +113,9 @@ class Side:
         self.draining = False
         self.quiet = Quiet()
 
+    def has_work(self) -> None:
+        """Nobody is told."""
+
 
 async def numbers(count: int) -> AsyncIterator[bytes]:
     for number in range(count):
@@ -134,6 +137,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.expected: dict[asyncio.Task[Any], Any] = {}
         self.closed: list[str] = []
+        self.loads: list[int] = []
+        self.told: list[int] = []
         self.service = Gated()
         self.number = 0
 
@@ -153,6 +158,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.client = ClientConnection(
                 "stock", payload_bytes_max=100_000, credit=CREDIT, keepalive_s=3600, inflight_max=4096,
                 on_closed=lambda c: self.closed.append("closed" if c.closed else "draining"),
+                on_load=self.loads.append,
             )  # fmt: skip
             self.up, self.down = Pipe(self.client), Pipe(self.server)
             self.up.peer, self.down.peer = self.down, self.up
@@ -207,6 +213,18 @@ class ConnectionMachine(RuleBasedStateMachine):
             return [int(d) async for d in stream]
 
         self.begin(call(), [n * 2 for n in range(count)])
+
+    @rule(under_way=st.integers(0, 2**32 - 1))
+    def load(self, under_way: int) -> None:
+        async def tell() -> None:
+            self.server.tell_load(under_way)
+            self.told.append(under_way)
+
+        self.run(tell())
+
+    @invariant()
+    def loads_come_as_they_were_told(self) -> None:
+        assert self.loads == self.told[: len(self.loads)]
 
     @rule(upwards=st.booleans(), size=st.sampled_from([1, 5, 9, 40, 300, 5000]))
     def move(self, upwards: bool, size: int) -> None:

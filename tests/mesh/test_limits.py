@@ -201,6 +201,22 @@ def test_a_replica_that_says_when_it_has_room_is_left_alone_until_then():
     assert not found[1].ejected(now + 1), "it is well"
 
 
+def test_what_others_ask_of_a_replica_counts_for_a_while():
+    """By the replica's own word; what we ask of it ourselves is not counted twice, and an old word is forgotten."""
+    replica = Replica(Endpoint("h", 1))
+    now = replica._stamp  # pyright: ignore[reportPrivateUsage]
+    replica.inflight = 3
+    alone = replica.cost(now)
+    replica.told(11)
+    assert replica.cost(now) == pytest.approx(alone * 12 / 4)
+    replica.told(2)
+    assert replica.cost(now) == alone
+    replica.told(11)
+    later = now + 60
+    replica._stamp = later  # pyright: ignore[reportPrivateUsage]
+    assert replica.cost(later) == alone
+
+
 def test_streams_of_very_uneven_length_are_spread_evenly():
     """One in twenty lasts a hundred times as long; no replica has many more under way than another for long."""
     lot = random.Random(7)

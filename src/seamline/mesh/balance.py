@@ -1,9 +1,9 @@
 """Which replica gets the next call: power of two choices on peak-EWMA latency, with ejection of outliers.
 
 Two replicas are drawn by lot and the one with the lower cost wins; the cost is the latency, weighted so that it
-jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way. A stream is under way for
-as long as it lasts, and its latency is that of its first item. A replica that has said when it will have room again is
-left alone until then, if others have room.
+jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way: ours, and by its own word
+those of other processes. A stream is under way for as long as it lasts, and its latency is that of its first item. A
+replica that has said when it will have room again is left alone until then, if others have room.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Replica:
     """An endpoint and what calls have learned of it."""
 
     __slots__ = (
-        "_busy_until", "_ejected_until", "_failures", "_stamp", "channels", "endpoint", "inflight", "latency_s",
+        "_busy_until", "_ejected_until", "_failures", "_others", "_others_until", "_stamp", "channels", "endpoint",
+        "inflight", "latency_s",
     )  # fmt: skip
 
     DECAY_S = 10.0
@@ -50,6 +51,8 @@ class Replica:
     FLOOR_S = 0.00005
     BUSY_S_MAX = 5.0
     """It may be wrong about when it has room again."""
+    OTHERS_S = 2.0
+    """How long what it told of its load is good."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -61,11 +64,19 @@ class Replica:
         self._failures = 0
         self._ejected_until = 0.0
         self._busy_until = 0.0
+        self._others = 0
+        self._others_until = 0.0
 
     def cost(self, now: float) -> float:
         """What one more call would cost; a replica that was not asked for long is forgiven its slowness."""
         forgiven = self.latency_s * math.exp(-(now - self._stamp) / self.DECAY_S)
-        return max(forgiven, self.FLOOR_S) * (self.inflight + 1) / self.endpoint.weight
+        under_way = self.inflight if now > self._others_until else self.inflight + self._others
+        return max(forgiven, self.FLOOR_S) * (under_way + 1) / self.endpoint.weight
+
+    def told(self, under_way: int) -> None:
+        """So many calls are under way there, ours and those of other processes."""
+        self._others = max(under_way - self.inflight, 0)
+        self._others_until = monotonic() + self.OTHERS_S
 
     def ejected(self, now: float) -> bool:
         return now < self._ejected_until

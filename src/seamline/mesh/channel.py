@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,6 +67,8 @@ class FrameChannel:
         self._draining: set[ClientConnection] = set()
         self._replace_at = 0.0
         self._shut = False
+        self.on_load: Callable[[int], None] = _unheard
+        """Told how many calls are under way in the replica's process."""
 
     @property
     def connection(self) -> ClientConnection | None:
@@ -143,6 +145,7 @@ class FrameChannel:
                         keepalive_s=settings.keepalive_s,
                         inflight_max=settings.inflight_per_connection_max,
                         on_closed=self._closed,
+                        on_load=self._loaded,
                     ),
                     endpoint.host,
                     endpoint.port,
@@ -174,6 +177,9 @@ class FrameChannel:
             self._draining.discard(connection)
         else:
             self._draining.add(connection)
+
+    def _loaded(self, under_way: int) -> None:
+        self.on_load(under_way)
 
     def _usable(self) -> ClientConnection:
         connection = self._connection
@@ -212,6 +218,10 @@ class FrameChannel:
         finally:
             for connection in connections:
                 connection.abort()
+
+
+def _unheard(_: int) -> None:
+    """Nobody balances by it."""
 
 
 def _unreached(fact: str) -> Unreachable:

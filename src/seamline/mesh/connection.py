@@ -67,11 +67,12 @@ class ClientConnection(asyncio.Protocol):
         peer: how errors name the other side.
         payload_bytes_max: the longest frame payload sent or accepted.
         on_closed: called once when it is of no more use for new calls.
+        on_load: called with how many calls are under way in the peer's process, when it says so.
     """
 
     def __init__(
         self, peer: str, *, payload_bytes_max: int, credit: int, keepalive_s: float, inflight_max: int,
-        on_closed: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None], on_load: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.peer = peer
         self.draining = False
@@ -82,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         self._keepalive_s = keepalive_s
         self._inflight_max = inflight_max
         self._on_closed = on_closed
+        self._on_load = on_load
         self._calls: dict[int, _Call] = {}
         self._next_stream = 1
         self._out: list[bytes] = []
@@ -166,6 +168,8 @@ class ClientConnection(asyncio.Protocol):
             self.drain()
         elif kind != frames.PONG:
             self._stream_frame(kind, stream, payload)
+        elif not payload:
+            self._on_load(stream)
 
     def _stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
         call = self._calls.get(stream)

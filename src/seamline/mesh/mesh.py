@@ -269,6 +269,8 @@ class Mesh:
             channel = self._channels[key] = self._channel_class(endpoint)(
                 self.identity, self.settings, self.app, caller, callee, endpoint
             )
+        if isinstance(channel, FrameChannel):
+            channel.on_load = replica.told
         await channel.ready(deadline)
         replica.channels[caller] = channel  # where the next call finds it without waiting
         return channel

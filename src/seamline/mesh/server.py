@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("seamline.mesh")
 
 PARTIAL_FRAME_S = 30.0
+TELL_S = 0.1
+TELL_AGAIN_S = 1.0
 """How long a frame may take to arrive."""
 
 _LARGE_BYTES = 262_144
@@ -88,6 +90,10 @@ class ServerSide(Protocol):
     connections: set[FrameServerConnection]
     draining: bool
     quiet: Quiet
+
+    def has_work(self) -> None:
+        """A call is under way that did not end at once."""
+        ...
 
 
 class FrameServerConnection(asyncio.Protocol):
@@ -183,6 +189,10 @@ class FrameServerConnection(asyncio.Protocol):
         """Ask the caller to begin no new calls here."""
         self._send(frames.frame(frames.GOAWAY, 0))
 
+    def tell_load(self, under_way: int) -> None:
+        """Tell the caller how many calls are under way in this process, whoever made them."""
+        self._send(frames.frame(frames.PONG, under_way))
+
     def abort(self) -> None:
         self._transport.abort()
 
@@ -274,6 +284,7 @@ class FrameServerConnection(asyncio.Protocol):
             running = self._start_streaming(stream, call, door, limit, arguments, context)
         if not running.done:
             call.running = running
+            self.side.has_work()
             if kind in (UNARY, CLIENT_STREAM):  # a timer costs more than a short call: it is set for those that wait
                 delay_s = max(context.deadline - monotonic(), 0.0)
                 call.timer = self._loop.call_later(delay_s, _expire, call, entry.name)
@@ -582,6 +593,25 @@ class MeshPort:
         self.quiet = Quiet()
         self._stopped = False
         self._servers: list[asyncio.Server] = []
+        self._telling: asyncio.TimerHandle | None = None
+        self._told = 0
+        self._told_at = 0.0
+
+    def has_work(self) -> None:
+        """Callers are told now and then how much is under way, so that each knows what the others ask for."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        under_way, told, now = self.inflight, self._told, monotonic()
+        self._telling = None
+        if under_way:
+            self.has_work()
+        changed = abs(under_way - told) >= max(2, told // 4) or (told and not under_way)
+        if changed or (under_way and now - self._told_at > TELL_AGAIN_S):
+            self._told, self._told_at = under_way, now
+            for connection in self.connections:
+                connection.tell_load(under_way)
 
     async def listen(self, sock: Any) -> None:
         """Accept on a bound socket."""
@@ -639,6 +669,8 @@ class MeshPort:
 
     async def stop(self) -> None:
         self._stopped = True
+        if self._telling is not None:
+            self._telling.cancel()
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
