@@ -370,3 +370,36 @@ async def test_a_deadline_of_the_call_at_work_holds():
                     await read(engine, asked("say a b"))
         finally:
             CURRENT.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", EngineUnreachable),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", EngineUnreachable),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", EngineUnreachable),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", EngineUnreachable),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000, EngineUnreachable),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", EngineUnreachable),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://elsewhere/\r\ncontent-length: 0\r\n\r\n", EngineRefused),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", EngineUnreachable),
+        (b"HTTP/1.1 500 Oops\r\ncontent-length: 5\r\n\r\n<htm", EngineRefused),
+    ],
+)
+async def test_what_is_no_engine_has_an_error_as_well(answer: bytes, error: type[EngineError]):
+    """Whatever stands at the address; nobody is sent on to another one with the key."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    engine = OpenAiEngine(EngineClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"))
+    async with asyncio.timeout(10):
+        with pytest.raises(error):
+            await read(engine, asked("hello"))
+        with pytest.raises(EngineError):
+            await engine.complete(asked("hello"))
+    await engine.close()
+    server.close()
