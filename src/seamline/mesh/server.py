@@ -608,7 +608,7 @@ class MeshPort:
         if under_way:
             self.has_work()
         changed = abs(under_way - told) >= max(2, told // 4) or (told and not under_way)
-        if changed or (under_way and now - self._told_at > TELL_AGAIN_S):
+        if changed or (told and now - self._told_at > TELL_AGAIN_S):
             self._told, self._told_at = under_way, now
             for connection in self.connections:
                 connection.tell_load(under_way)
