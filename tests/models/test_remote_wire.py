@@ -21,6 +21,7 @@ from seamline.models.chat import (
     EmbedAnswer,
     EmbedRequest,
     Finish,
+    Kept,
     Message,
     Part,
     Ranked,
@@ -130,6 +131,44 @@ def test_a_request_through_anthropic_is_the_same(request: ChatRequest, stream: b
     asked = anthropic_server.asked_messages(body)
     assert (asked.request, asked.stream) == (request, stream)
     assert anthropic.messages_body(asked.request, stream=stream) == body
+
+
+KEPT: Any = st.sampled_from(["", "5m", "1h"])
+
+
+@given(requests(), st.data())
+def test_what_a_prompt_cache_is_to_keep_goes_through_anthropic(request: ChatRequest, data: st.DataObject):
+    """Marks on the system's words, on parts of any turn, on what tools answered, and on tools."""
+    marked = dataclasses.replace(
+        request,
+        tools=tuple(dataclasses.replace(tool, cache=data.draw(KEPT)) for tool in request.tools),
+        messages=tuple(_marked(message, data.draw(KEPT)) for message in request.messages),
+    )
+    body = anthropic.messages_body(marked)
+    assert anthropic_server.asked_messages(body).request == marked
+    marks = [tool.cache for tool in marked.tools] + [part.cache for each in marked.messages for part in each.parts]
+    assert body.count(b'"cache_control":{"type":"ephemeral"') == sum(map(bool, marks))
+
+
+def _marked(message: Message, kept: Kept) -> Message:
+    """The last part of it says so."""
+    parts = message.parts or ((Part(text=message.content),) if message.content else ())
+    if not kept or not parts:
+        return message
+    return dataclasses.replace(message, content="", parts=(*parts[:-1], dataclasses.replace(parts[-1], cache=kept)))
+
+
+def test_openai_clients_may_say_what_to_keep():
+    """A key goes through to engines of the wire; marks that some clients add reach an engine of Anthropic's."""
+    told = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
+    asked = {"model": "m", "prompt_cache_key": "shop", "messages": [{"role": "user", "content": [told]}]}
+    request = openai.asked_chat(json.dumps(asked).encode()).request
+    assert request.cache_key == "shop"
+    body = json.loads(openai.chat_body(request))
+    assert body["prompt_cache_key"] == "shop"
+    assert body["messages"][0]["content"] == [{"type": "text", "text": "long"}]
+    body = json.loads(anthropic.messages_body(request))
+    assert body["messages"][0]["content"] == [told]
 
 
 @given(answers(), st.just("") | WORDS)

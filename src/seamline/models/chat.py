@@ -25,6 +25,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["", "stop", "length", "tool_calls", "refusal"]
 """Why an answer ended; empty while it goes on."""
 
+Kept = Literal["", "5m", "1h"]
+"""How long an engine's prompt cache, where it has one that is told, is to keep what is asked up to here."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -32,6 +35,7 @@ class Part:
 
     text: str = ""
     image_url: str = ""
+    cache: Kept = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,7 @@ class Tool:
     parameters: str = "{}"
     """JSON Schema."""
     strict: bool = False
+    cache: Kept = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,8 @@ class ChatRequest:
     seed: int | None = None
     user: str = ""
     """Whom the answer is for, as the caller calls them."""
+    cache_key: str = ""
+    """Questions that begin alike say the same, so that one prompt cache of the engine serves them."""
     metadata: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Finish, Message, Part, Tool, ToolCall, Usage
+from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Finish, Kept, Message, Part, Tool, ToolCall, Usage
 from seamline.models.errors import EngineCannotError, EngineMalformed, EngineRefused
 from seamline.models.wire.openai import decoded, json_of
 
@@ -89,7 +89,7 @@ def messages_body(request: ChatRequest, *, model: str = "", stream: bool = False
         "messages": list(_turns([message for message in asked if message.role != "system"])),
     }
     if system:
-        body["system"] = system[0]["text"] if len(system) == 1 else system
+        body["system"] = system[0]["text"] if len(system) == 1 and len(system[0]) == 2 else system
     _add_tools(body, request)
     given: dict[str, Any] = {
         "temperature": None if request.temperature is None else min(request.temperature, 1.0),
@@ -121,7 +121,7 @@ def _tool_json(tool: Tool) -> dict[str, Any]:
         told["description"] = tool.description
     if tool.strict:
         told["strict"] = True
-    return told
+    return told | _cached(tool.cache)
 
 
 def _turns(messages: list[Message]) -> Iterator[dict[str, Any]]:
@@ -152,21 +152,28 @@ def _content(message: Message) -> Any:
 
 def _texts(message: Message) -> list[dict[str, Any]]:
     if message.parts:
-        return [{"type": "text", "text": part.text} for part in message.parts if part.text]
+        return [_part_json(part) for part in message.parts if part.text]
     return [{"type": "text", "text": message.content}] if message.content else []
 
 
 def _part_json(part: Part) -> dict[str, Any]:
+    cached = _cached(part.cache)
     if not part.image_url:
-        return {"type": "text", "text": part.text}
+        return {"type": "text", "text": part.text} | cached
     if not part.image_url.startswith("data:"):
-        return {"type": "image", "source": {"type": "url", "url": part.image_url}}
+        return {"type": "image", "source": {"type": "url", "url": part.image_url}} | cached
     kind, _, data = part.image_url.removeprefix("data:").partition(";base64,")
     try:
         base64.b64decode(data, validate=True)
     except ValueError:
         raise EngineCannotError("a picture's data: address is not base64", "Write data:image/png;base64,...") from None
-    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}} | cached
+
+
+def _cached(kept: Kept) -> dict[str, Any]:
+    if not kept:
+        return {}
+    return {"cache_control": {"type": "ephemeral", "ttl": "1h"} if kept == "1h" else {"type": "ephemeral"}}
 
 
 # What comes.

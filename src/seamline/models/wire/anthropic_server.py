@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from seamline.models.chat import (
     ChatChunk,
     ChatRequest,
     Finish,
+    Kept,
     Message,
     Part,
     Role,
@@ -21,7 +23,7 @@ from seamline.models.chat import (
     Usage,
 )
 from seamline.models.errors import EngineMalformed
-from seamline.models.wire.openai import Asked, understood, unfit
+from seamline.models.wire.openai import Asked, kept_of, understood, unfit
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,6 +47,7 @@ class AskedTool(msgspec.Struct):
     description: str | None = None
     type: str | None = None
     strict: bool | None = None
+    cache_control: Any = None
 
 
 class AskedMetadata(msgspec.Struct):
@@ -104,7 +107,7 @@ def _messages(role: Role, content: str | list[dict[str, Any]]) -> tuple[Message,
     for block in content:
         match block:
             case {"type": "tool_result", "tool_use_id": str(call_id)}:
-                results.append(_result(call_id, block.get("content") or ""))
+                results.append(_result(call_id, block.get("content") or "", kept_of(block.get("cache_control"))))
             case {"type": "tool_use", "id": str(call_id), "name": str(name)}:
                 given = _encode(block.get("input") or {}).decode()
                 calls.append(ToolCall(id=call_id, name=name, arguments=given, index=len(calls)))
@@ -114,7 +117,7 @@ def _messages(role: Role, content: str | list[dict[str, Any]]) -> tuple[Message,
                 parts.append(_part_of(block))
     if not parts and not calls and results:
         return tuple(results)
-    plain = len(parts) == 1 and not parts[0].image_url
+    plain = len(parts) == 1 and not parts[0].image_url and not parts[0].cache
     rest = Message(
         role=role,
         content=parts[0].text if plain else "",
@@ -124,23 +127,28 @@ def _messages(role: Role, content: str | list[dict[str, Any]]) -> tuple[Message,
     return (*results, rest)
 
 
-def _result(call_id: str, content: str | list[dict[str, Any]]) -> Message:
+def _result(call_id: str, content: str | list[dict[str, Any]], kept: Kept) -> Message:
     if isinstance(content, str):
+        if kept:
+            return Message(role="tool", parts=(Part(text=content, cache=kept),), tool_call_id=call_id)
         return Message(role="tool", content=content, tool_call_id=call_id)
     parts = tuple(_part_of(block) for block in content)
-    if len(parts) == 1 and not parts[0].image_url:
+    if kept and parts:
+        parts = (*parts[:-1], dataclasses.replace(parts[-1], cache=kept))
+    if len(parts) == 1 and not parts[0].image_url and not parts[0].cache:
         return Message(role="tool", content=parts[0].text, tool_call_id=call_id)
     return Message(role="tool", parts=parts, tool_call_id=call_id)
 
 
 def _part_of(block: dict[str, Any]) -> Part:
+    kept = kept_of(block.get("cache_control"))
     match block:
         case {"type": "text", "text": str(text)}:
-            return Part(text=text)
+            return Part(text=text, cache=kept)
         case {"type": "image", "source": {"type": "url", "url": str(url)}}:
-            return Part(image_url=url)
+            return Part(image_url=url, cache=kept)
         case {"type": "image", "source": {"type": "base64", "media_type": str(kind), "data": str(data)}}:
-            return Part(image_url=f"data:{kind};base64,{data}")
+            return Part(image_url=f"data:{kind};base64,{data}", cache=kept)
         case _:
             raise unfit("messages", f"a block of type {block.get('type')!r} is not served", "Send texts and pictures.")
 
@@ -149,7 +157,13 @@ def _tool_of(tool: AskedTool) -> Tool:
     if tool.type not in (None, "custom"):
         raise unfit("tools", f"the tool {tool.name!r} of type {tool.type!r} is not served", "Give tools of your own.")
     schema = _encode({} if tool.input_schema is None else tool.input_schema).decode()
-    return Tool(name=tool.name, description=tool.description or "", parameters=schema, strict=bool(tool.strict))
+    return Tool(
+        name=tool.name,
+        description=tool.description or "",
+        parameters=schema,
+        strict=bool(tool.strict),
+        cache=kept_of(tool.cache_control),
+    )
 
 
 def _choice_of(choice: dict[str, Any] | None) -> str:

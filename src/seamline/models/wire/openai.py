@@ -18,6 +18,7 @@ from seamline.models.chat import (
     ChatChunk,
     ChatRequest,
     Finish,
+    Kept,
     Message,
     Part,
     Role,
@@ -88,6 +89,7 @@ def chat_body(
         "stop": list(request.stop) or None,
         "seed": request.seed,
         "user": request.user or None,
+        "prompt_cache_key": request.cache_key or None,
         "metadata": request.metadata or None,
     }
     body |= {name: value for name, value in given.items() if value is not None}
@@ -261,6 +263,7 @@ def asked_chat(data: bytes) -> Asked:
         stop=_stops(asked.stop),
         seed=asked.seed,
         user=asked.user or "",
+        cache_key=asked.prompt_cache_key or "",
         metadata=asked.metadata or {},
     )
     return Asked(request, bool(asked.stream), asked.stream_options is not None and asked.stream_options.include_usage)
@@ -330,6 +333,9 @@ def _message_of(asked: of.AskedMessage) -> Message:
 
 def _part_of(part: Any) -> Part:
     match part:
+        case {"type": "text", "text": str(text), "cache_control": told}:
+            # Not OpenAI's, but what its clients say where the engine may be of Anthropic's wire.
+            return Part(text=text, cache=kept_of(told))
         case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
             return Part(text=text)
         case {"type": "refusal", "refusal": str(text)}:
@@ -339,6 +345,17 @@ def _part_of(part: Any) -> Part:
         case _:
             kind: Any = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else part
             raise unfit("messages", f"a part of type {kind!r} is not served", "Send texts and pictures.")
+
+
+def kept_of(told: Any) -> Kept:
+    """What ``cache_control`` says."""
+    match told:
+        case {"type": "ephemeral", "ttl": "1h"}:
+            return "1h"
+        case {"type": "ephemeral"}:
+            return "5m"
+        case _:
+            return ""
 
 
 def _tool_of(tool: of.AskedTool) -> Tool:

@@ -127,6 +127,7 @@ class AskedChat(msgspec.Struct):
     stop: str | list[str] | None = None
     seed: int | None = None
     user: str | None = None
+    prompt_cache_key: str | None = None
     metadata: dict[str, str] | None = None
     n: int | None = None
     stream: bool | None = None
