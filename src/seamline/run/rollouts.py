@@ -153,7 +153,9 @@ class Rollouts:
         return {"split": split.to_json(), "processes": await self._hold(contract, split, who, why)}
 
     async def _hold(self, contract: str, split: Split, who: str, why: str) -> int:
-        self._splits[contract] = split
+        known = self._splits.get(contract)
+        if known is None or known.revision < split.revision:  # another change may have been faster
+            self._splits[contract] = split
         self._changed.set()
         told = await self._tell()
         shares = ", ".join(f"{version} {share:.0%}" for version, share in split.weights.items())

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.models.registry.conftest import safetensors
 
 from seamline.kernel.settings import ModelsSettings
@@ -23,13 +25,16 @@ from seamline.models.registry.errors import (
     ArtefactTooLargeError,
     BadReferenceError,
     RegistryConflictError,
+    RegistryError,
     UnknownArtefactError,
     UntrustedError,
 )
+from seamline.models.registry.manifest import read_manifest
 from seamline.models.registry.names import Reference, checked_path
 from seamline.models.registry.signing import new_key
 
 Folder = Callable[..., str]
+_WORDS = ("schemaVersion", "mediaType", "config", "layers", "annotations", "digest", "size", "artifactType")
 
 
 def blob_of(registry: Registry, reference: str, file: str) -> Path:
@@ -306,3 +311,22 @@ def test_what_is_not_there_is_named(registry: Registry, folder: Folder):
         registry.open("b:1")
     with pytest.raises(UnknownArtefactError, match="Known: champion"):
         registry.open("a@challenger")
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_WORDS), inner, max_size=6),
+        ).map(msgspec.json.encode),
+    )
+)
+def test_no_manifest_makes_it_stumble(content: bytes):
+    """What is read from elsewhere is a manifest with good paths and digests, or an error that says what it is not."""
+    try:
+        manifest = read_manifest(content)
+    except RegistryError:
+        return
+    assert all(checked_path(path) for path in manifest.files)
+    assert read_manifest(manifest.encode()) == manifest

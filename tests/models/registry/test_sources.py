@@ -330,6 +330,8 @@ def test_a_container_is_no_model(tmp_path: Path, server: Server):
             registry.add("m", "1", f"oci://{server.host}/team/m:{path}")
     with pytest.raises(SourceError, match="no address"):
         registry.add("m", "1", "oci://host")
+    with pytest.raises(SourceError, match="another machine"):
+        registry.add("m", "1", "oci://registry.example/team/m:1")
 
 
 # S3

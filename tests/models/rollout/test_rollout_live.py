@@ -121,15 +121,17 @@ def test_a_rollback_holds_at_once(running: Up):
 
 
 def test_what_cannot_be_is_refused(running: Up):
-    """With what there is; nothing changes by it."""
+    """With what there is; nothing changes by it. A version that cannot be loaded gets no calls."""
     before = running.ask("models", name="Guess")["history"]
     wrong: list[Callable[[], object]] = [
         lambda: running.ask("model_promote", contract="Guess", version="best"),
         lambda: running.ask("model_promote", contract="Guesses", version="good"),
         lambda: running.ask("model_weights", contract="Guess", shares={"worse": 1.5}),
         lambda: running.ask("model_rollback", contract="Alone"),
+        lambda: running.ask("model_promote", contract="Guess", version="broken"),
+        lambda: running.ask("model_weights", contract="Guess", shares={"broken": 0.1}),
     ]
-    for ask, code in zip(wrong, ("SL7731", "SL7731", "SL7733", "SL7732"), strict=True):
+    for ask, code in zip(wrong, ("SL7731", "SL7731", "SL7733", "SL7732", "SL7702", "SL7702"), strict=True):
         with pytest.raises(RefusedError) as raised:
             ask()
         assert raised.value.code == code
@@ -181,10 +183,15 @@ def test_a_killed_supervisor_leaves_what_was_last_told(up: Up):
 
 
 def test_a_model_that_nobody_trusts_is_not_started(up: Up):
-    """With trusted keys, files without a signature stop the start with the fact; signed, they are loaded."""
+    """With trusted keys, files without a signature stop the start with the fact; signed, they are loaded. So does a
+    version in the settings that nobody declares."""
     public = new_key(up.folder / "key.pem")
     toml = up.folder / "seamline.toml"
-    toml.write_text(toml.read_text() + f'\n[models]\ntrusted_keys = ["{public}"]\n')
+    written = toml.read_text() + f'\n[models]\ntrusted_keys = ["{public}"]\n'
+    toml.write_text(written.replace('"filed" =', '"file" ='))
+    with pytest.raises(AssertionError, match=r"SL7731: seamline.toml \[models.Guess\]: Guess has no version 'file'"):
+        up.start("monolith")
+    toml.write_text(written)
     with pytest.raises(AssertionError, match=r"SL7724: oracle:1 is not signed, and \[models\] trusts 1 other key"):
         up.start("monolith")
     up.registry.sign("oracle:1", up.folder / "key.pem")

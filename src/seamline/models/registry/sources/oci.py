@@ -38,6 +38,11 @@ def fetch_oci(address: str, intake: Intake, settings: ModelsSettings) -> Fetched
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise SourceError(f"{address!r} is no address of an artefact", "Write oci://host/name:tag or @sha256:digest.")
+    here = re.fullmatch(r"localhost|127(\.\d+){3}", found["host"].partition(":")[0])
+    if settings.oci_plain_http and not here:
+        raise SourceError(
+            f"{found['host']!r} is another machine, and oci_plain_http is for this one", "Speak TLS to it."
+        )
     scheme = "http" if settings.oci_plain_http else "https"
     web = Web(f"{scheme}://{found['host']}", settings.oci_login)
     name, reference = found["name"], found["digest"] or found["tag"] or "latest"

@@ -62,6 +62,15 @@ class Filed:
         return "filed", self.words
 
 
+@module.model(Guess, version="broken")
+class Broken:
+    def load(self) -> None:
+        raise OSError("no such device")
+
+    def guess(self, text: str, user: str) -> tuple[str, str]:
+        return "broken", text
+
+
 @module.model(Alone, version="1")
 class Doubling:
     def double(self, number: int) -> int:
