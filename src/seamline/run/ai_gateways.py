@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings import AiGatewaySettings
+from seamline.kernel.signal.trace import Tracer
 from seamline.mesh.policy import PORTAL
 from seamline.module.contract import Contract
 from seamline.run.placement import GATEWAY
@@ -39,12 +40,14 @@ class AiGateways:
         contracts: Iterable[type[Contract]],
         stub: Stub,
         clock: Clock,
+        tracer: Tracer,
     ) -> None:
         self._settings = settings
         self._data = data
         self._contracts = tuple(contracts)
         self._stub = stub
         self._clock = clock
+        self._tracer = tracer
         self._by_caller: dict[str, AiGateway] = {}
 
     def of(self, caller: str) -> AiGateway:
@@ -58,6 +61,7 @@ class AiGateways:
                 self._settings,
                 self._data,
                 models_of_app=members(self._contracts, lambda contract: self._stub(contract, caller)),
+                tracer=self._tracer,
                 clock=self._clock,
             )
         return found

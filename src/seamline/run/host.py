@@ -143,7 +143,9 @@ class Host:
         self._sagas: SagasRuntime | None = None
         self._models: ModelVersions | None = None
         self._model_room: ModelRoom | None = None
-        self._ai = AiGateways(settings.ai_gateway, self.data, application.contracts, self.stub, self.clock)
+        self._ai = AiGateways(
+            settings.ai_gateway, self.data, application.contracts, self.stub, self.clock, self.mesh.tracer
+        )
         self._secrets: SecretsRuntime | None = None
         self._secrets_source = secrets
         self._limits = limits

@@ -15,6 +15,7 @@ from tests.models.stub_upstream import Fault, Stub, stub_upstream
 
 from seamline.kernel.clock import Clock
 from seamline.kernel.settings import AiGatewaySettings, AiModelSettings, AiTargetSettings
+from seamline.kernel.signal.trace import Tracer
 from seamline.kernel.wire.http1_client import HttpPool, HttpResponse
 from seamline.models.engine import LanguageEngine
 from seamline.models.gateway.gateway import AiGateway
@@ -93,6 +94,7 @@ async def door(
     models_of_app: Mapping[str, LanguageEngine] | None = None,
     more: tuple[AiTargetSettings, ...] = (),
     limits: tuple[Any, ...] = (),
+    tracer: Tracer | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Door]:
     """The model ``m`` behind one stub for each of ``faults``, tier by tier. With ``folder`` there are keys."""
@@ -106,7 +108,7 @@ async def door(
         asked = AiGatewaySettings(open=folder is None, models=models, **settings)
         key = ""
         if folder is None:
-            gateway = AiGateway(asked, models_of_app=models_of_app, clock=clock)
+            gateway = AiGateway(asked, models_of_app=models_of_app, tracer=tracer, clock=clock)
         else:
             keys = Keys(folder / asked.keys, clock=clock)
             key, _ = keys.make("tests", models=["m"], limits=limits)

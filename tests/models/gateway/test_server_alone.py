@@ -14,9 +14,12 @@ from tests.models.stub_upstream import Fault, fault_of, stub_upstream
 
 from seamline.kernel.settings import AiGatewaySettings, AiModelSettings, AiTargetSettings, SettingsError
 from seamline.kernel.settings.ai_gateway import load_ai_gateway
+from seamline.kernel.signal import here
+from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.wire.http1_client import HttpPool
 from seamline.models.errors import ModelError
 from seamline.models.gateway.gateway import AiGateway
+from seamline.module.context import current
 
 
 async def test_it_runs_alone_and_ends_when_it_is_asked_to(tmp_path: Path):
@@ -117,3 +120,20 @@ def test_settings_that_are_wrong_are_said_to_be(text: str, said: str, tmp_path: 
     path.write_text(text)
     with pytest.raises(SettingsError, match=said):
         load_ai_gateway(path, {})
+
+
+async def test_a_call_from_outside_is_in_the_trace_of_its_caller(monkeypatch: pytest.MonkeyPatch):
+    """One span by the conventions, with who asked and what it cost; the answer's id is that of the trace."""
+    monkeypatch.setattr(here, "_source", current)  # as a host does
+    tracer = Tracer(1.0)
+    trace = TraceContext(0xABC, 0xDEF, sampled=True)
+    async with door(Fault(), targets=({"output_price": 1.0},), tracer=tracer) as it:
+        answer = await it.post(says("one two"), traceparent=trace.to_traceparent())
+        assert await answer.read_all()
+        assert answer.header(b"x-request-id") == b"%032x" % 0xABC
+        spans = [span for span in tracer.take() if span.name == "chat m"]
+        assert [(span.trace_id, span.parent_id) for span in spans] == [(0xABC, 0xDEF)]
+        told = dict(spans[0].attributes or {})
+        assert told["gen_ai.usage.output_tokens"] == 2
+        assert told["seamline.cost"] == "0.000002"
+        assert told["seamline.key"] == "open"

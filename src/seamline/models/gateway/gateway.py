@@ -79,6 +79,7 @@ class AiGateway:
             bytes_max=settings.body_bytes_max,
             answer_bytes_max=settings.answer_bytes_max,
             is_open=settings.open,
+            tracer=tracer,
         )
         self._http = HttpServer(
             self.handler,

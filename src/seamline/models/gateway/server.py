@@ -12,6 +12,7 @@ import msgspec
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings.ai_gateway import Ability
 from seamline.kernel.signal import log
+from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
 from seamline.models.errors import EngineRefused
 from seamline.models.gateway.errors import AiGatewayError, BadRequest, KeyRefused, UnknownModel
@@ -25,6 +26,7 @@ from seamline.models.gateway.targets import Model, Target, Wants
 from seamline.models.gateway.till import Bill
 from seamline.models.wire import openai_lists
 from seamline.models.wire.errors import WireError
+from seamline.module.context import CURRENT, CallContext, current
 
 _log = log.get("seamline.models")
 
@@ -42,6 +44,7 @@ _TOKENS_FIELD: Final[Mapping[Wire, str]] = {
     "chat": "max_tokens", "responses": "max_output_tokens", "messages": "max_tokens",
 }  # fmt: skip
 _NOT_THERE: Final = (404, 405, 501)
+_GATEWAY: Final = "gateway"
 _BEARER: Final = b"bearer "
 _OPEN: Final = Key(id="open", name="open")
 _ANY: Final[frozenset[Ability]] = frozenset()
@@ -51,11 +54,14 @@ _LISTED_AT: Final = 1_700_000_000
 class Server:
     """Answers requests; what is decided about them is the pipeline's."""
 
-    def __init__(self, pipeline: Pipeline, *, bytes_max: int, answer_bytes_max: int, is_open: bool) -> None:
+    def __init__(
+        self, pipeline: Pipeline, *, bytes_max: int, answer_bytes_max: int, is_open: bool, tracer: Tracer | None = None
+    ) -> None:
         self._pipeline = pipeline
         self._bytes_max = bytes_max
         self._answer_bytes_max = answer_bytes_max
         self._is_open = is_open
+        self._tracer = tracer
         self._passes = {
             (alias, wire): not pipeline.looks_inside(model) and all(_passes(target, wire) for target in model.targets)
             for alias, model in pipeline.models.items()
@@ -74,8 +80,15 @@ class Server:
         try:
             if route is None:
                 self._others(exchange, wire)
-            else:
+            elif self._tracer is None:
                 await self._post(exchange, route)
+            else:
+                trace = self._tracer.enter(_trace_of(request.headers))
+                token = CURRENT.set(CallContext(_GATEWAY, _GATEWAY, route.operation, trace=trace))
+                try:
+                    await self._post(exchange, route)
+                finally:
+                    CURRENT.reset(token)
         except SeamlineError as error:
             _refuse(exchange, wire, _told(error))
         except HttpRefusal as refusal:
@@ -273,8 +286,19 @@ def _wants(asked: Asked, bill: Bill, tokens_max: int) -> Wants:
     return Wants(frozenset(abilities), bill.tokens + tokens_max, bill.caller.key.id)
 
 
+def _trace_of(headers: list[Header]) -> TraceContext | None:
+    """The trace that a stranger's request says it belongs to."""
+    for name, value in headers:
+        if name == b"traceparent":
+            return TraceContext.from_headers({name: value})
+    return None
+
+
 def _request_id() -> Header:
-    return b"x-request-id", b"req-%016x" % random.getrandbits(64)
+    """The trace's, where there is one, so that whoever complains can be helped."""
+    call = current()
+    number = random.getrandbits(128) if call is None or call.origin is None else call.origin.trace_id
+    return b"x-request-id", b"%032x" % number
 
 
 def _anthropic_model(name: str) -> dict[str, str]:
