@@ -151,18 +151,6 @@ async def test_a_stream_that_nobody_reads_on_is_closed_and_gives_its_thread_back
     assert len(closed) == 1
     assert closed[0] < 5 + 16 + 2, "it is ahead of its reader by a few at most"
     assert await engine.call("double", (4,), float("inf")) == 8
-    assert await engine.drain(5)
-    await engine.stop()
-
-
-async def test_draining_waits_for_what_is_under_way():
-    """And says when it took too long."""
-    engine = await running(Good)
-    stream = engine.stream("count", (3,))
-    assert await anext(stream) == 0
-    assert not await engine.drain(0.01)
-    assert [each async for each in stream] == [1, 2]
-    assert await engine.drain(5)
     await engine.stop()
 
 

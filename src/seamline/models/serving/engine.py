@@ -1,4 +1,4 @@
-"""One version of a model in this process: loaded when it has to be, called through queues, emptied before it stops."""
+"""One version of a model in this process: loaded when it has to be, called through queues."""
 
 from __future__ import annotations
 
@@ -61,10 +61,7 @@ class Engine:
         self._streams = 0
         self.streamed = 0
         """Streams that were begun."""
-        self._calm = asyncio.Event()
-        self._calm.set()
         self._asked_at = 0.0
-        self._stopped = False
         self.loaded_s = 0.0
         """How long loading and warming took."""
         self.cold_starts = 0
@@ -120,7 +117,6 @@ class Engine:
             raise _too_many_streams(model.name, self._streams)
         self._streams += 1
         self.streamed += 1
-        self._calm.clear()
         try:
             if not self._loaded:
                 self._wake()
@@ -131,22 +127,8 @@ class Engine:
         finally:
             self._asked_at = self._clock.monotonic()
             self._streams -= 1
-            if not self._streams:
-                self._calm.set()
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Until nothing waits or is under way. False when time ran out."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._calm.wait()
-                for queue in self._queues.values():
-                    await queue.idle()
-        except TimeoutError:
-            return False
-        return True
 
     async def stop(self) -> None:
-        self._stopped = True
         for queue in self._queues.values():
             await queue.stop()
         await self._owner.stop()

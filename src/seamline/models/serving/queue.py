@@ -104,8 +104,6 @@ class Queue:
         self._timer: asyncio.Handle | None = None
         self._goes_at = 0.0
         """When the timer rings."""
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._owner = TaskOwner(f"batches of {name}")
 
     @property
@@ -134,7 +132,6 @@ class Queue:
             raise self._overloaded(now)
         waiting = _Waiting(arguments, deadline, now, loop.create_future())
         self._waiting.append(waiting)
-        self._idle.clear()
         if self._open and self._under_way < self._slots:
             self._consider(loop, now)
         return await waiting.answer
@@ -155,12 +152,6 @@ class Queue:
         for each in waiting:
             if not each.answer.done():
                 each.answer.set_exception(error)
-        if not self._under_way:
-            self._idle.set()
-
-    async def idle(self) -> None:
-        """Until nothing waits and nothing is under way."""
-        await self._idle.wait()
 
     async def stop(self) -> None:
         """Who still waits is told that nobody answers any more."""
@@ -170,7 +161,6 @@ class Queue:
         for each in self._waiting:
             each.answer.cancel()
         self._waiting.clear()
-        self._idle.set()
         await self._owner.stop()
 
     def again_in_s(self, now: float) -> float:
@@ -233,8 +223,6 @@ class Queue:
             self._under_way += 1
             task = self._owner.spawn(self._answer(batch), name=f"batch of {self.name}")
             task.add_done_callback(partial(_settled, batch))
-        if not self._waiting and not self._under_way:
-            self._idle.set()
 
     def _take(self) -> list[_Waiting]:
         """The next batch: as many as there are, and as can be answered before the tightest of their deadlines."""
@@ -274,8 +262,6 @@ class Queue:
             self._under_way -= 1
             if self._waiting and self._open:
                 self._consider(loop, loop.time())
-            elif not self._under_way and not self._waiting:
-                self._idle.set()
 
     async def _settle(self, batch: list[_Waiting]) -> None:
         """Answer each. Where several together could not be answered, each half for itself."""
