@@ -99,13 +99,6 @@ def test_a_key_asks_its_models_and_speaks_for_whom_it_says(tmp_path: Path):
     assert caller(key, "ann", "evil", "bot")[1:] == ("ann", "acme", "bot")
 
 
-def test_keys_of_the_settings_stand_beside_those_of_the_file(tmp_path: Path):
-    """They are found as the others are."""
-    keys = Keys(tmp_path / "keys.db", fixed={"sk-fixed": Key(id="fixed")})
-    assert keys.admit(b"sk-fixed").id == "fixed"
-    keys.close()
-
-
 def test_keys_are_made_by_several_processes_at_once(tmp_path: Path):
     """Each has a revision of its own, so that nobody overlooks one."""
     several = [Keys(tmp_path / "keys.db") for _ in range(4)]

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -112,7 +113,15 @@ class AiGatewaySettings:
     """That may be offered to a model, by name, with ``*`` at the end for any that begin so; empty is all."""
     domains: tuple[str, ...] = ()
     """Of links and pictures in what is asked; empty is all."""
-    pii: tuple[str, ...] = ("email", "phone", "iban", "card", "ip", "ssn", "secret")
+    pii: tuple[Literal["email", "phone", "iban", "card", "ip", "ssn", "secret"], ...] = (
+        "email",
+        "phone",
+        "iban",
+        "card",
+        "ip",
+        "ssn",
+        "secret",
+    )
     pii_action: Literal["mask", "block"] = "mask"
     """Masked values are put back into the answer."""
     injection_threshold: float = 0.8
@@ -193,6 +202,8 @@ def _check_target(reader: TableReader, section: str, target: AiTargetSettings) -
         raise _refused(reader, section, "engine", target.engine, remedy)
     if target.connections_max < 1:
         raise _refused(reader, section, "connections_max", target.connections_max, "1 or more.")
+    for key in ("input_price", "cached_input_price", "cache_write_price", "output_price"):
+        _check_amount(reader, section, key, getattr(target, key))
 
 
 def _budgets(reader: TableReader, table: dict[str, Any]) -> tuple[AiBudgetSettings, ...]:
@@ -203,8 +214,16 @@ def _budgets(reader: TableReader, table: dict[str, Any]) -> tuple[AiBudgetSettin
             raise _refused(reader, "ai_gateway.budgets", "name", each.name, "Name each once.")
         if not (each.tokens or each.money or each.requests):
             raise _refused(reader, "ai_gateway.budgets", "name", each.name, "Say tokens, money or requests.")
+        _check_amount(reader, "ai_gateway.budgets", "money", each.money)
         seen.add(each.name)
     return tuple(found)
+
+
+def _check_amount(reader: TableReader, section: str, key: str, amount: float) -> None:
+    """Money is counted in billionths; what a number was written with is its shortest decimal."""
+    written = Decimal(str(amount))
+    if not written.is_finite() or written != round(written, 9):
+        raise _refused(reader, section, key, amount, "An amount of at most nine decimals.")
 
 
 def _entries(reader: TableReader, table: dict[str, Any], section: str, key: str, kind: Callable[..., Any]) -> list[Any]:

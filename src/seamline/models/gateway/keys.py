@@ -11,7 +11,7 @@ import dataclasses
 import json
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -83,22 +83,17 @@ def caller(key: Key, user: str = "", tenant: str = "", agent: str = "") -> Calle
 
 
 class Keys:
-    """The keys of the file ``path`` and those in the settings. Several processes may have it open.
+    """The keys of the file ``path``. Several processes may have it open."""
 
-    Args:
-        fixed: keys that stand in the settings, by the key itself.
-    """
-
-    def __init__(self, path: Path, *, clock: Clock | None = None, fixed: Mapping[str, Key] | None = None) -> None:
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._fixed = {_digest(text.encode()): key for text, key in (fixed or {}).items()}
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         self._connection = connect(path, read_only=False)
         self._connection.execute("PRAGMA busy_timeout = 5000")
         self._connection.executescript(_TABLES)
         self._lock = threading.Lock()
-        self._known: dict[bytes, Key] = dict(self._fixed)
+        self._known: dict[bytes, Key] = {}
         self._revision = 0
         self._look_at = 0.0
         self._look()

@@ -76,8 +76,7 @@ def limits_for(who: Caller, model: str, limits: Sequence[Limit]) -> Iterable[tup
     """Of ``limits`` and the key's own, those that hold for a call, and the account of each: ``user:ann``."""
     key = who.key
     values = {
-        "key": key.id, "user": who.user, "tenant": who.tenant, "team": key.team, "agent": who.agent,
-        "module": key.module, "all": "",
+        "key": key.id, "user": who.user, "tenant": who.tenant, "team": key.team, "agent": who.agent, "all": "",
     }  # fmt: skip
     for limit in (*limits, *key.limits):
         value = values[limit.by]

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 Unit = Literal["tokens", "money", "requests"]
 Per = Literal["minute", "hour", "day", "month", "total"]
-By = Literal["key", "user", "tenant", "team", "agent", "module", "all"]
+By = Literal["key", "user", "tenant", "team", "agent", "all"]
 
 FOREVER: Final = 1 << 62
 """When the window ``total`` ends, in seconds since the epoch."""
