@@ -18,7 +18,7 @@ BUDGET = '[[ai_gateway.budgets]]\nname = "b"\nby = "key"\n'
     [
         (BUDGET + "money = 0.0000000001", "money is 1e-10"),
         (BUDGET + "money = inf", "money is inf"),
-        (BUDGET + "money = nan", "money is nan"),
+        (BUDGET + "money = nan", "nan is out of range"),
         (BUDGET + "money = -1", "out of range"),
         (BUDGET + 'money = 1\nperiod = "week"', "week"),
         (TARGET + "input_price = 1e-12", "input_price is 1e-12"),

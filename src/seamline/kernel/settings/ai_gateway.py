@@ -18,6 +18,7 @@ from seamline.kernel.settings.tables import TableReader
 MIB = 1024 * 1024
 Ability = Literal["chat", "completions", "embeddings", "rerank", "tools", "vision", "json"]
 Choice = Literal["weight", "price", "latency"]
+Personal = Literal["email", "phone", "iban", "card", "ip", "ssn", "secret"]
 ENGINES = ("openai", "anthropic", "ollama", "oip", "module")
 
 
@@ -113,15 +114,7 @@ class AiGatewaySettings:
     """That may be offered to a model, by name, with ``*`` at the end for any that begin so; empty is all."""
     domains: tuple[str, ...] = ()
     """Of links and pictures in what is asked; empty is all."""
-    pii: tuple[Literal["email", "phone", "iban", "card", "ip", "ssn", "secret"], ...] = (
-        "email",
-        "phone",
-        "iban",
-        "card",
-        "ip",
-        "ssn",
-        "secret",
-    )
+    pii: tuple[Personal, ...] = ("email", "phone", "iban", "card", "ip", "ssn", "secret")
     pii_action: Literal["mask", "block"] = "mask"
     """Masked values are put back into the answer."""
     injection_threshold: float = 0.8
