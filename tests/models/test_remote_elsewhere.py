@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -12,13 +14,15 @@ from tests.conftest import free_port
 from tests.models.stub_upstream import Fault, stub_upstream
 
 from seamline import Contract, DeadlineExceeded, InternalError, Module, Overloaded
+from seamline.kernel.settings import ContractModelSettings
 from seamline.kernel.settings.errors import BadValueError
 from seamline.mesh.outcome import Refusal
 from seamline.models.chat import Chat, ChatAnswer, ChatChunk, ChatRequest, Embeddings, EmbedRequest, Message
 from seamline.models.errors import EngineMalformed, EngineRefused, ModelError, ModelLoadError
 from seamline.models.members import members
 from seamline.models.remote.client import Patience
-from seamline.models.remote.elsewhere import RemoteChat, model_elsewhere
+from seamline.models.remote.elsewhere import RemoteChat, instead, model_elsewhere
+from seamline.models.runtimes.chat_model import LlamaChat
 from seamline.models.serving.engine import Engine
 from seamline.models.serving.served import served
 from seamline.module.errors import CallError, InvalidArgument, Unavailable, Unimplemented
@@ -199,6 +203,38 @@ def test_other_contracts_are_not_for_engines():
         model_elsewhere(Other, "openai:https://host/v1")
 
 
+def test_an_engine_can_be_left_to_who_starts_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the variable is set it goes before all; its key only where there is one; else what the settings say."""
+    told = ContractModelSettings(engine_variable="OPENAI_BASE_URL", engine_key="OPENAI_API_KEY", engine_model="m")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert instead(Talk, told, tmp_path) is None
+    fallback = instead(Talk, dataclasses.replace(told, engine="ollama:http://localhost:11434"), tmp_path)
+    assert fallback is not None
+    assert fallback.cls.engine == "ollama:http://localhost:11434"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
+    model = instead(Talk, dataclasses.replace(told, engine="ollama:http://localhost:11434"), tmp_path)
+    assert model is not None
+    check_model(model)
+    assert (model.cls.engine, model.cls.engine_model) == ("openai:http://localhost:8000/v1", "m")
+    assert model.cls.engine_key == ""
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    model = instead(Talk, told, tmp_path)
+    assert model is not None
+    assert model.cls.engine_key == "OPENAI_API_KEY"
+
+
+def test_a_model_in_a_file_answers_in_place_of_the_class(tmp_path: Path):
+    """Looked for in the application's folder; only where the contract chats."""
+    model = instead(Talk, ContractModelSettings(engine="gguf:weights/tiny.gguf"), tmp_path)
+    assert model is not None
+    check_model(model)
+    assert issubclass(model.cls, LlamaChat)
+    assert model.cls.file == tmp_path / "weights" / "tiny.gguf"
+    with pytest.raises(ModelError, match=r"models\.Places"):
+        instead(Places, ContractModelSettings(engine="gguf:tiny.gguf"), tmp_path)
+
+
 FILES = {
     "seamline.toml": """
 [app]
@@ -238,7 +274,7 @@ async def test_one_line_of_settings_puts_an_engine_in_the_place_of_the_modules_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Called as before; the class is not even loaded."""
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     async with stub_upstream() as stub:
         for name, text in FILES.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -336,11 +336,13 @@ class Host:
     def _models_of(self, module: Module, contract: type[Contract]) -> Sequence[ModelType]:
         """What answers a contract: the module's models, or the engine elsewhere that the settings name instead."""
         told = self.settings.models.of(contract.__name__)
-        if not told.engine:
-            return [model for model in module.models if model.contract is contract]
-        from seamline.models.remote.elsewhere import model_elsewhere
+        if told.engine or told.engine_variable:
+            from seamline.models.remote.elsewhere import instead
 
-        return [model_elsewhere(contract, told.engine, model=told.engine_model, key=told.engine_key)]
+            model = instead(contract, told, self.settings.folder)
+            if model is not None:
+                return [model]
+        return [model for model in module.models if model.contract is contract]
 
     async def _once(self, module: Module) -> Once | None:
         """What keeps the answers to calls with a key, where the module has somewhere to keep them."""

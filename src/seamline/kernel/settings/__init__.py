@@ -13,7 +13,7 @@ from seamline.kernel.settings.ai_gateway import (
     AiTargetSettings,
     load_ai_gateway,
 )
-from seamline.kernel.settings.application import Settings, read_secret, workers_environment
+from seamline.kernel.settings.application import Settings, read_secret, read_variable, workers_environment
 from seamline.kernel.settings.audit import AuditSettings
 from seamline.kernel.settings.auth import AuthSettings, CertificateClientSettings, IssuerSettings, SignalSettings
 from seamline.kernel.settings.errors import (
@@ -95,5 +95,6 @@ __all__ = [
     "WrongTypeError",
     "load_ai_gateway",
     "read_secret",
+    "read_variable",
     "workers_environment",
 ]

@@ -194,6 +194,11 @@ def read_secret(variable: str, environment: Mapping[str, str] | None = None) -> 
     return found
 
 
+def read_variable(variable: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text of an environment variable; empty if it is unset."""
+    return (environment if environment is not None else os.environ).get(variable, "").strip()  # noqa: TID251 (the one place)
+
+
 def workers_environment(settings: Settings) -> dict[str, str]:
     """The environment of this process, without what is the supervisor's alone."""
     return for_workers(os.environ, dynamic_credentials=settings.data.credentials == "dynamic")  # noqa: TID251

@@ -56,7 +56,11 @@ class ContractModelSettings:
     artefacts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Version to its files in the registry, such as ``minilm:2`` or ``minilm@champion``."""
     engine: str = ""
-    """Who answers instead of the module's class: ``openai:https://host/v1``, ``ollama:http://host``."""
+    """Who answers instead of the module's class: ``openai:https://host/v1``, ``ollama:http://host``, or a model in a
+    file: ``gguf:weights.gguf``."""
+    engine_variable: str = ""
+    """An environment variable, such as ``OPENAI_BASE_URL``. Where it is set, the OpenAI-compatible engine at that
+    address answers, and not ``engine``."""
     engine_model: str = ""
     """What the model is called there."""
     engine_key: str = ""

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
-from seamline.kernel.settings import read_secret
+from seamline.kernel.settings import ContractModelSettings, read_secret, read_variable
 from seamline.models.chat import (
     Chat,
     ChatAnswer,
@@ -93,11 +94,32 @@ class RemoteRerank(Elsewhere):
         return await self.asked.rerank(request)
 
 
+_FILE: Final = "gguf:"
 _FOR: dict[type[Any], type[Elsewhere]] = {Chat: RemoteChat, Embeddings: RemoteEmbeddings, Rerank: RemoteRerank}
 
 
+def instead(contract: type[Any], told: ContractModelSettings, folder: Path) -> ModelType | None:
+    """What answers ``contract`` instead of the module's class, where ``[models.<Contract>]`` says so.
+
+    Args:
+        folder: of the application, in which files are looked for.
+
+    Raises:
+        ModelError: what it says cannot be.
+    """
+    address = read_variable(told.engine_variable) if told.engine_variable else ""
+    if address:
+        key = told.engine_key if told.engine_key and read_variable(told.engine_key) else ""
+        return model_elsewhere(contract, f"openai:{address}", model=told.engine_model, key=key)
+    if told.engine.startswith(_FILE):
+        return _model_of_file(contract, folder / told.engine.removeprefix(_FILE))
+    if told.engine:
+        return model_elsewhere(contract, told.engine, model=told.engine_model, key=told.engine_key)
+    return None
+
+
 def model_elsewhere(contract: type[Any], engine: str, *, model: str = "", key: str = "") -> ModelType:
-    """What answers ``contract`` instead of a class of the module's: ``[models.<Contract>] engine``. Raises ModelError.
+    """An engine that answers ``contract``. Raises ModelError.
 
     Args:
         model: what it is called there.
@@ -105,11 +127,24 @@ def model_elsewhere(contract: type[Any], engine: str, *, model: str = "", key: s
     """
     bases = tuple(cls for asked, cls in _FOR.items() if issubclass(contract, asked))
     if not bases:
-        raise ModelError(
-            f"{contract.__name__} is no contract of a language model, and {engine!r} answers no other",
-            "Derive it from Chat, Embeddings or Rerank, or leave it to the module's own class.",
-            place=f"seamline.toml [models.{contract.__name__}] engine",
-        )
+        raise _unfit(contract, engine, "Chat, Embeddings or Rerank")
     places = {"engine": engine, "engine_model": model, "engine_key": key}
     cls = type(f"{contract.__name__}Elsewhere", bases, places)
     return ModelType(cls=cls, contract=contract, version="remote", runs_in="loop")
+
+
+def _model_of_file(contract: type[Any], file: Path) -> ModelType:
+    if not issubclass(contract, Chat):
+        raise _unfit(contract, f"{_FILE}{file}", "Chat")
+    from seamline.models.runtimes.chat_model import LlamaChat  # no engine elsewhere needs it
+
+    cls = type(f"{contract.__name__}OfFile", (LlamaChat,), {"file": file})
+    return ModelType(cls=cls, contract=contract, version="file", runs_in="loop", loads="background")
+
+
+def _unfit(contract: type[Any], engine: str, bases: str) -> ModelError:
+    return ModelError(
+        f"{contract.__name__} is no contract of a language model, and {engine!r} answers no other",
+        f"Derive it from {bases}, or leave it to the module's own class.",
+        place=f"seamline.toml [models.{contract.__name__}] engine",
+    )
