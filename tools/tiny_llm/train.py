@@ -48,7 +48,7 @@ class Recipe:
 
 RECIPES = {
     "tiny-1": Recipe(Shape(256, 704, 5, 8, 4), steps=1000, rate=2.5e-3, talk=0.8),
-    "tiny-2": Recipe(Shape(128, 352, 4, 4, 2), steps=1400, rate=4e-3, talk=0.9),
+    "tiny-2": Recipe(Shape(128, 352, 4, 4, 2), steps=500, rate=4e-3, talk=0.9),
 }
 
 
