@@ -76,7 +76,13 @@ ROLLOUT: dict[str, Any] = {
             "shadow": {"tiny-3": COMPARED},
         }
     },
-    "registry": [],
+    "registry": [
+        {
+            "name": "tiny", "version": "1", "digest": "sha256:0123456789abcdef", "added_ms": 1_767_261_600_000,
+            "size": 8_000_000, "files": {"model.safetensors": 8_000_000}, "card": {}, "aliases": ["champion"],
+            "signed_by": [], "trusted": False,
+        }
+    ],
     "history": [CHANGE, {**CHANGE, "subject": "Similar"}],
 }  # fmt: skip
 
@@ -148,8 +154,8 @@ async def test_a_viewer_looks_and_steers_nothing(front: Front):
     """No form, no playground; and a form made by hand is refused."""
     visitor = Visitor(front, "viewer")
     text = (await visitor.get("/models")).text
-    assert "ShopTalk" in text
-    assert "tiny-2" in text
+    for said in ("ShopTalk", "tiny-2", "sha256:0123456789ab", "not trusted", "8 MB"):
+        assert said in text, said
     assert "/models/weights" not in text
     assert "model-ask" not in text
     kind, _ = await visitor.act("/models/try", model="catalog/ShopTalk", text="hello")

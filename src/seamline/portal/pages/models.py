@@ -360,7 +360,7 @@ async def _context(request: Request) -> dict[str, Any]:
     return {
         "models": models, "aliases": aliases_of(processes), "keys": keys_of(processes), "scores": measured.scores,
         "trouble": trouble, "talkers": talkers_of(models, processes),
-        "steers": "contracts" in rollout,
+        "steers": "contracts" in rollout, "registry": rollout.get("registry", ()),
     }  # fmt: skip
 
 
@@ -397,7 +397,7 @@ async def _live(request: Request) -> Response:
         context = await _context(request)
         return {f"models-{part}": render(request, f"models.html#{part}", **context) for part in ("list", "more")}
 
-    return fragments(request, draw, "windows", at_least_every_s=5.0)
+    return fragments(request, draw, at_least_every_s=5.0)
 
 
 # What people do.
