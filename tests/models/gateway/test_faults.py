@@ -62,7 +62,7 @@ async def opened(request: pytest.FixtureRequest) -> AsyncGenerator[Door]:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"model": "m", "messages": [', b'{"model": 7}',
+        b"", b"{", b"[]", b"null", b'{"model": "m", "messages": "\xff"}', b'"x"', b"\xff\xfe", b'{"model": "m", "messages": [', b'{"model": 7}',
         b'{"model": ["m"]}', b'{"model": "m", "max_tokens": "many"}', b'{"model": "m", "max_tokens": 1.5}',
         b'{"model": "m", "user": 3}', b"[" * 100_000,
         b'{"model": "m", "messages": ' + b"[" * 50_000,

@@ -107,6 +107,8 @@ async def test_what_a_request_needs_is_seen_in_it(guarded: bool):
         assert [len(stub.requests) for stub in it.stubs] == [1, 1]
         await it.ask(says("a" * 5000))
         assert [len(stub.requests) for stub in it.stubs] == [1, 2]
+        picture = [{"type": "text", "text": "say a"}, {"type": "image_url", "image_url": {"url": "data:image/png;,x"}}]
+        assert (await it.ask({"model": "m", "messages": [{"role": "user", "content": picture}]}))[0] == 400
         status, answer = await it.ask({"model": "m", "input": "x"}, "/v1/embeddings")
         assert status == 400
         assert answer["error"]["code"] == "unsupported"

@@ -17,7 +17,7 @@ from seamline.kernel.wire.http1 import Header
 from seamline.models.chat import Usage
 from seamline.models.errors import EngineError, EngineMalformed, EngineRefused, EngineUnreachable
 from seamline.models.gateway.errors import BadRequest
-from seamline.models.gateway.peeking import Peek, whole
+from seamline.models.gateway.peeking import Peek, check_text, whole
 from seamline.models.gateway.refusing import Wire
 from seamline.models.gateway.targets import Target
 from seamline.models.remote.client import RawAnswer
@@ -31,6 +31,7 @@ _number = msgspec.json.Decoder(int | None)
 _object = msgspec.json.Decoder(dict[str, Any] | None)
 _encode = msgspec.json.Encoder().encode
 _TRUE: Final = b"true"
+_PICTURES: Final = (b'"image_url"', b'"input_image"', b'"image"')
 _NOTHING: Final = (b"null", b"[]")
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
 _BYTES_OF_A_TOKEN: Final = 4
@@ -72,6 +73,7 @@ class Asked:
         self.headers = [header for header in headers if header[0] in _PASSED_ON]
         self._bodies: dict[str, bytes] = {}
         try:
+            check_text(body)
             self._fields = fields = _fields.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"the request is not a JSON object: {error}", "Send what the API describes.") from None
@@ -87,6 +89,12 @@ class Asked:
     def whole(self) -> bytes:
         """Each field once."""
         return _encode(self._fields)
+
+    @property
+    def shows_pictures(self) -> bool:
+        """As far as can be told from the names of fields."""
+        told = bytes(self._fields.get("messages", b"")) + bytes(self._fields.get("input", b""))
+        return any(name in told for name in _PICTURES)
 
     def text(self, name: str) -> str:
         """A field that is a text; empty if there is none. Raises BadRequest."""

@@ -100,6 +100,7 @@ class Peek:
             self.ended = True
             return
         try:
+            check_text(data)
             event = _event.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
@@ -147,9 +148,16 @@ class Peek:
             self.finish = holder.status
 
 
+def check_text(data: bytes) -> None:
+    """Raises UnicodeDecodeError: what is skipped in decoding JSON is not looked at by whoever decodes it."""
+    if not data.isascii():
+        data.decode()
+
+
 def whole(data: bytes) -> tuple[Usage | None, str]:
     """What a whole answer used, and how it ended. Raises EngineMalformed."""
     try:
+        check_text(data)
         answer = _whole.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineMalformed(f"an answer cannot be understood: {error}", "Look at the engine.") from None
@@ -174,7 +182,7 @@ def _says(delta: dict[str, msgspec.Raw]) -> bool:
 
 
 def _told(usage: _Usage) -> Usage:
-    output = usage.completion_tokens or usage.output_tokens or 0
+    output = max(usage.completion_tokens or usage.output_tokens or 0, 0)
     read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     asked = usage.prompt_tokens or max((usage.total_tokens or 0) - output, 0)
     details = usage.prompt_tokens_details or usage.input_tokens_details
@@ -183,7 +191,7 @@ def _told(usage: _Usage) -> Usage:
         asked = (usage.input_tokens or 0) + read + written
     return Usage(
         input_tokens=max(asked, 0),
-        output_tokens=max(output, 0),
+        output_tokens=output,
         cached_input_tokens=max(read or ((details.cached_tokens or 0) if details is not None else 0), 0),
         cache_write_tokens=max(written, 0),
     )

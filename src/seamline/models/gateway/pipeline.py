@@ -169,7 +169,7 @@ class Pipeline:
         bill = await self._open(who, model, request, stream=False)
 
         async def begin(target: Target) -> _Whole[ChatAnswer]:
-            return _Whole(await target.engine.complete(dataclasses.replace(request, model=target.model)))
+            return _Whole(await target.engine.complete(_called(request, target)))
 
         return await self._whole(bill, model, wants_of(request, bill), begin)
 
@@ -211,7 +211,7 @@ class Pipeline:
         self, bill: Bill, model: Model, request: ChatRequest, beside: Target | None
     ) -> tuple[Target, _Begun]:
         async def begin(target: Target) -> _Begun:
-            begun = _Begun(target, target.engine.stream(dataclasses.replace(request, model=target.model)))
+            begun = _Begun(target, target.engine.stream(_called(request, target)))
             await begun.begin()
             return begun
 
@@ -435,6 +435,11 @@ def wants_of(request: ChatRequest, bill: Bill) -> Wants:
 
 def _plain(bill: Bill, ability: Ability) -> Wants:
     return Wants(frozenset({ability}), bill.tokens, bill.caller.key.id)
+
+
+def _called(request: ChatRequest, target: Target) -> ChatRequest:
+    """With the model's name as the engine knows it."""
+    return request if request.model == target.model else dataclasses.replace(request, model=target.model)
 
 
 def _bounded(model: Model, request: ChatRequest) -> ChatRequest:

@@ -283,6 +283,8 @@ def _wants(asked: Asked, bill: Bill, tokens_max: int) -> Wants:
         abilities.add("tools")
     if asked.has("response_format"):
         abilities.add("json")
+    if asked.shows_pictures:
+        abilities.add("vision")
     return Wants(frozenset(abilities), bill.tokens + tokens_max, bill.caller.key.id)
 
 

@@ -61,7 +61,7 @@ class _Talk:
 
     async def whole(self, pipeline: Pipeline, who: Caller) -> bytes:
         answer = await pipeline.complete(who, self._request)
-        return self._told(dataclasses.replace(answer, id=answer.id or self._id))
+        return self._told(answer if answer.id else dataclasses.replace(answer, id=self._id))
 
     async def events(self, pipeline: Pipeline, who: Caller) -> AsyncGenerator[bytes]:
         async with aclosing(pipeline.stream(who, self._request)) as chunks:
