@@ -50,5 +50,6 @@ def test_limits_and_codes_are_those_of_the_code():
     """How long an event is kept, how many are looked at, what can be wrong."""
     assert f"newest {ROWS_MAX:,} events" in PAGE
     assert (keep.__kwdefaults__ or {})["keep_s"] == 90 * 86_400
+    assert f"`wait_s` ({(keep.__kwdefaults__ or {})['wait_s']} s)" in PAGE
     codes = {each.code for each in vars(errors).values() if getattr(each, "code", "").startswith("SL776")}
     assert set(re.findall(r"^\| (SL77\d{2}) ", PAGE, re.MULTILINE)) == codes - {"SL7760"}

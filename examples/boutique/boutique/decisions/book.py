@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select, text, update
 
 from boutique.decisions import REPLAYED_MAX, Decision, Inputs, Judged, Question, Reason, Score, Verdict
 from boutique.decisions.tables import decisions
@@ -15,6 +15,12 @@ from seamline import Clock, Database, Events
 
 KEPT_DAYS = 90
 
+# Reads the same in SQLite and PostgreSQL.
+_ENTER = text(
+    "INSERT INTO decisions (order_id, shopper, at_ms, question, seen, inputs, score, reasons, model, rules, rule, "
+    "verdict, said_by, comment) VALUES (:order_id, :shopper, :at_ms, :question, :seen, :inputs, :score, :reasons, "
+    ":model, :rules, :rule, :verdict, '', '') ON CONFLICT (order_id) DO NOTHING"
+)
 _FIND = select(decisions).where(decisions.c.order_id == bindparam("order"))
 
 
@@ -33,16 +39,16 @@ class Book:
         self._events = events
         self._clock = clock
 
-    async def find(self, order_id: str) -> Decision | None:
+    async def of(self, order_id: str) -> Decision:
+        """The decision on an order that has one."""
         async with self._db.read() as connection:
-            row = (await connection.execute(_FIND, {"order": order_id})).mappings().first()
-        return None if row is None else _decision(row)
+            return _decision((await connection.execute(_FIND, {"order": order_id})).mappings().one())
 
     async def enter(
         self, question: Question, at: datetime, seen: int, inputs: Inputs, score: Score, verdict: Verdict,
         rules: str, rule: str,
-    ) -> Decision:  # fmt: skip
-        """Enter a decision, unless the order has one: then that."""
+    ) -> Decision | None:  # fmt: skip
+        """Enter a decision; None if the order has one already."""
         row = {
             "order_id": question.order_id,
             "shopper": question.shopper,
@@ -56,16 +62,10 @@ class Book:
             "rules": rules,
             "rule": rule,
             "verdict": verdict.value,
-            "approved": None,
-            "said_by": "",
-            "comment": "",
-            "said_ms": None,
         }
         async with self._db.transaction() as connection:
-            known = (await connection.execute(_FIND, {"order": question.order_id})).mappings().first()
-            if known is not None:
-                return _decision(known)
-            await connection.execute(insert(decisions), row)
+            if not (await connection.execute(_ENTER, row)).rowcount:
+                return None
             await self._events.publish(
                 Judged(
                     order_id=question.order_id,
@@ -77,7 +77,7 @@ class Book:
                     at=at,
                 )
             )
-        return _decision(row)
+        return _decision({**row, "approved": None, "said_by": "", "comment": ""})
 
     async def said(self, order_id: str, *, approved: bool, by: str, comment: str, at: datetime) -> Decision | None:
         """A human has looked at the order."""

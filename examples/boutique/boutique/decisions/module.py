@@ -115,15 +115,17 @@ class DecisionService(Decisions):
         self._watchers = watchers
 
     async def decide(self, question: Question) -> Decision:
-        decided = await self._book.find(question.order_id)
-        if decided is not None:
-            return decided
         past = await history.now(self._db, self._clock, question.shopper)
         inputs = known.inputs(question, past.values)
         score = await self._fraud.score(inputs)
         verdict, rule = self._rules.decide(question.shopper, inputs, score.probability)
+        decided = await self._book.enter(
+            question, past.at, past.seen, inputs, score, verdict, self._rules.version, rule
+        )
+        if decided is None:
+            return await self._book.of(question.order_id)
         self._watchers[score.version].saw({**_told(inputs), "score": score.probability})
-        return await self._book.enter(question, past.at, past.seen, inputs, score, verdict, self._rules.version, rule)
+        return decided
 
 
 @module.on(OrderReviewed)

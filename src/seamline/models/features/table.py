@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import BigInteger, bindparam, case, delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,6 +50,19 @@ _NOW = (
     .order_by(_rows.c.at_ms.desc(), _rows.c.id.desc())
     .limit(ROWS_MAX)
 )
+_INSERT = insert(_rows)
+_NEWEST = bindparam("newest", type_=BigInteger())
+_TELL = (
+    update(_sets)
+    .where(_sets.c.id == bindparam("a_set"))
+    .values(
+        newest_ms=case((_sets.c.newest_ms < _NEWEST, _NEWEST), else_=_sets.c.newest_ms),
+        known_ms=bindparam("known"),
+        events=_sets.c.events + bindparam("more"),
+        late=_sets.c.late + bindparam("more_late"),
+        failed=_sets.c.failed + bindparam("more_failed"),
+    )
+)
 _PAST = select(*_COLUMNS).where(
     _rows.c.set == bindparam("a_set"),
     _rows.c.entity.in_(bindparam("entities", expanding=True)),
@@ -69,7 +82,8 @@ class FeatureTable:
     def __init__(self, features: FeatureSet, *, keep_s: float) -> None:
         self.features = features
         self._keep_ms = round(keep_s * 1000)
-        self._ids: dict[Database, int] = {}
+        self._made: dict[Database, tuple[int, int]] = {}
+        """The set's number there, and when it was made."""
         self._tidied_ms = 0
         self._values = msgspec.json.Decoder(list[Cell])
 
@@ -91,7 +105,7 @@ class FeatureTable:
                 f"the features {features.name!r} are stored as ({row.shape}), the code says ({features.shape})",
                 f"Write version={row.version + 1}: it is then built anew from the log.",
             )
-        self._ids[database] = row.id
+        self._made[database] = row.id, row.made_ms
 
     # Events come in.
 
@@ -103,16 +117,14 @@ class FeatureTable:
     async def _take(
         self, database: Database, connection: AsyncConnection, clock: Clock, events: Sequence[Event]
     ) -> None:
-        number = self._ids[database]
+        number, made_ms = self._made[database]
         if database.path is None:
             # Ids must become visible in their order, so whoever writes rows waits for the one before.
             lock = {"name": f"seamline features {database.module}"}
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), lock)
-        known = (await connection.execute(select(_sets).where(_sets.c.id == number))).one()
         at_ms = now_ms(clock)
         new: list[dict[str, Any]] = []
-        late = failed = 0
-        newest_ms = known.newest_ms
+        late = failed = newest_ms = 0
         for event in events:
             try:
                 read = self.features.read(event)
@@ -121,7 +133,7 @@ class FeatureTable:
                 _log.warning("the features %s leave out %s: %s", self.features.name, type(event).__name__, error)
                 continue
             for entity, event_ms, stream, values in read:
-                if event_ms < max(at_ms - self._keep_ms, known.kept_ms):
+                if event_ms < at_ms - self._keep_ms:
                     late += 1
                     continue
                 newest_ms = max(newest_ms, event_ms)
@@ -131,15 +143,14 @@ class FeatureTable:
                         "entity": entity,
                         "stream": stream,
                         "at_ms": event_ms,
-                        "known_ms": event_ms if event_ms < known.made_ms else at_ms,
+                        "known_ms": event_ms if event_ms < made_ms else at_ms,
                         "content": msgspec.json.encode(values).decode(),
                     }
                 )
         if new:
-            await connection.execute(insert(_rows), new)
-        count = {"events": _sets.c.events + len(events), "late": _sets.c.late + late, "failed": _sets.c.failed + failed}
-        told = update(_sets).where(_sets.c.id == number).values(newest_ms=newest_ms, known_ms=at_ms, **count)
-        await connection.execute(told)
+            await connection.execute(_INSERT, new)
+        told = {"newest": newest_ms, "known": at_ms, "more": len(events), "more_late": late, "more_failed": failed}
+        await connection.execute(_TELL, {"a_set": number, **told})
         if at_ms - self._tidied_ms >= _TIDY_EVERY_MS:
             self._tidied_ms = at_ms
             await self._tidy(connection, number, at_ms - self._keep_ms)
@@ -156,7 +167,7 @@ class FeatureTable:
         at = clock.now()
         at_ms = milliseconds(at)
         asked = {
-            "a_set": self._ids[database],
+            "a_set": self._made[database][0],
             "an_entity": entity,
             "after_ms": at_ms - self.features.horizon_ms,
             "by_ms": at_ms,
@@ -171,8 +182,8 @@ class FeatureTable:
         """The features of each case as they stood: the point-in-time join. See :class:`Case`."""
         vectors: list[Vector | None] = [None] * len(cases)
         by_entity: dict[str, list[int]] = {}
-        for place, case in enumerate(cases):
-            by_entity.setdefault(case.entity, []).append(place)
+        for place, each in enumerate(cases):
+            by_entity.setdefault(each.entity, []).append(place)
         entities = list(by_entity)
         for first in range(0, len(entities), _ENTITIES_AT_ONCE):
             some = entities[first : first + _ENTITIES_AT_ONCE]
@@ -188,12 +199,12 @@ class FeatureTable:
         self, database: Database, entities: Sequence[str], times_ms: Sequence[int]
     ) -> tuple[dict[str, list[Row]], int]:
         asked = {
-            "a_set": self._ids[database],
+            "a_set": self._made[database][0],
             "entities": list(entities),
             "after_ms": min(times_ms) - self.features.horizon_ms,
             "by_ms": max(times_ms),
         }
-        kept = select(_sets.c.kept_ms).where(_sets.c.id == self._ids[database])
+        kept = select(_sets.c.kept_ms).where(_sets.c.id == self._made[database][0])
         rows: dict[str, list[Row]] = {}
         async with database.read() as connection:
             for each in await connection.execute(_PAST, asked):
@@ -208,14 +219,14 @@ class FeatureTable:
 
     async def forget(self, database: Database, entity: str) -> int:
         """Drop all that is kept of an entity; how many rows."""
-        mine = (_rows.c.set == self._ids[database]) & (_rows.c.entity == entity)
+        mine = (_rows.c.set == self._made[database][0]) & (_rows.c.entity == entity)
         async with database.transaction() as connection:
             return (await connection.execute(delete(_rows).where(mine))).rowcount
 
     async def stats(self, database: Database, clock: Clock) -> dict[str, Any]:
         """How fresh they are, and what was left out; for JSON."""
         async with database.read() as connection:
-            row = (await connection.execute(select(_sets).where(_sets.c.id == self._ids[database]))).one()
+            row = (await connection.execute(select(_sets).where(_sets.c.id == self._made[database][0]))).one()
         return {
             "name": row.name,
             "version": row.version,
@@ -228,12 +239,15 @@ class FeatureTable:
         }
 
 
-def keep(module: Module, features: FeatureSet, *, keep_s: float = 90 * 86_400.0, batch: int = 500) -> FeatureTable:
+def keep(
+    module: Module, features: FeatureSet, *, keep_s: float = 90 * 86_400.0, batch: int = 500, wait_s: float = 0.1
+) -> FeatureTable:
     """Keep features in ``module``'s database, fed by its events from the log's beginning on.
 
     Args:
         keep_s: an event is kept for so long; one that is older when it comes is left out, and counted as late.
         batch: how many events commit as one.
+        wait_s: how long an event waits for others, to commit with them. Meanwhile no look-up sees it.
     """
     if round(keep_s * 1000) < features.horizon_ms:
         raise FeatureDeclarationError(
@@ -244,7 +258,7 @@ def keep(module: Module, features: FeatureSet, *, keep_s: float = 90 * 86_400.0,
     table = FeatureTable(features, keep_s=keep_s)
     for event in features.events:
         group = f"features_{features.name}_{features.version}_{event.__name__.lower()}"
-        module.on(event, group=group, batch=batch, batch_wait_s=0.02, concurrency=1, start="earliest")(_feed(table))
+        module.on(event, group=group, batch=batch, batch_wait_s=wait_s, concurrency=1, start="earliest")(_feed(table))
 
     async def start(db: Database, clock: Clock) -> None:
         await table.prepare(db, clock)
