@@ -22,7 +22,7 @@ from seamline.models.gateway.keys import Caller, Key
 from seamline.models.gateway.prices import Cost
 from seamline.models.gateway.quota import Limit
 
-MOST = 100_000
+MOST = 60_000
 LIMIT = Limit(name="cap", by="key", unit="tokens", most=MOST, per="total")
 COST = Cost(3, 0)
 CHILDREN = 3

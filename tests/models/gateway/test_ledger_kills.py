@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.models.gateway import spenders
 
-KILLS = 20
+KILLS = 12
 
 
 async def test_processes_killed_while_they_spend_overspend_nothing_and_leave_no_phantom(tmp_path: Path):

@@ -258,10 +258,14 @@ class Budgets:
         }
         for unit, per in _KEPT:
             meters[self._meter(f"used:{who.key.id}", None, unit, per, (), now_s)] = unit
+        old = self._groups.get((who, model))
+        pace = {meter.name: meter.ahead for _, meter in old.meters} if old is not None else {}
         for meter in meters:
             meter.groups += 1
+            # A new window goes on at the pace of the one before.
+            meter.ahead = meter.ahead or pace.get(meter.name, 0)
         group = Group(next(self._numbers), [(unit, meter) for meter, unit in meters.items()])
-        if (old := self._groups.get((who, model))) is not None:
+        if old is not None:
             self._old_groups.append(old)
         self._groups[who, model] = group
         self._new_groups.append(group)
