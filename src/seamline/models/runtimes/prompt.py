@@ -15,7 +15,7 @@ from seamline.models.errors import EngineRefused
 
 CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n"
+    "{{ '<|im_start|>assistant\n' }}"
 )
 """For models that bring no template of their own."""
 
