@@ -22,7 +22,18 @@ from boutique.frontend import ProductViewed
 from boutique.money import Money
 from boutique.payments import Card
 from boutique.people import Address
-from boutique.recommendations import Recommendations, Similar, Uptake, Uptakes, Why, alike, known, learner, ranking
+from boutique.recommendations import (
+    Meaning,
+    Recommendations,
+    Similar,
+    Uptake,
+    Uptakes,
+    Why,
+    alike,
+    known,
+    learner,
+    ranking,
+)
 from boutique.recommendations.evaluation import by_lot, compare, made_up
 from boutique.recommendations.known import Known
 from boutique.recommendations.learner import FIRST_AFTER, Learner
@@ -348,6 +359,22 @@ async def test_the_suggestions_are_those_of_the_first_version(topology_app: Topo
     assert await service.others(("enamel-kettle",), 3) == tuple(item.product_id for item in found.items)
     for item in found.items:
         assert (await topology_app.stub(Catalog).product(item.product_id)).id == item.product_id
+
+
+async def test_products_are_found_by_what_words_mean(topology_app: TopologyApp):
+    """Which are not on the shelf; what has nothing to do with them is not shown."""
+    for package in ("onnx", "onnxruntime", "tokenizers", alike.MODEL):
+        pytest.importorskip(package, reason="the encoder, or its weights, is not installed")
+    find = topology_app.stub(Meaning).find
+    assert (await find("something for my espresso"))[0] == "pour-over-stand"
+    assert await find("gift for a cyclist", 1) == ("bicycle-bell",)
+    assert await find("quarterly tax declaration of a limited company") == ()
+    plain = await topology_app.http.get("/search?q=blanket")
+    assert "Nothing for" in plain.text
+    assert 'href="/search?by=meaning&amp;q=blanket"' in plain.text
+    page = await topology_app.http.get("/search?by=meaning&q=blanket")
+    assert "Near in meaning to" in page.text
+    assert page.text.index("Wool Throw") > 0
 
 
 async def test_texts_are_placed_by_the_model_that_the_module_hosts(topology_app: TopologyApp):

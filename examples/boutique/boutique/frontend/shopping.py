@@ -31,7 +31,7 @@ from boutique.frontend.visit import (
 )
 from boutique.inventory import Inventory, StockLevel
 from boutique.money import Money
-from boutique.recommendations import Recommendations, Why
+from boutique.recommendations import Meaning, Recommendations, Why
 from boutique.shipping import CountryNotServed, Destination, Quote, Shipping
 from seamline import CallError, use
 
@@ -43,6 +43,7 @@ KINDS = ("kitchen", "table", "home", "light", "garden", "desk", "wear", "travel"
 _ads, _cart, _catalog, _currency = use(Ads), use(Cart), use(Catalog), use(Currency)
 _emails, _views = use(Emails), use(Views)
 _inventory, _recommendations, _shipping = use(Inventory), use(Recommendations), use(Shipping)
+_meaning = use(Meaning)
 
 
 async def home(request: Request) -> Response:
@@ -78,8 +79,12 @@ async def product(request: Request) -> Response:
 async def search(request: Request) -> Response:
     query = request.query_params.get("q", "").strip()[:80]
     around = await head(request)
-    found = await (await _catalog()).search(query) if query else ()
-    return page("search.html", around, query=query, things=await priced(found, around.currency))
+    by_meaning = bool(query) and request.query_params.get("by") == "meaning"
+    if by_meaning:
+        found = await near_in_meaning(query)
+    else:
+        found = await (await _catalog()).search(query) if query else ()
+    return page("search.html", around, query=query, things=await priced(found, around.currency), by_meaning=by_meaning)
 
 
 async def set_currency(request: Request) -> Response:
@@ -233,6 +238,12 @@ async def goes_with(product_ids: tuple[str, ...]) -> list[Suggested]:
         Suggested(product, _WHYS.get(item.why, ""), found.version)
         for product, item in zip(products, found.items, strict=True)
     ]
+
+
+async def near_in_meaning(query: str) -> tuple[Product, ...]:
+    """None, rather than no page, if that part of the shop does not answer."""
+    ids = await extra((await _meaning()).find(query))
+    return tuple(await each((await _catalog()).product, ids or ()))
 
 
 async def was_reminded(request: Request, contents: CartContents) -> bool:

@@ -61,6 +61,14 @@ class Uptakes(Contract):
         ...
 
 
+class Meaning(Contract):
+    @timeout(20)
+    @readonly
+    async def find(self, text: str, limit: int = 4) -> tuple[str, ...]:
+        """Ids of the products that are nearest to what ``text`` means, the nearest first; fewer if few are near."""
+        ...
+
+
 class Similar(Contract):
     """Texts that mean alike have vectors whose product is near 1."""
 

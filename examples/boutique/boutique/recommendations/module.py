@@ -7,15 +7,16 @@ from typing import ClassVar
 from boutique.catalog import Catalog
 from boutique.checkout import OrderPlaced
 from boutique.frontend import ProductViewed
-from boutique.recommendations import Recommendations, Similar, Suggestions, Uptake, Uptakes, alike, ranking
+from boutique.recommendations import Meaning, Recommendations, Similar, Suggestions, Uptake, Uptakes, alike, ranking
 from boutique.recommendations.evaluation import evaluated
 from boutique.recommendations.known import Known
 from boutique.recommendations.learner import Learner
+from boutique.recommendations.meaning import MeaningService
 from boutique.recommendations.tables import metadata
 from seamline import Batch, Clock, Database, Module, batched
 from seamline.models.runtimes.encoder import Encoder
 
-module = Module("recommendations", provides=(Recommendations, Similar, Uptakes), tables=metadata)
+module = Module("recommendations", provides=(Recommendations, Meaning, Similar, Uptakes), tables=metadata)
 
 
 _ANSWERS_MAX = 1_000
@@ -78,7 +79,7 @@ VERSIONS = frozenset(model.version for model in module.models)
 
 @module.model(Similar, version="minilm-l6-v2", batch=Batch(max=32), loads="first_call", idle_s=60)
 class MiniLm:
-    """all-MiniLM-L6-v2. It is asked when the shelf has changed, which is seldom, and gives its memory back then."""
+    """all-MiniLM-L6-v2. It is asked for meanings and of a shelf that has changed, and gives its memory back soon."""
 
     def load(self) -> None:
         self._encoder = Encoder.of_package(alike.MODEL)
@@ -106,6 +107,9 @@ async def learn(orders: list[OrderPlaced], learner: Learner) -> None:
 @module.on(ProductViewed, batch=200, where=lambda event: event.via in VERSIONS)
 async def count(views: list[ProductViewed], learner: Learner) -> None:
     await learner.clicked(views)
+
+
+module.service(MeaningService)
 
 
 @module.service
