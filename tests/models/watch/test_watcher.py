@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.observe.synthetic import Shop
@@ -18,6 +19,8 @@ from seamline.models.watch.watcher import Watcher
 from seamline.observe.detect.detector import SCORE_PREFIX, Detector
 from seamline.observe.detect.words import title
 from seamline.observe.incidents import Symptom
+from seamline.run.application import Application
+from seamline.run.host import Host
 
 WINDOW_S = 300
 
@@ -168,12 +171,12 @@ def test_a_drift_becomes_a_symptom_that_names_the_model_and_the_version():
 
 
 def test_a_quiet_week_is_quiet():
-    """2,016 windows of five minutes, four features each: nothing is told as a change. The chance of it is one in a
-    million a window."""
+    """672 windows of a quarter of an hour, four features each: nothing is told as a change. The chance of it is one in
+    a million a window."""
     dice = random.Random(11)
     watch = watcher(ManualClock())
     changes = 0
-    for _ in range(7 * 24 * 12):
+    for _ in range(7 * 24 * 4):
         for row in rows(dice, 200):
             watch.saw(row)
         changes += any(each.told for each in watch.compare().values())
@@ -189,3 +192,14 @@ def test_how_small_a_drift_is_noticed(rows_each: int):
             watch.saw(row)
         noticed += watch.compare()["amount"].told > 0
     assert noticed >= 9
+
+
+async def test_a_process_tells_the_scores_of_its_models(tmp_path: Path):
+    """What a watcher has found is among what the process measures; detection looks at that."""
+    application = Application.load(Path(__file__).parents[1] / "shop_app")
+    async with Host(application, data=tmp_path) as host:
+        watch = watcher(ManualClock())
+        watch.measured("auc", 0.5, 0.001)
+        (found,) = [each for each in host.take_measures() if each.name == f"{SCORE_PREFIX}Fraud.logistic-1.auc"]
+    assert (found.value, found.module, found.kind) == (0.5, "decisions", "gauge")
+    assert found.attributes == {"seamline.model": "Fraud", "seamline.model.version": "logistic-1"}
