@@ -365,6 +365,7 @@ async def test_products_are_found_by_what_words_mean(topology_app: TopologyApp):
     """Which are not on the shelf; what has nothing to do with them is not shown."""
     for package in ("onnx", "onnxruntime", "tokenizers", alike.MODEL):
         pytest.importorskip(package, reason="the encoder, or its weights, is not installed")
+    await topology_app.stub(Similar).embed("the encoder is loaded")
     find = topology_app.stub(Meaning).find
     assert (await find("something for my espresso"))[0] == "pour-over-stand"
     assert await find("gift for a cyclist", 1) == ("bicycle-bell",)
