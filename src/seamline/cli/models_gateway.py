@@ -19,6 +19,8 @@ from seamline.cli.times import valid_seconds
 
 if TYPE_CHECKING:
     from seamline.models.gateway.keys import Key, Keys
+    from seamline.models.gateway.ledger import Spent
+    from seamline.models.gateway.quota import Per
 
 keys_app = typer.Typer(
     add_completion=False,
@@ -30,6 +32,7 @@ keys_app = typer.Typer(
     epilog="""
     seamline models keys create "search team" --model fast --team search --money 50 --per month
     seamline models keys list
+    seamline models keys spent
     seamline models keys revoke key-12ab...
     """,
 )
@@ -142,6 +145,59 @@ def revoke(
     with _keys(app_folder, data) as keys:
         keys.revoke(identity, by=getpass.getuser())
     typer.echo(f"The key {identity} is revoked.")
+
+
+@keys_app.command(
+    cls=ManualCommand,
+    epilog="""
+    seamline models keys spent
+    seamline models keys spent --all --json   # with what has ended, for a script
+    """,
+)
+def spent(
+    app_folder: App = None,
+    data: Data = None,
+    every: Annotated[bool, typer.Option("--all", help="Windows that have ended, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What was used of each budget, and by each key in this month."""
+    from seamline.models.gateway.ledger import budgets_beside, spent_in
+    from seamline.models.gateway.quota import window
+
+    settings = connect.read_settings(app_folder, data)
+    now_s = datetime.now(UTC).timestamp()
+    found = spent_in(budgets_beside(settings.prepare_data_folder() / settings.ai_gateway.keys))
+    found = [each for each in found if every or each.begins == window(cast("Per", each.per), now_s)[0]]
+    with _keys(app_folder, data) as keys:
+        names = {key.id: key.name for key in keys.list()}
+    told = [_spent(each, names) for each in found]
+    if as_json:
+        output.emit(told)
+        return
+    if not told:
+        typer.echo("Nothing was spent.")
+        return
+    columns: dict[str, str] = dict.fromkeys(("of", "counted", "unit", "per", "since", "models"), "left")
+    columns |= {"used": "right", "held": "right"}
+    rows = [[" ".join(each[name]) if name == "models" else str(each[name]) for name in columns] for each in told]
+    output.console().print(output.table(columns, [[output.harmless(cell) for cell in row] for row in rows]))
+
+
+def _spent(spent: Spent, names: dict[str, str]) -> dict[str, Any]:
+    from seamline.models.gateway.prices import money
+
+    show = money if spent.unit == "money" else str
+    kind, _, of = spent.account.partition(":")
+    return {
+        "of": f"{'key' if kind == 'used' else kind} {names.get(of, of)}".strip(),
+        "counted": "always" if kind == "used" else "limit",
+        "unit": spent.unit,
+        "per": spent.per,
+        "since": _date(spent.begins * 1000) if spent.begins else "ever",
+        "models": list(spent.models),
+        "used": show(spent.used),
+        "held": show(spent.held),
+    }
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from seamline.models.gateway.answers_cache import AnswersCache
 from seamline.models.gateway.budgets import Budgets
 from seamline.models.gateway.guardrails import Guardrail, Guardrails
 from seamline.models.gateway.keys import Keys
+from seamline.models.gateway.ledger import budgets_beside
 from seamline.models.gateway.meters import limits_of
 from seamline.models.gateway.pipeline import LanguageModels, Pipeline
 from seamline.models.gateway.race import Watch
@@ -104,7 +105,7 @@ class AiGateway:
         """With its keys and budgets, which are in the data ``folder`` unless the settings say otherwise."""
         path = folder / settings.keys
         keys = Keys(path, clock=clock)
-        budgets = Budgets(path.with_name(path.stem + "-budgets.db"), limits_of(settings.budgets), clock=clock)
+        budgets = Budgets(budgets_beside(path), limits_of(settings.budgets), clock=clock)
         return AiGateway(
             settings,
             keys=keys,

@@ -209,12 +209,7 @@ class Ledger:
 
     def spent(self) -> list[Spent]:
         """All windows that are kept, the newest first."""
-        rows = self._connection.execute(
-            "SELECT meter, begins, used, (SELECT coalesce(sum(amount), 0) FROM slices"
-            " WHERE slices.meter = spent.meter AND slices.begins = spent.begins) FROM spent"
-            " ORDER BY begins DESC, meter"
-        ).fetchall()
-        return [_spent(*row) for row in rows]
+        return _read(self._connection)
 
     def forget_old(self, now_s: float) -> None:
         """Windows that nobody asks about any more. ``now_s`` is since the epoch."""
@@ -272,6 +267,30 @@ class Ledger:
         connection.execute("COMMIT")
         while self._buried:
             self._buried.pop().unlink(missing_ok=True)
+
+
+def budgets_beside(keys: Path) -> Path:
+    """The ledger that belongs to a file of keys."""
+    return keys.with_name(keys.stem + "-budgets.db")
+
+
+def spent_in(path: Path) -> list[Spent]:
+    """What a ledger says, as of the last tenth of a second of each process; empty if there is none yet."""
+    if not path.exists():
+        return []
+    connection = connect(path, read_only=True)
+    try:
+        return _read(connection)
+    finally:
+        connection.close()
+
+
+def _read(connection: sqlite3.Connection) -> list[Spent]:
+    rows = connection.execute(
+        "SELECT meter, begins, used, (SELECT coalesce(sum(amount), 0) FROM slices"
+        " WHERE slices.meter = spent.meter AND slices.begins = spent.begins) FROM spent ORDER BY begins DESC, meter"
+    ).fetchall()
+    return [_spent(*row) for row in rows]
 
 
 def meter_name(account: str, unit: str, per: str, models: Sequence[str] = ()) -> str:
