@@ -215,7 +215,9 @@ def gguf_bytes(metadata: dict[str, Any], tensors: dict[str, tuple[str, tuple[int
     return head + b"\0" * (-len(head) % 32) + body
 
 
-def write_gguf(path: Path, config: dict[str, Any], tensors: dict[str, Floats], form: str) -> dict[str, Floats]:
+def write_gguf(
+    path: Path, config: dict[str, Any], tensors: dict[str, Floats], form: str, made: Tokenizer | None = None
+) -> dict[str, Floats]:
     """Writes the model; gives the weights that the file stands for, by Hugging Face's names."""
     kind, head = config["model_type"], config["head_dim"]
     meant: dict[str, Floats] = {}
@@ -232,7 +234,7 @@ def write_gguf(path: Path, config: dict[str, Any], tensors: dict[str, Floats], f
             numbers = numbers.reshape(-1, head // 2, 2, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
         meant[name] = numbers
         written[gguf_name(name)] = (used, tensor.shape, raw)
-    told = json.loads(tokenizer().to_str())["model"]
+    told = json.loads((made or tokenizer()).to_str())["model"]
     vocabulary = sorted(told["vocab"], key=told["vocab"].get)
     if "divisors" in config:
         written["rope_freqs.weight"] = ("F32", (head // 2,), np.asarray(config["divisors"], "<f4").tobytes())
@@ -253,7 +255,8 @@ def write_gguf(path: Path, config: dict[str, Any], tensors: dict[str, Floats], f
         "tokenizer.ggml.token_type": [3 if token.startswith("<|") else 1 for token in vocabulary],
         "tokenizer.ggml.merges": [" ".join(pair) for pair in told["merges"]],
         "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.chat_template": "{% for message in messages %}{{ message.content }}{% endfor %}",
     }
+    if made is None:
+        metadata["tokenizer.chat_template"] = "{% for message in messages %}{{ message.content }}{% endfor %}"
     path.write_bytes(gguf_bytes(metadata, written))
     return meant

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import boutique.assistant
 import msgspec
 import pytest
 from boutique.assistant import QUESTION_MAX, Assistant, Piece, QuestionRefused, ShopTalk, Turn
 from boutique.assistant.shelf import THINGS_MAX, things_for, told
 from boutique.catalog.shelf import SHELF
 from playwright.async_api import async_playwright
+from tests.models import llama_oracle
+from tests.models.stub_upstream import Fault, stub_upstream
+from tokenizers import Tokenizer
 
-from seamline import PermissionDenied
+from seamline import CallError, PermissionDenied
 from seamline.models.chat import ChatRequest, Message
+from seamline.models.formats.safetensors import open_safetensors
+from seamline.run.application import Application
 from seamline.testing.app import TopologyApp
 
-pytest.importorskip("onnxruntime", reason="the extra `models` is not installed")
-
+WEIGHTS = Path(boutique.assistant.__file__).parent / "weights" / "tiny-1"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -94,6 +102,58 @@ async def test_the_page_gets_it_in_pieces(topology_app: TopologyApp):
         assert refused.status == 400
     empty = await topology_app.http.post("/talk/answer", body=b"[]")
     assert empty.text.startswith("event: failed")
+
+
+# Another model.
+
+_COUNTER = """
+[app]
+name = "counter"
+modules = ["boutique.catalog", "boutique.assistant"]
+
+[models.ShopTalk]
+"""
+_POLICY = """
+permit (principal == Module::"gateway", action == Action::"http", resource == Module::"assistant");
+permit (principal == Module::"assistant", action == Action::"Catalog.list_products", resource == Module::"catalog");
+"""
+
+
+@contextmanager
+def counter(folder: Path, line: str) -> Generator[TopologyApp]:
+    """The assistant and the shelf, with a line of settings."""
+    (folder / "policy").mkdir()
+    (folder / "policy" / "counter.cedar").write_text(_POLICY)
+    (folder / "seamline.toml").write_text(_COUNTER + line)
+    with TopologyApp(Application.load(folder), "local", folder / "data") as app:
+        yield app
+
+
+async def test_a_gguf_file_speaks_instead(tmp_path: Path):
+    """By one line of settings; here, the same weights in 8 bits, so that it is known what it says."""
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    made = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))
+    tensors = open_safetensors(WEIGHTS / "model.safetensors")
+    floats = {name: tensors[name].astype("f4") for name in tensors}
+    llama_oracle.write_gguf(tmp_path / "shop.gguf", config, floats, "Q8_0", made)
+    with counter(tmp_path, 'engine = "gguf:shop.gguf"') as app:
+        text, pieces = await said(app, "How much is the enamel kettle?")
+        assert text == "The Enamel Kettle costs 54.50 euros."
+        assert pieces[-1].model == "ShopTalkOfFile"
+
+
+async def test_a_model_elsewhere_speaks_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the environment names an OpenAI-compatible engine; it is told of the shelf, and its answer streams."""
+    async with stub_upstream() as stub:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{stub.url}/v1")
+        with counter(tmp_path, 'engine_variable = "OPENAI_BASE_URL"') as app:
+            text, pieces = await said(app, "say wool is warm")
+            assert text.split() == ["wool", "is", "warm"]
+            assert pieces[-1].model != "Tiny"
+            stub.next.append(Fault(status=500))
+            with pytest.raises(CallError):
+                await said(app, "How much is the mug?")
+        assert "Stoneware Mug, 18.00 euros" in json.dumps(stub.requests[-1].body)
 
 
 # What it is told.
