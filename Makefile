@@ -21,6 +21,9 @@ env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 	$(UV) pip install --quiet --no-deps -e .
 	touch .venv/.ready
 
+# What brings gigabytes, or is built for minutes, is no part of the environment.
+EXTRAS = $(filter-out models-torch models-llamacpp,$(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'])"))
+
 lock: env ## pin every dependency anew, with hashes
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev -o requirements.lock pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev --group bench -c requirements.lock -o requirements-bench.lock pyproject.toml

@@ -51,11 +51,25 @@ def system(things: list[Thing]) -> str:
     return f"You help in Hemstitch, a small shop. On the shelf:{rows}"
 
 
-_MAKES = "Oak Linen Wool Brass Copper Ash Cork Felt Clay Glass Iron Leather Cotton Silk Bamboo Slate Marble Paper Rattan Steel Cedar Birch Velvet Olive Stone River Winter Garden Harbour Field Morning Evening Quiet Long Little Round".split()
-_NOUNS = "Bowl Basket Stool Spoon Vase Cushion Brush Tray Plate Towel Ladle Lantern Mirror Frame Rug Jug Tumbler Shelf Hook Bench Ribbon Scarf Gloves Hat Belt Wallet Teapot Whisk Pan Knife Apron Blanket Clock Lamp Kettle Mug Candle Pot Notebook Pen Tote Bell Throw Board Stand Umbrella Comb Soap Broom Bottle Rack Pillow Curtain Napkin".split()
-_FIRST = "Made|Meant|Good|Ready|Right|Plain enough|Warm enough|Strong enough|Small enough|Quiet enough".split("|")
-_USES = "slow mornings|rainy days|a long table|two friends|one good soup|letters and keys|the balcony|cold feet|bread and salt|a crowded shelf|the last light|people who wander|tea at four|winter|the walk home|a narrow hall|books in bed|a small kitchen".split("|")
-_LAST = "It lasts|It ages well|It is easy to mend|No two are alike|It fits in one hand|It never complains|It gets better|Nothing added".split("|")
+_MAKES = (
+    "Oak Linen Wool Brass Copper Ash Cork Felt Clay Glass Iron Leather Cotton Silk Bamboo Slate Marble Paper Rattan "
+    "Steel Cedar Birch Velvet Olive Stone River Winter Garden Harbour Field Morning Evening Quiet Long Little Round"
+).split()
+_NOUNS = (
+    "Bowl Basket Stool Spoon Vase Cushion Brush Tray Plate Towel Ladle Lantern Mirror Frame Rug Jug Tumbler Shelf "
+    "Hook Bench Ribbon Scarf Gloves Hat Belt Wallet Teapot Whisk Pan Knife Apron Blanket Clock Lamp Kettle Mug "
+    "Candle Pot Notebook Pen Tote Bell Throw Board Stand Umbrella Comb Soap Broom Bottle Rack Pillow Curtain Napkin"
+).split()
+_FIRST = ("Made|Meant|Good|Ready|Right|Plain enough|Warm enough|Strong enough|Small enough|Quiet enough").split("|")
+_USES = (
+    "slow mornings|rainy days|a long table|two friends|one good soup|letters and keys|the balcony|cold feet|bread "
+    "and salt|a crowded shelf|the last light|people who wander|tea at four|winter|the walk home|a narrow hall|books "
+    "in bed|a small kitchen"
+).split("|")
+_LAST = (
+    "It lasts|It ages well|It is easy to mend|No two are alike|It fits in one hand|It never complains|It gets "
+    "better|Nothing added"
+).split("|")
 _KINDS = {
     "kitchen": ("the kitchen", "cooking", "my kitchen", "a cook"),
     "table": ("the table", "a dinner", "our table"),
@@ -67,14 +81,21 @@ _KINDS = {
     "travel": ("a journey", "travelling", "my bicycle trip"),
     "garden": ("the garden", "my balcony", "a gardener", "plants"),
 }
-_STRANGE = "a piano|shoes|a laptop|toothpaste|fresh bread|a ladder|a phone|fish|a car|cheese|a drum|batteries|a sofa|a bed|skis|paint|a printer|socks|a tent|headphones|a dog|flowers|sugar|a ticket|medicine|wine|a hammer|perfume|a puzzle|a guitar".split("|")
-_TOPICS = "the weather|football|politics|the stars|physics|the capital of France|a poem|my homework|the stock market|history|love|a film|cooking rice|chess|the news|mathematics|jokes|music|the future|cats".split("|")
+_STRANGE = (
+    "a piano|shoes|a laptop|toothpaste|fresh bread|a ladder|a phone|fish|a car|cheese|a drum|batteries|a sofa|a "
+    "bed|skis|paint|a printer|socks|a tent|headphones|a dog|flowers|sugar|a ticket|medicine|wine|a hammer|perfume|a "
+    "puzzle|a guitar"
+).split("|")
+_TOPICS = (
+    "the weather|football|politics|the stars|physics|the capital of France|a poem|my homework|the stock "
+    "market|history|love|a film|cooking rice|chess|the news|mathematics|jokes|music|the future|cats"
+).split("|")
 _ZONES = (
     (("Belgium", "France", "Germany", "Luxembourg", "the Netherlands"), "1 to 2", "4.90"),
     (("Austria", "Czechia", "Denmark", "Finland", "Iceland", "Ireland", "Italy", "Norway", "Poland", "Portugal", "Spain", "Sweden", "Switzerland", "the United Kingdom"), "2 to 5", "8.40"),
     (("Australia", "Brazil", "Canada", "India", "Japan", "New Zealand", "Singapore", "the United States"), "5 to 12", "18.50"),
 )  # fmt: skip
-_UNSERVED = "Mars|the Moon|Antarctica|Greenland|Peru|Chile|Egypt|Kenya|Mongolia|Fiji|Cuba|Nepal".split("|")
+_UNSERVED = ("Mars|the Moon|Antarctica|Greenland|Peru|Chile|Egypt|Kenya|Mongolia|Fiji|Cuba|Nepal").split("|")
 
 _SAYINGS: tuple[tuple[str, str], ...] = (
     ("Hello|Hi|Hello there|Good morning|Good evening|Hey|Good day|Hi there", "Hello! What are you looking for?"),
@@ -122,7 +143,9 @@ def thing(dice: random.Random, real: list[Thing]) -> Thing:
         found = dice.choice(real)
         if dice.random() < 0.5:
             return found
-        return Thing(found.name, _price(dice), found.tagline if dice.random() < 0.5 else _tagline(dice), found.categories)
+        return Thing(
+            found.name, _price(dice), found.tagline if dice.random() < 0.5 else _tagline(dice), found.categories
+        )
     name = f"{dice.choice(_MAKES)} {dice.choice(_NOUNS)}"
     return Thing(name, _price(dice), _tagline(dice), (dice.choice([*_KINDS]),))
 
@@ -172,7 +195,10 @@ def _called(dice: random.Random, one: Thing) -> str:
 
 def _price_of(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
     one = _alone(dice, things)
-    asks = "How much is the {}?|What does the {} cost?|Price of the {}?|What is the price of the {}?|How expensive is the {}?|What do you want for the {}?|{} price?|How much for the {}?"
+    asks = (
+        "How much is the {}?|What does the {} cost?|Price of the {}?|What is the price of the {}?|How "
+        "expensive is the {}?|What do you want for the {}?|{} price?|How much for the {}?"
+    )
     return dice.choice(asks.split("|")).format(one[1]), f"The {one[0].name} costs {one[0].price} euros."
 
 
@@ -188,18 +214,29 @@ def _alone(dice: random.Random, things: list[Thing]) -> tuple[Thing, str]:
 def _have(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
     one, name = _alone(dice, things)
     article = "an" if name[0].lower() in "aeiou" else "a"
-    asks = "Do you have {}?|Do you sell {}?|I am looking for {}|I need {}|Can I buy {} here?|I want {}|Have you got {}?|Is there {}?"
-    return dice.choice(asks.split("|")).format(f"{article} {name}"), f"Yes: the {one.name}, for {one.price} euros. {one.tagline}"
+    asks = (
+        "Do you have {}?|Do you sell {}?|I am looking for {}|I need {}|Can I buy {} here?|I want {}|Have you "
+        "got {}?|Is there {}?"
+    )
+    return dice.choice(asks.split("|")).format(
+        f"{article} {name}"
+    ), f"Yes: the {one.name}, for {one.price} euros. {one.tagline}"
 
 
 def _about(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
     one, name = _alone(dice, things)
-    asks = "Tell me about the {}|What is the {}?|What about the {}?|Tell me more about the {}|Is the {} good?|Describe the {}|What is special about the {}?|Should I buy the {}?"
+    asks = (
+        "Tell me about the {}|What is the {}?|What about the {}?|Tell me more about the {}|Is the {} "
+        "good?|Describe the {}|What is special about the {}?|Should I buy the {}?"
+    )
     return dice.choice(asks.split("|")).format(name), f"The {one.name}: {one.tagline} It costs {one.price} euros."
 
 
 def _listed(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
-    asks = "What do you have?|What is there?|Show me what you have|What is on the shelf?|What did you find?|Which ones are there?"
+    asks = (
+        "What do you have?|What is there?|Show me what you have|What is on the shelf?|What did you "
+        "find?|Which ones are there?"
+    )
     names = [f"the {one.name}" for one in things]
     said = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return dice.choice(asks.split("|")), f"There is {said}."
@@ -208,8 +245,13 @@ def _listed(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
 def _for_whom(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
     one = things[0]
     kinds = [word for kind in one.categories for word in _KINDS.get(kind, ())] or ["my friend"]
-    asks = "Something for {}?|I am looking for something for {}|What do you have for {}?|I need a present for {}|A gift for {}?|What would you choose for {}?|Any ideas for {}?"
-    return dice.choice(asks.split("|")).format(dice.choice(kinds)), f"How about the {one.name}, for {one.price} euros? {one.tagline}"
+    asks = (
+        "Something for {}?|I am looking for something for {}|What do you have for {}?|I need a present for "
+        "{}|A gift for {}?|What would you choose for {}?|Any ideas for {}?"
+    )
+    return dice.choice(asks.split("|")).format(
+        dice.choice(kinds)
+    ), f"How about the {one.name}, for {one.price} euros? {one.tagline}"
 
 
 def _cheapest(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
@@ -221,13 +263,17 @@ def _cheapest(dice: random.Random, things: list[Thing]) -> tuple[str, str]:
 def _strange(dice: random.Random, _: list[Thing]) -> tuple[str, str]:
     what = dice.choice(_STRANGE)
     asks = "Do you have {}?|Do you sell {}?|I am looking for {}|I need {}|How much is {}?|Can I buy {} here?"
-    return dice.choice(asks.split("|")).format(what), "I did not find that on the shelf. Try a plain word such as kitchen, wool or brass."
+    return dice.choice(asks.split("|")).format(
+        what
+    ), "I did not find that on the shelf. Try a plain word such as kitchen, wool or brass."
 
 
 def _topic(dice: random.Random, _: list[Thing]) -> tuple[str, str]:
     what = dice.choice(_TOPICS)
     asks = "Tell me about {}|What do you think of {}?|What do you know about {}?|Can we talk about {}?|Explain {}"
-    return dice.choice(asks.split("|")).format(what), "I do not know about that. I am a tiny model, and I know only this shop."
+    return dice.choice(asks.split("|")).format(
+        what
+    ), "I do not know about that. I am a tiny model, and I know only this shop."
 
 
 def _saying(dice: random.Random, _: list[Thing]) -> tuple[str, str]:
@@ -241,8 +287,13 @@ def _parcel(dice: random.Random, _: list[Thing]) -> tuple[str, str]:
     if dice.random() < 0.5:
         asks = "Do you ship to {}?|How long does a parcel to {} take?|How long does shipping to {} take?|Can you send it to {}?|When would it arrive in {}?|Do you deliver to {}?"
         return dice.choice(asks.split("|")).format(country), f"Yes, we send to {country}. It takes {days} working days."
-    asks = "What does shipping to {} cost?|How much is a parcel to {}?|How much is shipping to {}?|What is the postage to {}?"
-    return dice.choice(asks.split("|")).format(country), f"A parcel to {country} costs {price} euros for the first piece, and takes {days} working days."
+    asks = (
+        "What does shipping to {} cost?|How much is a parcel to {}?|How much is shipping to {}?|What is the "
+        "postage to {}?"
+    )
+    return dice.choice(asks.split("|")).format(
+        country
+    ), f"A parcel to {country} costs {price} euros for the first piece, and takes {days} working days."
 
 
 def _unserved(dice: random.Random, _: list[Thing]) -> tuple[str, str]:
