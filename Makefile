@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_NATIVE_TLS ?= 1
 
 # All extras but those of gigabytes, and those that compile for minutes.
-EXTRAS = $(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z-]*\) = .*/--extra \1/p' pyproject.toml | grep -v -e torch -e llamacpp)
+EXTRAS = $(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z0-9-]*\) = .*/--extra \1/p' pyproject.toml | grep -v -e torch -e llamacpp)
 
 .PHONY: env lock demo test check bench drills torture format clean
 
@@ -20,9 +20,6 @@ env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 	$(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --no-deps -e .
 	touch .venv/.ready
-
-# What brings gigabytes, or is built for minutes, is no part of the environment.
-EXTRAS = $(filter-out models-torch models-llamacpp,$(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'])"))
 
 lock: env ## pin every dependency anew, with hashes
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev -o requirements.lock pyproject.toml
