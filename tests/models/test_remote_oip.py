@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seamline.kernel.lifetime import Runners
@@ -21,6 +21,7 @@ from seamline.models.remote.engines import engine_of
 from seamline.models.remote.oip import JSON_BYTES, OipEngine
 from seamline.models.wire.oip import Tensor, infer_body, read_outputs
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _JSON = (b"content-type", b"application/json")
 
 
@@ -135,6 +136,7 @@ def test_arrays_are_tensors():
 NUMBERS = st.lists(st.integers(-128, 127), max_size=6)
 
 
+@PATIENT
 @given(NUMBERS, st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4), st.booleans())
 def test_what_is_sent_can_be_read(numbers: list[int], texts: list[str], binary: bool):
     """Both forms of the same tensors."""
@@ -145,6 +147,7 @@ def test_what_is_sent_can_be_read(numbers: list[int], texts: list[str], binary: 
     assert read_outputs(told + body[json_bytes:], len(told)) == inputs
 
 
+@PATIENT
 @given(
     st.sampled_from(["FP32", "BYTES", "INT8", "BF16", "what"]),
     st.lists(st.integers(-2, 4), max_size=3),

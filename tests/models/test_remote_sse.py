@@ -6,11 +6,13 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seamline.models.errors import EngineMalformed
 from seamline.models.remote.sse import Event, SseParser, encoded
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def reference(stream: bytes) -> list[tuple[str, str]]:
@@ -57,18 +59,21 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@PATIENT
 @given(st.lists(PIECES | st.binary(max_size=6), max_size=40).map(b"".join), st.lists(st.integers(0, 400), max_size=12))
 def test_any_bytes_split_anywhere_are_read_by_the_rules(stream: bytes, cuts: list[int]):
     """Whatever comes, and however it is cut, the events are those of the rules."""
     assert parsed(split(stream, cuts)) == reference(stream)
 
 
+@PATIENT
 @given(st.lists(PIECES, max_size=25).map(b"".join))
 def test_byte_by_byte_is_the_same(stream: bytes):
     """The smallest chunks there are."""
     assert parsed([stream[at : at + 1] for at in range(len(stream))]) == reference(stream)
 
 
+@PATIENT
 @given(st.lists(st.tuples(st.text(alphabet="ab:é \0", max_size=8), st.sampled_from(["", "delta"])), max_size=8))
 def test_what_is_encoded_is_read(events: list[tuple[str, str]]):
     """Our own events come back as they were."""

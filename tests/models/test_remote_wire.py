@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seamline.models.chat import (
@@ -36,6 +36,7 @@ from seamline.models.remote.refusals import refusal
 from seamline.models.wire import anthropic, anthropic_server, openai, openai_lists
 from seamline.models.wire.errors import WireError
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(lambda name: name not in ("auto", "none", "required"))
 OBJECTS = st.dictionaries(NAMES, st.none() | st.booleans() | st.integers(-9, 9) | WORDS, max_size=3)
@@ -114,6 +115,7 @@ def answers(draw: st.DrawFn) -> ChatAnswer:
     )  # fmt: skip
 
 
+@PATIENT
 @given(requests(), st.booleans())
 def test_a_request_through_openai_is_the_same(request: ChatRequest, stream: bool):
     """Ours to JSON to ours; and the JSON once more to itself."""
@@ -124,6 +126,7 @@ def test_a_request_through_openai_is_the_same(request: ChatRequest, stream: bool
     assert openai.chat_body(asked.request, stream=stream) == body
 
 
+@PATIENT
 @given(requests(), st.booleans())
 def test_a_request_through_anthropic_is_the_same(request: ChatRequest, stream: bool):
     """Ours to JSON to ours; and the JSON once more to itself."""
@@ -136,6 +139,7 @@ def test_a_request_through_anthropic_is_the_same(request: ChatRequest, stream: b
 KEPT: Any = st.sampled_from(["", "5m", "1h"])
 
 
+@PATIENT
 @given(requests(), st.data())
 def test_what_a_prompt_cache_is_to_keep_goes_through_anthropic(request: ChatRequest, data: st.DataObject):
     """Marks on the system's words, on parts of any turn, on what tools answered, and on tools."""
@@ -171,6 +175,7 @@ def test_openai_clients_may_say_what_to_keep():
     assert body["messages"][0]["content"] == [told]
 
 
+@PATIENT
 @given(answers(), st.just("") | WORDS)
 def test_an_answer_through_openai_is_the_same(answer: ChatAnswer, refused: str):
     """With what was refused in words."""
@@ -180,12 +185,14 @@ def test_an_answer_through_openai_is_the_same(answer: ChatAnswer, refused: str):
     assert openai.read_answer(openai.told_answer(answer, created=1)) == answer
 
 
+@PATIENT
 @given(answers())
 def test_an_answer_through_anthropic_is_the_same(answer: ChatAnswer):
     """Counts, calls, and why it ended."""
     assert anthropic.read_message(anthropic_server.told_message(answer)) == answer
 
 
+@PATIENT
 @given(answers(), st.integers(1, 5))
 def test_a_stream_through_openai_adds_up_to_the_answer(answer: ChatAnswer, step: int):
     """However the pieces are cut."""
@@ -195,6 +202,7 @@ def test_a_stream_through_openai_adds_up_to_the_answer(answer: ChatAnswer, step:
     assert json.loads(told[0])["choices"][0]["delta"]["role"] == "assistant"
 
 
+@PATIENT
 @given(answers(), st.integers(1, 5))
 def test_a_stream_through_anthropic_adds_up_to_the_answer(answer: ChatAnswer, step: int):
     """However the pieces are cut; its blocks open and close in turn."""
@@ -255,6 +263,7 @@ def added(chunks: list[ChatChunk]) -> ChatAnswer:
     )
 
 
+@PATIENT
 @given(
     st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=4).map(tuple), max_size=3),
     st.booleans(),
@@ -294,6 +303,7 @@ ANYTHING = st.recursive(
 )
 
 
+@PATIENT
 @given(ANYTHING)
 def test_any_json_is_read_or_refused(value: Any):
     """Nothing but the errors of the wire ever comes of it."""
