@@ -80,11 +80,12 @@ def main(path: Path, kills: int) -> None:
     billed = killed = 0
     children = [child(path) for _ in range(CHILDREN)]
     for _ in range(kills):
-        until = time.monotonic() + chance.uniform(0.0, 0.06)
-        while (left := until - time.monotonic()) > 0:
-            for pipe in select.select([pipe for _, pipe in children], [], [], left)[0]:
-                billed += drained(pipe)
         pid, pipe = children.pop(0)
+        select.select([pipe], [], [], 30)  # it spends
+        until = time.monotonic() + chance.uniform(0.0, 0.04)
+        while (left := until - time.monotonic()) > 0:
+            for each in select.select([pipe, *(other for _, other in children)], [], [], left)[0]:
+                billed += drained(each)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         billed += drained(pipe)
