@@ -226,6 +226,19 @@ async def test_two_hundred_at_the_limit_spend_what_there_is(tmp_path: Path, guar
         assert it.stats()["output_tokens"] == most
 
 
+@pytest.mark.parametrize(
+    ("path", "told"), [(CHAT, {"user": "ann"}), ("/v1/messages", {"metadata": {"user_id": "ann"}, "max_tokens": 9})]
+)
+async def test_whom_a_request_is_for_counts_where_the_key_does_not_say(path: str, told: dict[str, Any], tmp_path: Path):
+    """Each user has a budget of their own, by the name that either wire has for it."""
+    limit = Limit(name="one", by="user", unit="requests", most=1, per="day")
+    wire = "anthropic" if path == "/v1/messages" else "openai"
+    async with door(WELL, wires=(wire,), folder=tmp_path, limits=(limit,)) as it:
+        assert [(await it.ask({**says("x"), **told}, path))[0] for _ in range(2)] == [200, 429]
+        other = json.loads(json.dumps(told).replace("ann", "bo"))
+        assert (await it.ask({**says("x"), **other}, path))[0] == 200
+
+
 async def test_a_budget_in_money_is_not_overspent(tmp_path: Path):
     """Sums of what was answered stay below it, though two hundred ask at once, some stream, and some leave."""
     priced = {"input_price": 1.0, "output_price": 100.0}

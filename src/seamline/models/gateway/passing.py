@@ -31,6 +31,7 @@ _number = msgspec.json.Decoder(int | None)
 _object = msgspec.json.Decoder(dict[str, Any] | None)
 _encode = msgspec.json.Encoder().encode
 _TRUE: Final = b"true"
+_DATA: Final = b"data: "
 _PICTURES: Final = (b'"image_url"', b'"input_image"', b'"image"')
 _NOTHING: Final = (b"null", b"[]")
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
@@ -91,6 +92,15 @@ class Asked:
         return _encode(self._fields)
 
     @property
+    def user(self) -> str:
+        """For whom it is asked, as the caller calls them. Raises BadRequest."""
+        if self.route.wire != "messages":
+            return self.text("user")
+        told = self._fields.get("metadata")
+        found = self._object(told).get("user_id") if told is not None else None
+        return found if isinstance(found, str) else ""
+
+    @property
     def shows_pictures(self) -> bool:
         """As far as can be told from the names of fields."""
         told = bytes(self._fields.get("messages", b"")) + bytes(self._fields.get("input", b""))
@@ -142,7 +152,7 @@ class Asked:
         try:
             return _object.decode(raw) or {}
         except msgspec.DecodeError:
-            raise BadRequest("'stream_options' is not an object", "Send what the API describes.") from None
+            raise BadRequest("a field is no object that should be one", "Send what the API describes.") from None
 
 
 class Whole:
@@ -164,7 +174,7 @@ class Stream:
     """An answer of which something has come."""
 
     __slots__ = (
-        "_answer", "_engine", "_error", "_held", "_parser", "_passing", "_peek", "_usage_wanted", "_wire",
+        "_answer", "_engine", "_error", "_held", "_parser", "_passing", "_peek", "_simple", "_usage_wanted", "_wire",
     )  # fmt: skip
 
     def __init__(self, engine: str, answer: RawAnswer, asked: Asked) -> None:
@@ -176,6 +186,8 @@ class Stream:
         self._usage_wanted = asked.usage_wanted
         self._held = b""
         self._passing = False
+        self._simple = True
+        """So far each piece that came was one event."""
         self._error: EngineError | None = None
 
     @property
@@ -199,7 +211,7 @@ class Stream:
         held: list[bytes] = []
         peek = self._peek
         while not peek.begun:
-            held.append(await self._more())
+            held.append(self._take(await self._answer.read()))
         self._answer.began()
         self._held = b"".join(held)
 
@@ -209,22 +221,30 @@ class Stream:
         if self._held:
             held, self._held = self._held, b""
             return held
-        while not self._peek.ended:
-            if more := await self._more():
+        peek, answer = self._peek, self._answer
+        while not peek.ended:
+            if self._error is not None:
+                raise self._error
+            if more := self._take(await answer.read()):
                 return more
         return b""
 
-    async def _more(self) -> bytes:
+    def _take(self, data: bytes) -> bytes:
         """What of the next bytes goes on to the client."""
-        if self._error is not None:
-            raise self._error
-        data = await self._answer.read()
         peek, wire = self._peek, self._wire
         if not data:
             if not peek.finish or wire != "chat":
                 raise EngineUnreachable(f"{self._engine} ended in the middle of an answer", "It may be asked again.")
             peek.ended = True
             return b""
+        if self._simple:
+            if data[:6] == _DATA and data[-2:] == b"\n\n" and data.count(b"\n") == 2 and b"\r" not in data:
+                # One event, as nearly all engines send them: it goes on as it is.
+                peek.see(data[6:-2])
+                if (peek.ended and wire == "chat") or (peek.usage_only and not self._usage_wanted):
+                    return b""
+                return data
+            self._simple = False
         passed: list[bytes] = []
         for event in self._parser.feed(data):
             try:

@@ -19,11 +19,11 @@ _ENDS: Final = frozenset({"message_stop", "response.completed", "response.incomp
 _FAILS: Final = frozenset({"error", "response.failed"})
 
 
-class _Cached(msgspec.Struct):
+class _Cached(msgspec.Struct, gc=False):
     cached_tokens: int | None = 0
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     """OpenAI's names, those of its Responses, and Anthropic's."""
 
     prompt_tokens: int | None = 0
@@ -41,6 +41,20 @@ class _Choice(msgspec.Struct):
     delta: dict[str, msgspec.Raw] | None = None
     text: str | None = None
     finish_reason: str | None = None
+
+
+class _Further(msgspec.Struct, gc=False):
+    """A choice of which only the end matters."""
+
+    finish_reason: str | None = None
+
+
+class _Next(msgspec.Struct, gc=False):
+    """An event of a chat that has begun."""
+
+    choices: list[_Further] | None = None
+    usage: _Usage | None = None
+    error: Any = None
 
 
 class _Holder(msgspec.Struct):
@@ -72,6 +86,7 @@ class _Whole(msgspec.Struct):
 
 
 _event = msgspec.json.Decoder(_Event)
+_next = msgspec.json.Decoder(_Next)
 _whole = msgspec.json.Decoder(_Whole)
 _holder = msgspec.json.Decoder(_Holder)
 
@@ -100,7 +115,11 @@ class Peek:
             self.ended = True
             return
         try:
-            check_text(data)
+            if not data.isascii():
+                check_text(data)
+            if self.begun and self._wire == "chat":
+                self._further(_next.decode(data))
+                return
             event = _event.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EngineMalformed(f"an event cannot be understood: {error}", "Look at the engine.") from None
@@ -108,6 +127,19 @@ class Peek:
             self._chat(event)
         else:
             self._typed(event)
+
+    def _further(self, event: _Next) -> None:
+        if event.error is not None:
+            raise _refused(event.error)
+        choices = event.choices
+        if event.usage is not None:
+            self.usage = _told(event.usage)
+            self.usage_only = not choices
+        for choice in choices or ():
+            if choice.finish_reason:
+                self.finish = choice.finish_reason
+            else:
+                self.pieces += 1
 
     def _chat(self, event: _Event) -> None:
         if event.error is not None:

@@ -114,7 +114,7 @@ class Server:
         model = self._pipeline.models.get(alias)
         if model is None:
             raise UnknownModel(f"there is no model {alias!r}", "GET /v1/models lists them.")
-        who = caller(key) if key.user else caller(key, asked.text("user"))
+        who = caller(key) if key.user else caller(key, asked.user)
         if self._passes[alias, route.wire]:
             try:
                 await self._pass_on(exchange, who, model, asked)
@@ -196,7 +196,7 @@ class Server:
             exchange.respond(200, [JSON, _request_id()], await spoken.whole(self._pipeline, who))
             return
         async with aclosing(spoken.events(self._pipeline, who)) as events:
-            first = await anext(events)
+            first = await anext(events, b"")
             exchange.start(200, [EVENTS, _request_id()])
             try:
                 await exchange.write(first)

@@ -103,10 +103,10 @@ class Bill:
 
     def goes_on(self) -> None:
         """Some of a stream was passed on."""
+        if self._reservation is None:
+            return
         target, progress = self.target, self.progress
-        assert target is not None
-        assert progress is not None
-        if self._reservation is not None and progress.pieces - self._noted >= _NOTED_EVERY:
+        if progress is not None and target is not None and progress.pieces - self._noted >= _NOTED_EVERY:
             self._noted = progress.pieces
             self._reservation.note(target.price.cost(self._seen(target, progress)))
 
