@@ -72,7 +72,7 @@ def refused(shop: Shop, shopper: str, light: Callable[[], None]) -> None:
     _decided(shop, order, "refuse", "This order is not to be")
 
 
-TILL = ("cart", "checkout", "emails", "inventory", "payments", "shipping")
+TILL = ("cart", "checkout", "decisions", "emails", "inventory", "payments", "shipping")
 SCENARIOS = {each.__name__: each for each in (bought, declined, approved, refused)}
 
 
@@ -123,8 +123,8 @@ def sweep(shop: Shop, scenario: Scenario, stride: int) -> int:
 
 
 SOME = [
-    ("monolith", "sqlite", "bought", 5),
-    ("services", "sqlite", "declined", 5),
+    ("monolith", "sqlite", "bought", 6),
+    ("services", "sqlite", "declined", 6),
     ("duo", "postgresql", "approved", 7),
 ]
 ALL = [

@@ -158,7 +158,7 @@ def test_workers_are_killed_and_topologies_changed_for_a_minute(
             for topology in ("duo", "monolith", "services", "duo", "services"):
                 for _ in range(4):
                     shoppers.until(2)
-                    module = lot.choice(["checkout", "inventory", "payments", "shipping", "cart", "emails"])
+                    module = lot.choice(["checkout", "decisions", "inventory", "payments", "shipping", "cart", "emails"])
                     with suppress(ProcessLookupError):
                         os.kill(lot.choice(shop.pids(module)), signal.SIGKILL)
                 shop.ask("switch", topology=topology)
