@@ -116,6 +116,7 @@ def test_processes_add_up(settings: Settings):
     assert (three.agrees, one.agrees) == (0.75, None)
     assert [each["why"] for each in talk.history] == [f"try {HOSTILE}"]
     assert (similar.versions["minilm-1"].share, similar.chats) == (1.0, False)
+    assert (talk.divisible, similar.divisible) == (True, False)
 
 
 def test_without_a_rollout_the_settings_divide(shop: Path, tmp_path: Path):

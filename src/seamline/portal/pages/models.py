@@ -133,6 +133,11 @@ class Model:
     charts: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
 
     @property
+    def divisible(self) -> bool:
+        """Whether there is a choice of who answers."""
+        return len(self.versions) > 1
+
+    @property
     def shares(self) -> list[tuple[Version, float, float]]:
         """Each version that answers, where its part of the bar begins, and how wide it is, in hundredths."""
         found: list[tuple[Version, float, float]] = []
