@@ -14,6 +14,7 @@ import boutique.assistant
 import msgspec
 import pytest
 from boutique.assistant import QUESTION_MAX, Assistant, Piece, QuestionRefused, ShopTalk, Turn
+from boutique.assistant.module import Tinier, Tiny
 from boutique.assistant.shelf import THINGS_MAX, things_for, told
 from boutique.catalog.shelf import SHELF
 from playwright.async_api import async_playwright
@@ -102,6 +103,28 @@ async def test_the_page_gets_it_in_pieces(topology_app: TopologyApp):
         assert refused.status == 400
     empty = await topology_app.http.post("/talk/answer", body=b"[]")
     assert empty.text.startswith("event: failed")
+
+
+# Versions.
+
+
+async def test_the_versions_differ_as_is_said_of_them():
+    """On shelves that neither has seen, the larger one names the right price far more often."""
+    scores: list[dict[str, float]] = []
+    for cls in (Tiny, Tinier):
+        model = cls()
+        await model.load()
+        scores.append(await model.evaluate())
+        await model.unload()
+    assert scores[0]["right_price"] >= scores[1]["right_price"] + 0.2
+    assert scores[0]["right_thing"] >= 0.5
+
+
+async def test_either_version_answers(tmp_path: Path):
+    """Each call goes to one of them, by its share; from outside nothing but the name tells which."""
+    with counter(tmp_path, 'weights = { "tiny-1" = 0.5, "tiny-2" = 0.5 }') as app:
+        models = {(await said(app, "Hello"))[1][-1].model for _ in range(40)}
+    assert models == {"Tiny", "Tinier"}
 
 
 # Another model.

@@ -1,4 +1,4 @@
-"""The inside of the assistant: a model, and what it is told of the shelf."""
+"""The inside of the assistant: two versions of a model, and what they are told of the shelf."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from boutique.assistant import QUESTION_MAX, Assistant, Piece, QuestionRefused, ShopTalk, Turn
+from boutique.assistant.evaluation import evaluated
 from boutique.assistant.page import app
 from boutique.assistant.shelf import things_for, told
 from boutique.catalog import Catalog
@@ -23,12 +24,29 @@ module = Module("assistant", provides=(ShopTalk, Assistant))
 module.mount(app, at="/talk")
 
 
+class ShopModel(LlamaChat):
+    """What both versions share."""
+
+    weights = "int8"
+    """The same answers as in full, of a quarter of the memory."""
+
+    async def evaluate(self) -> dict[str, float]:
+        """On shelves that were made up."""
+        return await evaluated(self.complete)
+
+
 @module.model(ShopTalk, version="tiny-1", runs_in="loop", loads="first_call")
-class Tiny(LlamaChat):
-    """Four million parameters. `tools/tiny_llm` trains it."""
+class Tiny(ShopModel):
+    """Four million parameters. ``tools/tiny_llm`` trains it."""
 
     folder = _WEIGHTS / "tiny-1"
-    weights = "int8"
+
+
+@module.model(ShopTalk, version="tiny-2", runs_in="loop")
+class Tinier(ShopModel):
+    """One million, and half the training: as quick to speak, and wrong about prices. A canary that should not live."""
+
+    folder = _WEIGHTS / "tiny-2"
 
 
 @module.service

@@ -56,7 +56,13 @@ def _fit(asked: frozenset[str], product: Product) -> int:
 
 def told(products: Sequence[Product]) -> str:
     """What the model hears before the conversation, in the words that it was trained with."""
-    if not products:
-        return "You help in Hemstitch, a small shop. On the shelf: nothing that fits."
-    rows = "".join(f"\n- {each.name}, {each.price.amount:.2f} euros: {each.tagline}" for each in products)
-    return f"You help in Hemstitch, a small shop. On the shelf:{rows}"
+    return told_rows([row(each.name, f"{each.price.amount:.2f}", each.tagline) for each in products])
+
+
+def row(name: str, price: str, tagline: str) -> str:
+    return f"- {name}, {price} euros: {tagline}"
+
+
+def told_rows(rows: Sequence[str]) -> str:
+    found = "\n" + "\n".join(rows) if rows else " nothing that fits."
+    return f"You help in Hemstitch, a small shop. On the shelf:{found}"
