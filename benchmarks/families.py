@@ -10,6 +10,7 @@ from benchmarks.rows import (
     events,
     explanation,
     inprocess,
+    language,
     otlp,
     policy,
     principal,
@@ -34,6 +35,7 @@ FAMILIES = (
     *otlp.FAMILIES,
     *serving.FAMILIES,
     *embeddings.FAMILIES,
+    *language.FAMILIES,
     *ai_gateway.FAMILIES,
     *boutique.FAMILIES,
 )
