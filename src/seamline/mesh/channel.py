@@ -98,6 +98,8 @@ class FrameChannel:
         done, _ = await asyncio.wait({opening}, timeout=left if left < CONNECT_TIMEOUT_S + 1 else None)
         if not done:
             raise deadline_exceeded(f"connecting to {self._callee}")
+        if self._opening is opening:  # it ended in the very turn in which the time did, and is not in its place yet
+            await asyncio.sleep(0)
         if opening.cancelled():
             raise _unreached(f"module {self._callee!r} has moved from {self._endpoint.address}")
         error = opening.exception()
