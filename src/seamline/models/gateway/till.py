@@ -32,8 +32,8 @@ class Bill:
     """One call, from when it is let in until it is over. To be closed in any case; only the first time counts."""
 
     __slots__ = (
-        "_clock", "_extra", "_noted", "_open", "_reservation", "_till", "abandoned", "began", "caller", "cost",
-        "failed", "finish", "first_at", "model", "operation", "progress", "size", "stream", "target", "usage",
+        "_clock", "_covered", "_extra", "_noted", "_open", "_reservation", "_till", "abandoned", "began", "caller",
+        "cost", "failed", "finish", "first_at", "model", "operation", "progress", "size", "stream", "target", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,7 @@ class Bill:
         self._till = till
         self._reservation = reservation
         self._extra: list[tuple[Target, Reservation]] = []
+        self._covered = False
         self._noted = 0
         self._open = True
         self._clock = till.clock
@@ -92,7 +93,14 @@ class Bill:
             return False
         if reservation is not None:
             self._extra.append((target, reservation))
-        return reservation is not None
+            return True
+        # At the end of a budget there is nothing to be had without waiting. What is reserved for the answer covers one
+        # more question: few answers are as long as they may be, and one is all that a limit can be passed by.
+        covered, self._covered = self._covered, True
+        kept, first = self._reservation, self.model.price.asked(self.size)
+        if covered or kept is None:
+            return False
+        return kept.cost.tokens >= first.tokens + cost.tokens and kept.cost.nano >= first.nano + cost.nano
 
     def answers(self, target: Target, progress: Progress) -> None:
         """This is whose answer the caller gets."""

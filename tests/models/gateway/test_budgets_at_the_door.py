@@ -1,0 +1,54 @@
+"""Budgets where they bite: in front of engines that do what engines do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from tests.models.gateway.doors import Door, door, says, until
+from tests.models.stub_upstream import Fault
+
+from seamline.kernel.clock import ManualClock
+from seamline.models.gateway.ledger import Spent, budgets_beside, spent_in
+from seamline.models.gateway.quota import Limit
+
+
+def limit(most: int) -> Limit:
+    return Limit(name="cap", by="key", unit="tokens", most=most, per="total")
+
+
+def spent(folder: Path, it: Door) -> Spent:
+    found = spent_in(budgets_beside(folder / it.gateway.settings.keys))
+    return next(each for each in found if each.account.startswith("key:"))
+
+
+async def test_a_hung_engine_reaches_no_client_at_the_end_of_a_budget_either(tmp_path: Path):
+    """Where there is room for this one call and none besides, another engine is asked all the same: what the call has
+    reserved for its answer covers it."""
+    clock = ManualClock()
+    async with door(Fault(hang=True), Fault(), folder=tmp_path, limits=(limit(300),), clock=clock) as it:
+        body = says("good day", max_tokens=250)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            asking = group.create_task(it.ask(body))
+            await until(lambda: it.stubs[0].requests)
+            clock.advance(1.9)
+        status, answer = asking.result()
+        assert (status, answer["choices"][0]["message"]["content"]) == (200, "good day")
+    assert 0 < spent(tmp_path, it).used <= 300
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_has_nothing_left_is_told_in_the_clients_words(tmp_path: Path, *, stream: bool):
+    """429, the kind, and when to come again; the engine hears nothing of it."""
+    minute = Limit(name="pace", by="key", unit="requests", most=1, per="minute")
+    async with door(Fault(), folder=tmp_path, limits=(minute,)) as it:
+        assert (await it.ask(says("one")))[0] == 200
+        answer = await it.post({**says("two"), "stream": stream})
+        told = json.loads(await answer.read_all())
+        assert answer.status == 429
+        assert 1 <= int(answer.header(b"retry-after") or 0) <= 60
+        assert told["error"]["code"] == "rate_limit_exceeded"
+        assert "pace" in told["error"]["message"]
+        assert len(it.stubs[0].requests) == 1
