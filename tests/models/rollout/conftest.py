@@ -53,7 +53,7 @@ class Up:
         assert self._process.poll() is None, self.log.read_text()
         status = self.ask("status")
         every = [each for workload in status["workloads"] for each in workload["replicas"]]
-        return bool(status["url"]) and all(each["state"] == "ready" for each in every)
+        return bool(every) and all(each["state"] == "ready" for each in every)
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         return asyncio.run(AdminClient(self.data).ask(op, **arguments))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from seamline.models.rollout.sequential import Evidence, Moments, compare_means
 
 ALPHA = 0.05
-RUNS = 200
+RUNS = 150
 
 
 def alarmed(
@@ -178,7 +178,7 @@ def test_the_interval_holds_the_difference_at_every_moment():
     """In 95 of a hundred runs, however often one looks."""
     dice = random.Random(14)
     missed = 0
-    for _ in range(150):
+    for _ in range(100):
         first, second = Moments(), Moments()
         for _ in range(800):
             first.add(dice.gauss(0.0, 1.0))
@@ -187,7 +187,7 @@ def test_the_interval_holds_the_difference_at_every_moment():
             if found is not None and not found.low <= 0.2 <= found.high:
                 missed += 1
                 break
-    assert missed <= 150 * ALPHA + 3 * math.sqrt(150 * ALPHA)
+    assert missed <= 100 * ALPHA + 3 * math.sqrt(100 * ALPHA)
 
 
 @given(first=st.lists(st.floats(-1e6, 1e6), max_size=40), second=st.lists(st.floats(-1e6, 1e6), max_size=40))
