@@ -28,7 +28,7 @@ class ShopModel(LlamaChat):
     """What both versions share."""
 
     weights = "int8"
-    """The same answers as in full, of a quarter of the memory."""
+    """Nearly the same answers as in full, of a quarter of the memory."""
 
     async def evaluate(self) -> dict[str, float]:
         """On shelves that were made up."""
