@@ -278,6 +278,7 @@ def _worker(tmp_path: Path, **changes: Any) -> subprocess.Popen[bytes]:
         modules=["orders"],
         mesh=mesh.fileno(),
         public=os.dup(mesh.fileno()),
+        ai=-1,
         log_level="info",
         host_factory="stand_in:host",
     )
