@@ -164,3 +164,28 @@ async def test_shadows_are_given_up_where_there_is_no_room():
     await turns()
     assert sum(outcome.primary is not None for _, _, _, outcome in route.heard) == 2
     await runtime.stop()
+
+
+async def test_a_route_that_fails_harms_no_call(caplog: pytest.LogCaptureFixture):
+    """Whether it chooses, counts or compares: the first version answers, and the log has the reason."""
+
+    class Broken(Route):
+        def choose(self, contract: str, call: Asked) -> str:
+            raise KeyError("choose")
+
+        def finished(self, contract: str, version: str, call: Asked, outcome: Outcome) -> None:
+            super().finished(contract, version, call, outcome)
+            if outcome.primary is not None or call.arguments == ("Bo",):
+                raise KeyError("finished")
+
+    route = Broken()
+    runtime, greet = await opened(route)
+    await runtime.prepare("Greet", "new")
+    route.shadowed = ("new",)
+    assert await greet.greet("Bo") == "hello Bo"
+    assert await greet.greet("Cleo") == "hello Cleo"
+    assert [each async for each in greet.spell("Bo")] == ["B", "o"]
+    await turns()
+    assert [version for _, version, _, outcome in route.heard if outcome.primary is not None] == ["new"]
+    assert sum("KeyError" in (record.exc_text or "") for record in caplog.records) == 6
+    await runtime.stop()

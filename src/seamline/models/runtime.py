@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from seamline.module.contract import compile_contract
 from seamline.module.models import Artefacts, ModelType
 from seamline.module.wiring import Wiring
 
+_log = logging.getLogger("seamline.models")
 _SHADOWS_MAX: Final = 32
 """Under way at once in a process; more are not made."""
 _SHADOW_S: Final = 30.0
@@ -233,14 +235,21 @@ class Versions:
             await engine.stop()
 
     def _chosen(self, route: Route, asked: Asked) -> Engine:
-        return self.engines.get(route.choose(self._contract, asked), self._first)
+        try:
+            return self.engines.get(route.choose(self._contract, asked), self._first)
+        except Exception:
+            _log.exception("no version of %s could be chosen; the first that was declared answers", self._contract)
+            return self._first
 
     def _ended(self, route: Route, engine: Engine, asked: Asked, outcome: Outcome) -> None:
-        """Tell the route, and ask the shadows: the call has been answered, and they cannot delay it."""
-        route.finished(self._contract, engine.model.version, asked, outcome)
-        if outcome.error is not None:
+        """Tell the route, and ask the shadows: the call has been answered, and they can neither delay nor change it."""
+        try:
+            route.finished(self._contract, engine.model.version, asked, outcome)
+            shadows = () if outcome.error is not None else route.shadows(self._contract, asked)
+        except Exception:  # of comparing, or of counting, which the caller has not asked for
+            _log.exception("the end of a call of %s could not be taken in", self._contract)
             return
-        for version in route.shadows(self._contract, asked):
+        for version in shadows:
             shadow = self.engines.get(version)
             if shadow is None or shadow is engine:
                 continue
@@ -276,7 +285,10 @@ class Versions:
         outcome = Outcome(
             seconds=monotonic() - began, error=error, answer=answer, first_s=first_s, items=items, primary=primary
         )
-        route.finished(self._contract, engine.model.version, asked, outcome)
+        try:
+            route.finished(self._contract, engine.model.version, asked, outcome)
+        except Exception:
+            _log.exception("a shadow's answer of %s could not be compared", self._contract)
 
 
 def _deadline() -> float:
