@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from tests.models.gateway.doors import Door, door, says, until
-from tests.models.stub_upstream import Fault
+from tests.models.stub_upstream import Fault, stub_upstream
 
 from seamline.kernel.clock import ManualClock
+from seamline.kernel.wire.http1_client import HttpPool
+from seamline.models.gateway.budgets import Budgets
+from seamline.models.gateway.keys import Keys
 from seamline.models.gateway.ledger import Spent, budgets_beside, spent_in
 from seamline.models.gateway.quota import Limit
 
@@ -52,3 +56,45 @@ async def test_who_has_nothing_left_is_told_in_the_clients_words(tmp_path: Path,
         assert told["error"]["code"] == "rate_limit_exceeded"
         assert "pace" in told["error"]["message"]
         assert len(it.stubs[0].requests) == 1
+
+
+async def test_a_gateway_killed_in_the_middle_of_streams_books_what_they_owed(tmp_path: Path):
+    """Their questions and what had come of the answers, no more; nothing stays reserved, the engine is hung up on."""
+    keys = Keys(tmp_path / "ai-keys.db")
+    text, _ = keys.make("tests", limits=(limit(100_000),))
+    keys.close()
+    async with stub_upstream(Fault(stall_after=100)) as stub:
+        (tmp_path / "ai.toml").write_text(
+            f'[[ai_gateway.models.m.targets]]\nengine = "openai:{stub.url}/v1"\n'
+        )  # fmt: skip
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "seamline.models.gateway", "--config", "ai.toml", "--listen", "127.0.0.1:0"),
+            *("--data", "."),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        try:
+            port = int(json.loads(await child.stdout.readline())["listen"].rpartition(":")[2])
+            pool = HttpPool("127.0.0.1", port)
+            body = json.dumps(says("word " * 200, stream=True, max_tokens=5_000)).encode()
+            told = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {text}".encode())]
+            answers = [await pool.request("POST", "/v1/chat/completions", told, body) for _ in range(3)]
+            for answer in answers:
+                seen = b""
+                while seen.count(b"data: ") < 90:
+                    seen += await answer.read()
+        finally:
+            child.kill()
+            await child.wait()
+        for asked in stub.requests:
+            await asyncio.wait_for(asked.over.wait(), 10)
+        await pool.close()
+    next_one = Budgets(budgets_beside(tmp_path / "ai-keys.db"))
+    spent = {(each.account[:4], each.unit): each for each in await next_one.spent()}
+    await next_one.close()
+    found = spent["key:", "tokens"]
+    question = len(body) * 0.34
+    assert found.held == 0
+    assert 3 * 64 < found.used < 3 * (question + 8 + 101)
+    assert spent["used", "requests"].used == 3
