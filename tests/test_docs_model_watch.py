@@ -37,6 +37,8 @@ def test_limits_are_those_of_the_code():
     assert default(Labels, "keep_s") == 90 * 86_400
     assert (datasets.KEEP_S, datasets.BYTES_MAX) == (30 * 86_400, 64 * 1024 * 1024)
     assert (watcher.CHANCE, CATEGORIES_MAX) == (1e-6, 20)
+    *steps, last = (f"{each:g}" for each in watcher.LEVELS)
+    assert f"steps of {', '.join(steps)} and {last}" in PAGE
 
 
 def test_every_score_and_code_is_on_the_page():

@@ -36,6 +36,8 @@ CHAMPION = "logistic-1"
 LATEST_MAX = 200
 HOURS_MAX = 90 * 24
 JUDGED_OVER = timedelta(days=30)
+HOUR_S, ORDERS_MIN = 3600.0, 1_000
+"""What a window holds, at least: fraud is rare."""
 NOTHING_KNOWN = Inputs(0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
 module = Module("decisions", provides=(Decisions, DecisionDesk, Fraud), tables=metadata)
@@ -65,7 +67,10 @@ class Watchers(dict[str, Watcher]):
 def watchers(clock: Clock) -> Watchers:
     references = {version: Reference.load(WEIGHTS / f"reference.{version}.json") for version in versions()}
     return Watchers(
-        {version: Watcher("decisions", "Fraud", version, found, clock) for version, found in references.items()}
+        {
+            version: Watcher("decisions", "Fraud", version, found, clock, window_s=HOUR_S, rows_min=ORDERS_MIN)
+            for version, found in references.items()
+        }
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, sqrt
 from typing import Any, Final
 
 from seamline.kernel.clock import Clock
@@ -25,17 +25,24 @@ TOLD: Final = "seamline.model."
 CHANCE: Final = 1e-6
 """Of a window in which chance alone is told as a change. With windows of five minutes, one in some years."""
 VECTORS_NAME: Final = "embeddings"
+LEVELS: Final = (0.1, 0.25, 0.5, 1.0)
+"""A drift is told in these steps, and a smaller one as none. Of embeddings it is the root of the discrepancy."""
+_UNDECIDED: Final = 1.25
+"""A level is left for another when the size is so far beyond it, lest one between two comes and goes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One feature of one window. ``told`` is the size of the change if it is one, else 0."""
+    """One feature of one window. ``told`` is the level of the change if it is one, else 0."""
 
     size: float
     distance: float
     """Of Kolmogorov and Smirnov, for numbers."""
     p: float
     told: float
+
+
+_NONE: Final = Compared(0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class Watcher:
         self.windows = 0
         """How many were compared."""
         self.drift: dict[str, Compared] = {}
-        """By feature, as the last window has it."""
+        """By feature, as the last window has it; none before the first row."""
         self.scores: dict[str, Measured] = {}
         GAUGES.add(self)
 
@@ -107,6 +114,8 @@ class Watcher:
         if self._share < 1.0 and self._dice.random() >= self._share:
             return
         self._seen += 1
+        if not self.drift and self._reference is not None:
+            self.drift = dict.fromkeys(self._reference.features, _NONE)
         _keep(self._rows, row, self._seen, self._rows_max, self._dice)
         if vector is not None:
             self._seen_vectors += 1
@@ -178,12 +187,14 @@ class Watcher:
             return {}
         chance = CHANCE / (len(reference.features) + 1)
         found = {
-            name: _compared(feature, [row.get(name) for row in rows], chance)
+            name: _compared(feature, [row.get(name) for row in rows], chance, self.drift.get(name, _NONE).told)
             for name, feature in reference.features.items()
         }
         if reference.vectors is not None and len(vectors) > 1:
             change = mean_discrepancy(reference.vectors.array(), vectors)
-            found[VECTORS_NAME] = Compared(change.size, 0.0, change.p, change.size if change.p < chance else 0.0)
+            before = self.drift.get(VECTORS_NAME, _NONE).told
+            told = level(sqrt(change.size), before) if change.p < chance else 0.0
+            found[VECTORS_NAME] = Compared(change.size, 0.0, change.p, told)
         return found
 
 
@@ -195,11 +206,23 @@ def _keep(kept: list[Any], new: Any, number: int, most: int, dice: random.Random
         kept[place] = new
 
 
-def _compared(feature: Numbers | Words, values: Sequence[Any], chance: float) -> Compared:
+def level(size: float, before: float = 0.0) -> float:
+    """The level of a drift of this size, which was told as ``before``."""
+    reached = max((each for each in LEVELS if each <= size), default=0.0)
+    if before and before / _UNDECIDED <= size < _above(before) * _UNDECIDED:
+        return before
+    return reached
+
+
+def _above(told: float) -> float:
+    return next((each for each in LEVELS if each > told), float("inf"))
+
+
+def _compared(feature: Numbers | Words, values: Sequence[Any], chance: float, before: float) -> Compared:
     index = population_stability(feature.counts, feature.count(values))
     distance = Change(0.0, 1.0)
     if isinstance(feature, Numbers):
         numbers = sorted(number for value in values if (number := number_of(value)) is not None)
         distance = kolmogorov_smirnov(feature.sample, numbers)
     p = min(index.p, distance.p)
-    return Compared(index.size, distance.size, p, index.size if p < chance / 2 else 0.0)
+    return Compared(index.size, distance.size, p, level(index.size, before) if p < chance / 2 else 0.0)
