@@ -90,7 +90,7 @@ class Bill:
         try:
             reservation = budgets.reserve_now(self.caller, self.model.alias, cost)
         except BudgetExceeded:
-            return False
+            reservation = None
         if reservation is not None:
             self._extra.append((target, reservation))
             return True
