@@ -189,6 +189,20 @@ async def test_paths_and_methods(method: str, path: str, status: int):
         await answer.read_all()
 
 
+async def test_what_is_open_to_this_machine_is_not_open_to_pages_of_others():
+    """A browser here asks for a page from elsewhere, or was told that another name is this machine."""
+    async with door(WELL) as it:
+        for origin, status in (("https://elsewhere.example", 401), ("null", 401), ("http://localhost:3000", 200)):
+            assert (await it.ask(says("x"), origin=origin))[0] == status
+        for host, status in (("elsewhere.example", b"401"), ("localhost", b"200"), ("[::1]:80", b"200")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+            body = json.dumps(says("x")).encode()
+            writer.write(b"POST %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n" % (CHAT.encode(), host.encode()))
+            writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            assert (await reader.read()).split()[1] == status, host
+            writer.close()
+
+
 async def test_without_a_key_nobody_is_answered(tmp_path: Path):
     """None, a wrong one, one that may not ask this model, one that was revoked."""
     async with door(WELL, folder=tmp_path) as it:

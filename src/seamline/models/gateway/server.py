@@ -6,11 +6,13 @@ import random
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.settings.ai_gateway import Ability
+from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal import log
 from seamline.kernel.signal.trace import TraceContext, Tracer
 from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefusal
@@ -139,6 +141,8 @@ class Server:
                 break
         keys = self._pipeline.keys
         if self._is_open and (keys is None or not presented.startswith(b"sk-sl-")):
+            if not _from_here(headers):
+                raise KeyRefused("a page of another site asks, or by another name", "Ask 127.0.0.1, or with a key.")
             return _OPEN
         if keys is None:
             raise KeyRefused("nobody has a key here", "Give the gateway a file of keys, or say open = true.")
@@ -294,6 +298,16 @@ def _trace_of(headers: list[Header]) -> TraceContext | None:
         if name == b"traceparent":
             return TraceContext.from_headers({name: value})
     return None
+
+
+def _from_here(headers: list[Header]) -> bool:
+    """Whether no browser asks for a page from elsewhere, which could else use what is open to whoever is here."""
+    for name, value in headers:
+        if name in (b"host", b"origin"):
+            host = urlsplit(value.decode("latin-1") if name == b"origin" else f"//{value.decode('latin-1')}").hostname
+            if host is None or not loopback(host):
+                return False
+    return True
 
 
 def _request_id() -> Header:
