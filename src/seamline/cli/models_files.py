@@ -197,12 +197,18 @@ def table(registry: Sequence[Mapping[str, Any]]) -> Any:
             ", ".join(each["aliases"]) or "-",
             output.size(each["size"]),
             str(len(each["files"])),
-            "no" if not each["signed_by"] else "yes" if each["trusted"] else "by nobody trusted",
+            _signed(each),
             each["card"].get("lineage", {}).get("source", "-"),
         ]
         for each in registry
     ]
     return output.table(columns, [[escape(output.harmless(cell)) for cell in row] for row in rows])
+
+
+def _signed(version: Mapping[str, Any]) -> str:
+    if version["damaged"]:
+        return "damaged"
+    return "no" if not version["signed_by"] else "yes" if version["trusted"] else "by nobody trusted"
 
 
 def _registry(app_folder: Path | None, data: Path | None) -> Registry:

@@ -42,6 +42,8 @@ class Rollouts:
         self._splits: dict[str, Split] = {}
         self._told: dict[int, int] = {}
         """Process to the newest revision that it was told."""
+        self._modules: dict[str, str] = {}
+        """By contract, as they were said last."""
         self._changed = asyncio.Event()
         self._opened: tuple[Registry, Keeper] | None = None
 
@@ -161,7 +163,8 @@ class Rollouts:
         shares = ", ".join(f"{version} {share:.0%}" for version, share in split.weights.items())
         _log.info("%s is answered by %s (%s%s)", contract, shares, who, f": {why}" if why else "")
         if self._supervisor.observing is not None:
-            self._supervisor.observing.mark("release", f"{contract} is answered by {shares}", (), by=who, why=why)
+            modules = [self._modules[contract]] if contract in self._modules else []
+            self._supervisor.observing.mark("release", f"{contract} is answered by {shares}", modules, by=who, why=why)
         return told
 
     async def _judge(self, contract: str, split: Split) -> None:
@@ -174,6 +177,7 @@ class Rollouts:
         verdict = keeper.judged(contract, split, seen)
         if verdict is None:
             return
+        await self._declared(contract)
         taken = await asyncio.to_thread(keeper.take_back, contract, split, verdict)
         if taken is None:  # somebody has changed it meanwhile
             self._splits = await asyncio.to_thread(keeper.splits)
@@ -220,6 +224,7 @@ class Rollouts:
         for told in await self._all("rollouts"):
             known |= {name: list(found["versions"]) for name, found in told["contracts"].items()}
             known |= {name: [found["version"]] for name, found in told["single"].items()}
+            self._modules |= {name: found["module"] for name, found in (told["contracts"] | told["single"]).items()}
         if contract not in known:
             from seamline.models.rollout.errors import UnknownVersionError
 

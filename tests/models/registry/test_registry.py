@@ -207,6 +207,18 @@ def test_collecting_stops_where_a_manifest_is_damaged(registry: Registry, folder
     assert set(blobs) == before
 
 
+def test_one_that_is_damaged_hides_no_other(registry: Registry, folder: Folder):
+    """It is listed as what it is; adding it again mends it."""
+    source = folder()
+    version = registry.add("a", "1", source)
+    registry.add("b", "1", source)
+    path = Blobs(registry.folder / "blobs").path(version.digest)
+    path.unlink()
+    assert [(each.name, bool(each.damaged)) for each in registry.list()] == [("a", True), ("b", False)]
+    registry.add("a", "1", source)
+    assert registry.find("a") == version
+
+
 def test_many_add_at_the_same_time(registry: Registry, folder: Folder):
     """Sixteen times the same files and sixteen different ones: all whole, none twice."""
     same = folder(shared__txt=b"s" * 200_000)

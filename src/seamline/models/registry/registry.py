@@ -70,6 +70,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """Public keys, trusted or not."""
     trusted: bool
     """Whether it may be loaded as ``trusted_keys`` stands."""
+    damaged: str = ""
+    """Why nothing more is known of it."""
 
 
 class Registry:
@@ -97,7 +99,13 @@ class Registry:
     def list(self, name: str = "") -> list[Version]:
         """All versions, or those of one model, in the order in which they were added."""
         aliases = self.book.aliases(name)
-        return [self._version(*row, aliases) for row in self.book.versions(name)]
+        found: list[Version] = []
+        for row in self.book.versions(name):
+            try:
+                found.append(self._version(*row, aliases))
+            except (ArtefactDamagedError, UnknownArtefactError) as error:  # the others are to be seen all the same
+                found.append(_damaged(*row, error.fact))
+        return found
 
     def find(self, reference: str) -> Version:
         """Raises UnknownArtefactError, BadReferenceError."""
@@ -398,6 +406,13 @@ class Registry:
             raise RegistryConflictError("somebody adds a model just now", "Try again when that has ended.") from None
         finally:
             os.close(descriptor)
+
+
+def _damaged(name: str, version: str, digest: str, added_ms: int, why: str) -> Version:
+    return Version(
+        name=name, version=version, digest=digest, added_ms=added_ms, size=0, files={}, card=Card(), aliases=[],
+        signed_by=[], trusted=False, damaged=why,
+    )  # fmt: skip
 
 
 def _is_view(view: Path, blobs: Mapping[str, Path]) -> bool:
