@@ -79,6 +79,18 @@ def test_shares_are_changed_on_disk(stopped: Up):
     assert "2026" not in listed
 
 
+def test_names_in_the_settings_that_are_none_are_found_before_a_start(tmp_path: Path):
+    """A contract and versions that nobody declares, by ``seamline check``."""
+    up = copied(tmp_path / "app")
+    toml = up.folder / "seamline.toml"
+    toml.write_text(toml.read_text() + '\n[models.Gues]\nkey = "call"\n\n[models.Alone]\nweights = { "2" = 1.0 }\n')
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        assert app.run(["check", "--app", str(up.folder)]) == 1
+    assert "[models.Gues] is for a contract that no module provides. Did you mean 'Guess'?" in said.getvalue()
+    assert "seamline.toml [models.Alone]: Alone has no version '2'. It has 1." in said.getvalue()
+
+
 def test_files_are_added_signed_and_called(stopped: Up, tmp_path: Path):
     """With a card; what may run code is refused; a signature makes it trusted."""
     source = tmp_path / "source"

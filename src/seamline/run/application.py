@@ -25,6 +25,7 @@ from seamline.mesh.policy import (
     arguments_of,
     policy_source,
 )
+from seamline.models.rollout.errors import UnknownVersionError
 from seamline.module.contract import Contract, compile_contract
 from seamline.module.errors import DuplicateModuleError, EventError, InsideImportError, ModuleImportError
 from seamline.module.imports import find_inside_imports
@@ -139,6 +140,7 @@ class Application:
                 found.append(error)
         found += self._inside_imports()
         found += self._unknown_rules()
+        found += self._unknown_versions()
         try:
             found += self._unheard_events(self.policy())
         except SeamlineError as error:
@@ -192,22 +194,41 @@ class Application:
         return dict(self.contracts)
 
     def _unknown_rules(self) -> list[SeamlineError]:
-        """Tables of ``[mesh]`` for contracts and methods that do not exist."""
+        """Tables of ``[mesh]`` and ``[models]`` for contracts and methods that do not exist."""
         mesh = self.settings.mesh
         contracts = {contract.__name__ for contract in self.contracts}
         methods = {m.full_name for c in self.contracts for m in compile_contract(c).methods.values()}
         return [
             UnknownKeyError(
-                f"[mesh.{table}.{name}] is for a {kind} that no module provides",
+                f"[{table}.{name}] is for a {kind} that no module provides",
                 choices(name, known),
-                place=f"{FILE_NAME} [mesh.{table}]",
+                place=f"{FILE_NAME} [{table}]",
             )
             for table, kind, named, known in (
-                ("contracts", "contract", mesh.contracts, contracts),
-                ("methods", "method", mesh.methods, methods),
+                ("mesh.contracts", "contract", mesh.contracts, contracts),
+                ("mesh.methods", "method", mesh.methods, methods),
+                ("models", "contract", self.settings.models.contracts, contracts),
             )
             for name in named
             if name not in known
+        ]
+
+    def _unknown_versions(self) -> list[SeamlineError]:
+        """Versions in ``[models.<Contract>]`` that no model of the contract declares."""
+        declared: dict[str, list[str]] = {}
+        for module in self.modules.values():
+            for model in module.models:
+                declared.setdefault(model.contract.__name__, []).append(model.version)
+        return [
+            UnknownVersionError(
+                f"{contract} has no version {version!r}",
+                f"It has {', '.join(versions)}.",
+                place=f"{FILE_NAME} [models.{contract}]",
+            )
+            for contract, versions in declared.items()
+            if not (told := self.settings.models.of(contract)).engine
+            for version in dict.fromkeys((*told.weights, *told.shadow, *told.artefacts))
+            if version not in versions
         ]
 
     def _unheard_events(self, policy: Policy) -> list[SeamlineError]:

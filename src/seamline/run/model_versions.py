@@ -55,25 +55,12 @@ class ModelVersions:
         """What provides the contract of these versions. Raises ModelLoadError, RegistryError."""
         contract = models[0].contract
         self._models[contract.__name__] = (models, wiring)
-        self._check(contract.__name__, [model.version for model in models])
         for model in models:  # files may be large, and each is compared with its digest
             self._files[model.name] = await asyncio.to_thread(self._artefacts, model)
         if len(models) > 1:  # of one version nothing is chosen, counted or compared
             compare = next((each.cls.compare for each in models if hasattr(each.cls, "compare")), None)
             self.rollout.know(contract, [model.version for model in models], compare)
         return await self.runtime.open(models, wiring)
-
-    def _check(self, contract: str, declared: Sequence[str]) -> None:
-        """Settings speak of versions that there are. Raises UnknownVersionError."""
-        settings = self._settings.of(contract)
-        named = () if settings.engine else (*settings.weights, *settings.shadow, *settings.artefacts)
-        for version in named:
-            if version not in declared:
-                raise UnknownVersionError(
-                    f"{contract} has no version {version!r}",
-                    f"It has {', '.join(declared)}.",
-                    place=f"seamline.toml [models.{contract}]",
-                )
 
     def _files_of(self, model: ModelType) -> Artefacts | None:
         return self._files.get(model.name)
