@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("onnxruntime", reason="the extra `models` is not installed")
 
 from tests.models import llama_oracle as oracle
 
+from seamline import CallError
 from seamline.models.chat import AnswerSchema, ChatAnswer, ChatRequest, Message, Part, Tool, ToolCall
 from seamline.models.errors import EngineRefused, EngineUnreachable
 from seamline.models.runtimes.chat_model import LlamaChat
@@ -22,6 +26,8 @@ from seamline.models.runtimes.errors import WeightsError
 from seamline.models.runtimes.opening import open_llama
 from seamline.models.runtimes.prompt import rendered
 from seamline.module.models import Artefacts
+from seamline.run.application import Application
+from seamline.testing.app import TopologyApp
 
 ASK = ChatRequest(messages=(Message(role="user", content="how much is the kettle"),), tokens_max=20)
 
@@ -90,6 +96,52 @@ def test_a_folder_has_one_model(tmp_path: Path):
     (tmp_path / "two.gguf").write_bytes((tmp_path / "one.gguf").read_bytes())
     with pytest.raises(WeightsError, match=r"2 \.gguf"):
         open_llama(tmp_path)
+
+
+# In processes of its own.
+
+_MODULE = """
+from pathlib import Path
+
+from seamline import Module
+from seamline.models.runtimes.apart import Apart
+from seamline.models.runtimes.chat_model import LlamaChat
+from counter import Talk
+
+module = Module("counter", provides=Talk)
+
+
+@module.model(Talk, version="apart", runs_in="process", concurrency=4)
+class Distant(Apart, LlamaChat):
+    folder = Path(__file__).parent / "weights"
+"""
+
+
+async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Several stream at once; when its process is killed in the middle, streams end, and the next call is answered."""
+    package = tmp_path / "counter"
+    oracle.write_folder(package / "weights", oracle.config(), oracle.weights(oracle.config()))
+    (package / "__init__.py").write_text("from seamline.models.chat import Chat\n\n\nclass Talk(Chat): ...\n")
+    (package / "module.py").write_text(_MODULE)
+    (tmp_path / "seamline.toml").write_text('[app]\nname = "talk"\nmodules = ["counter"]\n')
+    patch: Any = monkeypatch
+    patch.syspath_prepend(str(tmp_path))
+    with TopologyApp(Application.load(tmp_path), "local", tmp_path / "data") as app:
+        (contract,) = app.application.modules["counter"].provides
+        talk: Any = app.stub(contract)
+        whole = (await talk.complete(ASK)).message.content
+        heard = await asyncio.gather(*(_heard(talk) for _ in range(4)))
+        assert heard == [whole] * 4
+        (worker,) = [each for each in psutil.Process().children(recursive=True) if "worker" in " ".join(each.cmdline())]
+        with pytest.raises(CallError):
+            # Longer than what a process may be ahead of its reader.
+            async for _ in talk.stream(dataclasses.replace(ASK, tokens_max=70)):
+                worker.kill()
+        assert (await talk.complete(ASK)).message.content == whole
+
+
+async def _heard(talk: Any) -> str:
+    return "".join([chunk.text async for chunk in talk.stream(ASK)])
 
 
 # Tools.

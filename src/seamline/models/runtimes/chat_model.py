@@ -62,7 +62,7 @@ class ChatModel:
 
     async def complete(self, request: ChatRequest) -> ChatAnswer:
         text, calls, last = "", list[ToolCall](), ChatChunk()
-        async with aclosing(self.stream(request)) as chunks:
+        async with aclosing(ChatModel.stream(self, request)) as chunks:  # whatever form a subclass gives its own
             async for chunk in chunks:
                 text += chunk.text
                 calls += chunk.tool_calls
