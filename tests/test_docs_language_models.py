@@ -30,11 +30,10 @@ def table(head: str) -> list[list[str]]:
 
 def test_attributes_and_what_they_are_by_default():
     """Each that can be set is told, with its value."""
-    told = {
-        name: value
-        for names, values, _ in table("| of `LlamaChat` |")
-        for name, value in zip(re.findall(r"`(\w+)`", names), re.findall(r"`(.+?)`", values) or ["", ""], strict=True)
-    }
+    told: dict[str, str] = {}
+    for names, values, _ in table("| of `LlamaChat` |"):
+        found = re.findall(r"`(\w+)`", names)
+        told.update(zip(found, re.findall(r"`(.+?)`", values) or [""] * len(found), strict=True))
     public = {name for cls in (ChatModel, LlamaChat) for name in cls.__annotations__ if not name.startswith("_")}
     assert set(told) == public
     for name, value in told.items():

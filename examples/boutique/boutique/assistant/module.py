@@ -39,14 +39,16 @@ class ShopModel(LlamaChat):
 class Tiny(ShopModel):
     """Four million parameters. ``tools/tiny_llm`` trains it."""
 
-    folder = _WEIGHTS / "tiny-1"
+    name = "tiny-1"
+    folder = _WEIGHTS / name
 
 
 @module.model(ShopTalk, version="tiny-2", runs_in="loop")
 class Tinier(ShopModel):
     """One million, and half the training: as quick to speak, and wrong about prices. A canary that should not live."""
 
-    folder = _WEIGHTS / "tiny-2"
+    name = "tiny-2"
+    folder = _WEIGHTS / name
 
 
 @module.service

@@ -36,6 +36,8 @@ class ChatModel:
     """Derive from it and say how it opens. Its methods run on the event loop, its engine in a thread of its own."""
 
     provider = "seamline"
+    name: ClassVar[str] = ""
+    """What it calls itself in answers; the name of the class if empty."""
     temperature: ClassVar[float] = 0.0
     top_p: ClassVar[float] = 1.0
     repetition_penalty: ClassVar[float] = 1.0
@@ -80,7 +82,7 @@ class ChatModel:
         if engine is None:
             raise EngineUnreachable(f"{type(self).__name__} is not loaded", "")
         prompt = engine.tokenizer.encode(rendered(request, engine.tokenizer.template, engine.tokenizer.specials))
-        name, answer_id = request.model or type(self).__name__, f"chat-{uuid.uuid4().hex[:12]}"
+        name, answer_id = request.model or self.name or type(self).__name__, f"chat-{uuid.uuid4().hex[:12]}"
         calls = _Calls(request)
         finish: Finish = "stop"
         count = cached = 0
