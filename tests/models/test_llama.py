@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -240,6 +241,27 @@ async def test_who_leaves_frees_the_slot(folder: Path):
     stats = engine.stats()
     assert (stats["left"], stats["answers"], stats["under_way"]) == (2, 1, 0)
     assert stats["tokens_out"] < 80
+    engine.close()
+
+
+async def test_a_crowd_that_comes_and_goes_leaves_nothing_behind(folder: Path):
+    """Three hundred at once over three slots, most of whom leave somewhere: all places are free again, and who comes
+    then gets their own answer."""
+    engine, lot = LlamaEngine(open_folder(folder), slots=3, waiting_max=1000), random.Random(5)
+
+    async def visit(count: int, length: int) -> None:
+        prompt = [lot.randrange(3, 320) for _ in range(length)]
+        async with aclosing(engine.generate(prompt, Sampling(tokens_max=10, temperature=1.0))) as tokens:
+            async for _ in tokens:
+                count -= 1
+                if count <= 0:
+                    return
+
+    await asyncio.gather(*(visit(lot.randint(1, 12), lot.randint(1, 60)) for _ in range(300)))
+    assert [token.id for token in await said(engine, PROMPT)] == plain(PROMPT)
+    stats = engine.stats()
+    assert (stats["under_way"], stats["waiting"]) == (0, 0)
+    assert stats["answers"] + stats["left"] == 301
     engine.close()
 
 

@@ -170,7 +170,9 @@ class LlamaEngine:
                 self._changed.wait()
 
     def _turn(self) -> None:
-        self._tell([*self._read_prompts(), *self._step()])
+        # First words do not wait for everybody's next one.
+        self._tell(self._read_prompts())
+        self._tell(self._step())
 
     def _read_prompts(self) -> list[tuple[Sequence, Token]]:
         """Pieces of prompts, up to the bound; the first tokens of those that are read to their end."""
