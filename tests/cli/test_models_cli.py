@@ -197,7 +197,7 @@ def test_drift_is_read_from_what_is_kept(stopped: Up):
 
 def test_changes_hold_in_what_runs(running: Up):
     """The versions are loaded first; the answer says in how many processes."""
-    assert "It holds in 1 processes" in models(running, "promote", "Guess", "worse", "--why", "try it")
+    assert "It holds in 1 process." in models(running, "promote", "Guess", "worse", "--why", "try it")
     assert running.guesses(["a", "b"]) == {"worse": 2}
     models(running, "rollback", "Guess")
     assert running.guesses(["a", "b"]) == {"good": 2}

@@ -211,7 +211,8 @@ def _done(contract: str, made: Mapping[str, Any], *, as_json: bool) -> None:
     for version, share in made["split"]["weights"].items():
         role = "champion" if version == made["split"]["champion"] else ""
         typer.echo(f"{bar(share)} {share:>6.1%}  {output.harmless(version)}  {role}".rstrip())
-    where = f"in {made['processes']} processes" if made.get("processes") else "when it is started"
+    count = made.get("processes", 0)
+    where = f"in {count} process{'es' if count > 1 else ''}" if count else "when it is started"
     typer.echo(f"It holds {where}. `seamline models rollback {contract}` takes it back.")
 
 
