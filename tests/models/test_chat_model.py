@@ -120,7 +120,8 @@ class Distant(Apart, LlamaChat):
 async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Several stream at once; when its process is killed in the middle, streams end, and the next call is answered."""
     package = tmp_path / "counter"
-    oracle.write_folder(package / "weights", oracle.config(), oracle.weights(oracle.config()))
+    config = oracle.config(max_position_embeddings=2048)
+    oracle.write_folder(package / "weights", config, oracle.weights(config))
     (package / "__init__.py").write_text("from seamline.models.chat import Chat\n\n\nclass Talk(Chat): ...\n")
     (package / "module.py").write_text(_MODULE)
     (tmp_path / "seamline.toml").write_text('[app]\nname = "talk"\nmodules = ["counter"]\n')
@@ -135,7 +136,7 @@ async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyte
         (worker,) = [each for each in psutil.Process().children(recursive=True) if "worker" in " ".join(each.cmdline())]
         with pytest.raises(CallError):
             # Longer than what a process may be ahead of its reader.
-            async for _ in talk.stream(dataclasses.replace(ASK, tokens_max=70)):
+            async for _ in talk.stream(dataclasses.replace(ASK, tokens_max=1900)):
                 worker.kill()
         assert (await talk.complete(ASK)).message.content == whole
 
