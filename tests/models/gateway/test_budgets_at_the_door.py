@@ -12,7 +12,9 @@ from tests.models.gateway.doors import Door, door, says, until
 from tests.models.stub_upstream import Fault, stub_upstream
 
 from seamline.kernel.clock import ManualClock
+from seamline.kernel.settings import AiBudgetSettings
 from seamline.kernel.wire.http1_client import HttpPool
+from seamline.models.chat import ChatRequest, Message
 from seamline.models.gateway.budgets import Budgets
 from seamline.models.gateway.keys import Keys
 from seamline.models.gateway.ledger import Spent, budgets_beside, spent_in
@@ -41,6 +43,24 @@ async def test_a_hung_engine_reaches_no_client_at_the_end_of_a_budget_either(tmp
         status, answer = asking.result()
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "good day")
     assert 0 < spent(tmp_path, it).used <= 300
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_no_answer_outgrows_its_room(tmp_path: Path, *, inside: bool):
+    """Who does not say how long an answer may be gets one as long as was reserved, where tokens are counted; where
+    only calls are, as long as the engine likes."""
+    tokens = AiBudgetSettings(name="cap", by="all", tokens=10_000)
+    calls = AiBudgetSettings(name="pace", by="all", requests=10_000)
+    for budget, told in ((tokens, 4096), (calls, None)):
+        folder = tmp_path / budget.name
+        folder.mkdir()
+        async with door(Fault(), folder=folder, budgets=(budget,)) as it:
+            if inside:
+                question = ChatRequest(model="m", messages=(Message(role="user", content="hello"),))
+                await it.gateway.inside("page").complete(question)
+            else:
+                assert (await it.ask(says("hello")))[0] == 200
+            assert it.stubs[0].requests[0].body.get("max_tokens") == told
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -60,6 +60,11 @@ class Reservation:
         self._noted = NOTHING
         self.cost = cost
 
+    @property
+    def counts_answers(self) -> bool:
+        """Whether more than the number of calls is limited, so that no answer may outgrow its room."""
+        return self._group is not None and self._group.counts_answers
+
     def asked(self, cost: Cost) -> None:
         """An engine is asked now. If this process ends before the call does, it has cost this much.
 

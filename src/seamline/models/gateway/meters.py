@@ -51,7 +51,10 @@ class Meter:
 class Group:
     """The meters of one caller and model, in the windows of one time."""
 
-    __slots__ = ("begins", "calls", "dirty", "ends", "known", "meters", "money", "number", "requests", "tokens")
+    __slots__ = (
+        "begins", "calls", "counts_answers", "dirty", "ends", "known", "meters", "money", "number", "requests",
+        "tokens",
+    )  # fmt: skip
 
     def __init__(self, number: int, meters: Sequence[tuple[Unit, Meter]]) -> None:
         self.number = number
@@ -59,6 +62,8 @@ class Group:
         self.tokens = tuple(meter for unit, meter in meters if unit == "tokens")
         self.money = tuple(meter for unit, meter in meters if unit == "money")
         self.requests = tuple(meter for unit, meter in meters if unit == "requests")
+        self.counts_answers = any(unit != "requests" and meter.limit is not None for unit, meter in meters)
+        """What is used is limited, and not only how often."""
         self.begins = max(meter.begins for _, meter in meters) * 1000
         self.ends = min(meter.ends for _, meter in meters) * 1000
         self.calls = 0

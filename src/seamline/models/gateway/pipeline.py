@@ -167,6 +167,7 @@ class Pipeline:
 
     async def _complete(self, who: Caller, model: Model, request: ChatRequest) -> ChatAnswer:
         bill = await self._open(who, model, request, stream=False)
+        request = _within(bill, request)
 
         async def begin(target: Target) -> _Whole[ChatAnswer]:
             return _Whole(await target.engine.complete(_called(request, target)))
@@ -175,6 +176,7 @@ class Pipeline:
 
     async def _stream(self, who: Caller, model: Model, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
         bill = await self._open(who, model, request, stream=True)
+        request = _within(bill, request)
         failed = "canceled"
         said = Said()
         asked, last = request, None
@@ -440,6 +442,11 @@ def _plain(bill: Bill, ability: Ability) -> Wants:
 def _called(request: ChatRequest, target: Target) -> ChatRequest:
     """With the model's name as the engine knows it."""
     return request if request.model == target.model else dataclasses.replace(request, model=target.model)
+
+
+def _within(bill: Bill, request: ChatRequest) -> ChatRequest:
+    """No longer an answer than there is room for."""
+    return dataclasses.replace(request, tokens_max=bill.answer_max) if bill.answer_max else request
 
 
 def _bounded(model: Model, request: ChatRequest) -> ChatRequest:

@@ -165,6 +165,8 @@ class Server:
         bill = await pipeline.till.open(
             who, model, route.operation, asked.size, tokens_max, answers=answers, stream=asked.stream
         )
+        if bill.answer_max:
+            asked.limit(_TOKENS_FIELD[route.wire], bill.answer_max)
         failed = "canceled"
         answer: Whole | Stream | None = None
         try:

@@ -32,8 +32,9 @@ class Bill:
     """One call, from when it is let in until it is over. To be closed in any case; only the first time counts."""
 
     __slots__ = (
-        "_clock", "_covered", "_extra", "_noted", "_open", "_reservation", "_till", "abandoned", "began", "caller",
-        "cost", "failed", "finish", "first_at", "model", "operation", "progress", "size", "stream", "target", "usage",
+        "_clock", "_covered", "_extra", "_noted", "_open", "_reservation", "_till", "abandoned", "answer_max",
+        "began", "caller", "cost", "failed", "finish", "first_at", "model", "operation", "progress", "size", "stream",
+        "target", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,8 @@ class Bill:
         self.size = size
         """Bytes of what was asked."""
         self.stream = stream
+        self.answer_max = 0
+        """So many tokens the answer may have, where the caller did not say and a budget holds; 0 is no bound."""
         self.began = till.clock.monotonic()
         self.first_at = 0.0
         self.target: Target | None = None
@@ -165,7 +168,10 @@ class Till:
             reservation = budgets.reserve_now(caller, model.alias, cost)
             if reservation is None:
                 reservation = await budgets.reserve(caller, model.alias, cost)
-        return Bill(self, caller, model, operation, size, reservation, stream=stream)
+        bill = Bill(self, caller, model, operation, size, reservation, stream=stream)
+        if answers and not tokens_max and reservation is not None and reservation.counts_answers:
+            bill.answer_max = model.price.output_tokens_max
+        return bill
 
     def closed(self, bill: Bill) -> None:
         """For :class:`Bill`: a call is over."""
