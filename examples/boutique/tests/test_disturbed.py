@@ -158,7 +158,8 @@ def test_workers_are_killed_and_topologies_changed_for_a_minute(
             for topology in ("duo", "monolith", "services", "duo", "services"):
                 for _ in range(4):
                     shoppers.until(2)
-                    module = lot.choice(["checkout", "decisions", "inventory", "payments", "shipping", "cart", "emails"])
+                    victims = ("checkout", "decisions", "inventory", "payments", "shipping", "cart", "emails")
+                    module = lot.choice(victims)
                     with suppress(ProcessLookupError):
                         os.kill(lot.choice(shop.pids(module)), signal.SIGKILL)
                 shop.ask("switch", topology=topology)

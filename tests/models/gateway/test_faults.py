@@ -129,7 +129,7 @@ def test_noise_is_answered_or_hung_up_on(noise: list[bytes]):
 
     async def run() -> None:
         async with steady() as engine, door(more=(engine,)) as it:
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
             for each in (*noise, head + noise[0] + b"\r\n\r\n", head + b"content-length: 9\r\n\r\n" + noise[0]):
                 reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
                 writer.write(each)

@@ -92,7 +92,7 @@ async def test_a_slow_reader_holds_back_the_engine_and_not_memory(guarded: bool)
     async with door(fault_of("huge_bytes=65536"), **settings(guarded)) as it:
         body = json.dumps({**says("x", stream=True, max_tokens=1000), "messages": [{"role": "user", "content": "go"}]})
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port, limit=1024)
-        writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
         said = -1
         while not it.stubs[0].requests or said != it.stubs[0].requests[0].tokens or said == 0:
             said = it.stubs[0].requests[0].tokens if it.stubs[0].requests else -1

@@ -34,8 +34,8 @@ class Encoder:
 
     Args:
         folder: with its files.
-        precision: ``int8`` is two to three times as fast and a bit off: with `all-MiniLM-L6-v2`, vectors are at a cosine
-            of 0.99 to the exact ones, on average. There, what stands in one batch changes the last digits.
+        precision: ``int8`` is two to three times as fast and a bit off: with `all-MiniLM-L6-v2`, vectors are at a
+            cosine of 0.99 to the exact ones, on average. There, what stands in one batch changes the last digits.
         threads: for each run.
 
     Raises:
