@@ -153,6 +153,8 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit(tmp_path: Path, server: Serv
         "pytorch_model.bin": b"\x80\x04" * 999,
     }
     commit = hub(server, files)
+    with pytest.raises(SourceError, match="not said where the hub is"):
+        registry_of(tmp_path).add("m", "1", "hf:org/model")
     registry = registry_of(tmp_path, hub_endpoint=server.url, hub_token="hf_x")
     found = registry.add("m", "1", "hf:org/model")
     assert sorted(found.files) == ["config.json", "model.safetensors"]

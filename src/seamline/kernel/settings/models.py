@@ -88,7 +88,8 @@ class ModelsSettings:
     """``user:password`` or a token, of an OCI registry."""
     oci_plain_http: bool = False
     """Speak HTTP without TLS to an OCI registry, on this machine."""
-    hub_endpoint: str = "https://huggingface.co"
+    hub_endpoint: str = ""
+    """The Hugging Face hub, or a mirror, as `https://host`. Nobody is asked who was not named."""
     hub_token: str = field(default="", repr=False)
     mlflow: str = ""
     """The url of an MLflow server."""

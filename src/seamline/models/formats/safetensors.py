@@ -1,6 +1,6 @@
 """Reading safetensors: a JSON header that says where each tensor lies, then the tensors, mapped and not copied.
 
-The format: https://huggingface.co/docs/safetensors#format. As its reference reader does, this one refuses a header of
+The format is that of the library safetensors. As its reference reader does, this one refuses a header of
 more than 100 MB, tensors that overlap, a byte that belongs to none, and a size that is not that of the shape; so a file
 has one meaning, and nothing can be hidden in it.
 """

@@ -27,6 +27,8 @@ def fetch_hub(address: str, intake: Intake, settings: ModelsSettings) -> Fetched
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise SourceError(f"{address!r} is no model of the hub", "Write hf:owner/model, or hf:owner/model@revision.")
+    if not settings.hub_endpoint:
+        raise SourceError("it is not said where the hub is", 'Write hub_endpoint = "https://..." under [models].')
     model, revision = found["model"], found["revision"] or "main"
     web = Web(settings.hub_endpoint, settings.hub_token)
     about: Any = web.json(f"/api/models/{model}/revision/{quote(revision, safe='')}?blobs=true")
