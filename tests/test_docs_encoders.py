@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.pages import read_page
 
 from seamline.models import index
-from seamline.models.formats import safetensors
-from seamline.models.runtimes import encoder, errors
+from seamline.models.formats import errors, safetensors
+from seamline.models.runtimes import encoder
 
 PAGE = read_page("models.md")
 ROOT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ from tests.models import llama_oracle as oracle
 from seamline import CallError
 from seamline.models.chat import AnswerSchema, ChatAnswer, ChatRequest, Message, Part, Tool, ToolCall
 from seamline.models.errors import EngineRefused, EngineUnreachable
+from seamline.models.formats.errors import WeightsError
 from seamline.models.runtimes.chat_model import LlamaChat
-from seamline.models.runtimes.errors import WeightsError
 from seamline.models.runtimes.opening import open_llama
 from seamline.models.runtimes.prompt import rendered
 from seamline.module.models import Artefacts

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from seamline.models.errors import ExtraMissingError
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 from seamline.models.runtimes.encoder import TOKENS_AT_ONCE, Encoder
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
 
 np: Any = pytest.importorskip("numpy", reason="the extra models is not installed")
 for _package in ("onnx", "onnxruntime", "tokenizers"):

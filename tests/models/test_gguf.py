@@ -18,9 +18,9 @@ pytest.importorskip("tokenizers", reason="the extra `models` is not installed")
 
 from tests.models import llama_oracle as oracle
 
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 from seamline.models.formats.ggml import FORMS, Form
 from seamline.models.formats.gguf import open_gguf
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
 from seamline.models.runtimes.llama.gguf_model import open_gguf_model
 from seamline.models.runtimes.llama.packed import Packed
 

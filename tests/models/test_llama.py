@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime", reason="the extra `models` is not installed")
 from tests.models import llama_oracle as oracle
 
 from seamline.models.errors import EngineRefused, EngineUnreachable
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 from seamline.models.runtimes.llama.engine import LlamaEngine
 from seamline.models.runtimes.llama.files import open_folder
 from seamline.models.runtimes.llama.gguf_model import open_gguf_model

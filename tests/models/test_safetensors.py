@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seamline.models.formats.errors import WeightsError
 from seamline.models.formats.safetensors import open_safetensors
-from seamline.models.runtimes.errors import WeightsError
 
 np: Any = pytest.importorskip("numpy", reason="the extra models is not installed")
 reference: Any = pytest.importorskip("safetensors.numpy", reason="the extra models is not installed")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from seamline import Contract, batched
-from seamline.models.runtimes.errors import WeightsError
+from seamline.models.formats.errors import WeightsError
 from seamline.models.runtimes.sklearn import Estimator
 from seamline.models.serving.engine import Engine
 from seamline.module.models import Artefacts, ModelType

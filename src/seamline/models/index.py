@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from seamline.models.runtimes.extras import required
+from seamline.models.extras import required
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from seamline.models.errors import ExtraMissingError
+from seamline.models.extras import required
 from seamline.models.index import VectorIndex
-from seamline.models.runtimes.extras import required
 
 FACTORS_MAX = 32
 PRODUCTS_PER_FACTOR = 3

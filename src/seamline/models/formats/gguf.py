@@ -17,8 +17,8 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from seamline.models.formats.errors import WeightsError
 from seamline.models.formats.ggml import FORMS, Form
-from seamline.models.runtimes.errors import WeightsError
 
 _SCALARS: Final = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, cast
 
-from seamline.models.runtimes.errors import WeightsError
-from seamline.models.runtimes.extras import required
+from seamline.models.extras import required
+from seamline.models.formats.errors import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np

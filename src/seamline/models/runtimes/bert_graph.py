@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
+from seamline.models.extras import required
+from seamline.models.formats.errors import ArchitectureError
 from seamline.models.formats.safetensors import Safetensors
-from seamline.models.runtimes.errors import ArchitectureError
-from seamline.models.runtimes.extras import required
 from seamline.models.runtimes.onnx_session import FUSED, Graph, Session
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from seamline.models.errors import ExtraMissingError
+from seamline.models.extras import required
+from seamline.models.formats.errors import ArchitectureError
 from seamline.models.formats.safetensors import open_safetensors
 from seamline.models.runtimes.bert_graph import BertConfig, Precision, bert_session
-from seamline.models.runtimes.errors import ArchitectureError
-from seamline.models.runtimes.extras import required
 
 if TYPE_CHECKING:
     import numpy as np

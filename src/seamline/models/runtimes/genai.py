@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from seamline.models.extras import required
 from seamline.models.runtimes.blocking import BlockingEngine
 from seamline.models.runtimes.chat_model import ChatModel
-from seamline.models.runtimes.extras import required
 from seamline.models.runtimes.tokens import Sampling
 from seamline.module.models import Artefacts
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from seamline.models.runtimes.extras import required
+from seamline.models.extras import required
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from seamline.models.runtimes.errors import WeightsError
-from seamline.models.runtimes.extras import required
+from seamline.models.extras import required
+from seamline.models.formats.errors import WeightsError
 
 if TYPE_CHECKING:
     from seamline.models.runtimes.llama.engine import LlamaEngine

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from seamline.models.runtimes.errors import WeightsError
-from seamline.models.runtimes.extras import required
+from seamline.models.extras import required
+from seamline.models.formats.errors import WeightsError
 
 _EXTRA = "models-sklearn"
 

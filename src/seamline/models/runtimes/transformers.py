@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from seamline.models.errors import EngineUnreachable
+from seamline.models.extras import required
 from seamline.models.runtimes.blocking import BlockingEngine
 from seamline.models.runtimes.chat_model import ChatModel
-from seamline.models.runtimes.extras import required
 from seamline.models.runtimes.tokens import Sampling
 from seamline.module.models import Artefacts
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from seamline.models.formats.errors import WeightsError
 from seamline.models.formats.safetensors import open_safetensors
-from seamline.models.runtimes.errors import WeightsError
 from seamline.models.runtimes.llama.packed import Packed
 from seamline.models.runtimes.llama.shape import Floats, Shape, shape_of_config
 from seamline.models.runtimes.llama.tokenizer import LlamaTokenizer, tokenizer_of_folder

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 from seamline.models.formats.ggml import halves, nibbles
 from seamline.models.formats.gguf import Gguf, open_gguf
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
 from seamline.models.runtimes.llama.files import EMBEDDING, HEAD, Llama, WeightsAs
 from seamline.models.runtimes.llama.gguf_tokenizer import tokenizer_of_gguf
 from seamline.models.runtimes.llama.packed import Packed

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 from seamline.models.formats.gguf import Gguf
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
 from seamline.models.runtimes.llama.tokenizer import LlamaTokenizer
 
 _CONTROL, _USER = 3, 4

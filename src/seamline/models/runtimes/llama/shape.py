@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seamline.models.runtimes.errors import ArchitectureError, WeightsError
+from seamline.models.formats.errors import ArchitectureError, WeightsError
 
 Floats = npt.NDArray[np.float32]
 

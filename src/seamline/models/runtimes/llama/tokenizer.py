@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from seamline.models.runtimes.errors import WeightsError
+from seamline.models.formats.errors import WeightsError
 
 _TOKENS_OF_A_CHARACTER: Final = 6
 """A character has four bytes at most; what is none after so many tokens will not become one."""
