@@ -55,7 +55,7 @@ def test_the_graph_is_the_one_checked_in(
 
 
 def test_what_is_wired_is_permitted_and_nothing_else(application: Application, permitted: list[tuple[str, str, str]]):
-    """Least privilege: no permit for a contract that a module, or the AI gateway, does not ask for, and none missing."""
+    """Least privilege: no permit for a contract that neither a module nor the AI gateway asks for, and none missing."""
     wired = {(caller, contract) for caller, contract, callee in application.graph() if caller != callee}
     models = application.settings.ai_gateway.models.values()
     wired |= {("gateway", target.engine.removeprefix("module:")) for model in models for target in model.targets}
