@@ -52,9 +52,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("seamline.mesh")
 
 PARTIAL_FRAME_S = 30.0
-TELL_S = 0.1
-TELL_AGAIN_S = 1.0
 """How long a frame may take to arrive."""
+TELL_S = 0.1
+"""Between two looks at how much is under way, while anything is."""
+TELL_AGAIN_S = 1.0
+"""After which callers are told what has not changed: what they know is good for :attr:`Replica.OTHERS_S`."""
 
 _LARGE_BYTES = 262_144
 
