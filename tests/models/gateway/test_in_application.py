@@ -1,9 +1,10 @@
-"""The AI gateway of an application: strangers ask with OpenAI's client, modules by type; in every topology."""
+"""The AI gateway of an application: strangers with the clients of both wires, modules by type; in every topology."""
 
 from __future__ import annotations
 
 import asyncio
 
+import anthropic
 import openai
 import pytest
 
@@ -35,6 +36,23 @@ async def test_a_stranger_asks_with_openais_client(topology_app: TopologyApp):
         ]
         assert len([piece for piece in pieces if piece]) == 9, "as it comes, token by token"
         assert [model.id async for model in asked.models.list()] == ["small"]
+
+
+@APP
+async def test_a_stranger_asks_with_anthropics_client(topology_app: TopologyApp):
+    """The same model, the other wire."""
+    async with anthropic.AsyncAnthropic(
+        base_url=topology_app.ai_url.removesuffix("/v1"), api_key="none", max_retries=0
+    ) as asked:
+        pieces: list[str] = []
+        async with asked.messages.stream(
+            model="small", max_tokens=50, messages=[{"role": "user", "content": "count to 9"}]
+        ) as stream:
+            pieces.extend([piece async for piece in stream.text_stream])
+            whole = await stream.get_final_message()
+        assert "".join(pieces) == "one two three four five six seven eight nine"
+        assert len(pieces) == 9, "as it comes, token by token"
+        assert (whole.stop_reason, whole.usage.output_tokens) == ("end_turn", 9)
 
 
 @APP
