@@ -13,6 +13,7 @@ module = Module("talk", provides=Talk)
 
 _SCRIPT = (
     Rule(pattern="count to (\\d)", answer="one two three four five six seven eight nine"),
+    Rule(pattern="slowly", answer="and on " * 150),
     Rule(pattern="for ever", answer="and on " * 5_000),
     Rule(answer="I do not know"),
 )
