@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ def test_the_application_passes_the_checks(shop: Path):
 def test_the_commands_of_the_page_run(shop: Path, monkeypatch: pytest.MonkeyPatch):
     """One after the other, in the application's folder; what they say is what the page promises."""
     monkeypatch.chdir(shop)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [each for each in sys.modules if each.partition(".")[0] == "shop"]:
+        monkeypatch.delitem(sys.modules, name)  # of others' examples
     (block,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     said: dict[str, str] = {}
     for line in block.splitlines():
@@ -46,6 +50,8 @@ def test_the_commands_of_the_page_run(shop: Path, monkeypatch: pytest.MonkeyPatc
             status = app.run(words[1:])
         assert status == 0, f"{line}: {heard.getvalue()}"
         said[" ".join(words[2:4])] = heard.getvalue()
+    for name in [each for each in sys.modules if each.partition(".")[0] == "shop"]:
+        del sys.modules[name]
     assert len(said) == 9
     assert "recall@1 0.75" in said["card letters:2"]
     assert re.search(r"letters-2 +█+░+ +10\.0% +canary", said["show Alike"])

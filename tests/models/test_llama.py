@@ -227,9 +227,17 @@ async def test_a_long_prompt_does_not_hold_up_who_speaks(folder: Path):
     engine.close()
 
 
-async def test_who_leaves_frees_the_slot(folder: Path):
+async def test_who_leaves_frees_the_slot(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """In the middle of an answer, and while it waits: the next one in line begins, nothing goes on for nobody."""
     engine = LlamaEngine(open_folder(folder), slots=1)
+    step, goes_on = engine._runner.step, threading.Event()
+
+    def held_up(*given: Any) -> Any:
+        if engine.stats()["tokens_out"]:
+            goes_on.wait(10)
+        return step(*given)
+
+    monkeypatch.setattr(engine._runner, "step", held_up)
     async with aclosing(engine.generate(PROMPT, Sampling(tokens_max=80))) as tokens:
         await anext(tokens)
         waiting = asyncio.get_running_loop().create_task(said(engine, PROMPT[:5]))
@@ -237,6 +245,7 @@ async def test_who_leaves_frees_the_slot(folder: Path):
         while engine.stats()["waiting"] < 2:
             await asyncio.sleep(0)
         waiting.cancel()
+        goes_on.set()
     assert [token.id for token in await following] == plain(PROMPT[:6])
     stats = engine.stats()
     assert (stats["left"], stats["answers"], stats["under_way"]) == (2, 1, 0)
