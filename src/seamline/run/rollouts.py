@@ -59,7 +59,10 @@ class Rollouts:
             await self._tell()
             for contract, split in list(self._splits.items()):
                 if split.canaries and settings.of(contract).guard.watch:
-                    await self._judge(contract, split)
+                    try:
+                        await self._judge(contract, split)
+                    except Exception:  # nobody hosts it at this moment, or the disk is full: nothing else ends for it
+                        _log.exception("the canaries of %s could not be judged; they will be", contract)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     # What people ask.

@@ -46,9 +46,9 @@ class Up:
                 [sys.executable, "-m", "seamline.cli", "up", "--topology", topology, "--app", str(self.folder)],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        self.until(self._ready)
+        self.until(self.ready)
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
         status = self.ask("status")

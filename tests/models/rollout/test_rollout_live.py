@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +69,23 @@ def test_a_canary_that_degrades_is_rolled_back_by_itself(running: Up, canary: st
     assert running.until(lambda: [each for each in marks(running) if each.attributes.get("why") == newest["why"]])[
         0
     ].modules == ["oracle"]
+
+
+def test_a_split_outlives_its_hosts(running: Up):
+    """All killed at once while a canary is watched: those that come after them share the calls as before."""
+    running.ask("model_weights", contract="Guess", shares={"filed": 0.4})
+
+    def hosts() -> set[int]:
+        workloads = running.ask("status")["workloads"]
+        return {
+            each["pid"] for workload in workloads if "oracle" in workload["modules"] for each in workload["replicas"]
+        }
+
+    gone = hosts()
+    for pid in gone:
+        os.kill(pid, signal.SIGKILL)
+    running.until(lambda: running.ready() and not hosts() & gone)
+    assert running.until(lambda: 10 <= running.guesses(USERS)["filed"] <= 40)
 
 
 def marks(up: Up) -> list[Mark]:
