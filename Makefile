@@ -24,6 +24,7 @@ env: .venv/.ready ## make the environment (venv, uv, locked dependencies)
 lock: env ## pin every dependency anew, with hashes
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev -o requirements.lock pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(EXTRAS) --group dev --group bench -c requirements.lock -o requirements-bench.lock pyproject.toml
+	echo "litellm[proxy]>=1.106" | $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header -o requirements-litellm.lock -
 
 demo: env ## start the boutique in one process and print where to look
 	$(RUN)seamline up --app examples/boutique
