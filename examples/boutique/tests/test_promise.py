@@ -61,14 +61,14 @@ def shop(tmp_path: Path) -> Iterator[Running]:
     running.seamline("down")
 
 
-def test_ten_switches_under_load_fail_no_request(shop: Running):
-    """Ten switches between one process and one for each module while six shoppers shop: 0 failed, by the command's own
+def test_switches_under_load_fail_no_request(shop: Running):
+    """Six switches between one process and one for each module while six shoppers shop: 0 failed, by the command's own
     count; and every order that was under way is complete or undone."""
-    report = shop.json("load", "--users", "6", "--switches", "10", "--between", "services,monolith")
+    report = shop.json("load", "--users", "6", "--switches", "6", "--between", "services,monolith")
     assert report["failed"] == 0, report
-    assert len(report["switches"]) == 10
+    assert len(report["switches"]) == 6
     assert all(switch["failed_meanwhile"] == 0 and switch["requests_meanwhile"] > 0 for switch in report["switches"])
-    assert report["requests"] > 500
+    assert report["requests"] > 300
     assert shop.unbalanced() == []
 
 
