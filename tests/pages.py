@@ -33,3 +33,15 @@ def run_module(folder: Path, *words: str, stdin: str | None = None, **variables:
         cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
+
+
+def run_test(page: str, folder: Path) -> str:
+    """What pytest says of the test that a page shows, run among its files in one process and in many."""
+    (code,) = re.findall(r"^```python\n(import asyncio\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (folder / "test_shop.py").write_text(code, encoding="utf-8")
+    (folder / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        "pythonpath = .\nfilterwarnings = error\n"
+    )
+    words = ("pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
+    return run_module(folder, *words)

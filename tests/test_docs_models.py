@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pages import read_page, run_module, write_files
+from tests.pages import read_page, run_module, run_test, write_files
 
 from seamline import Batch, Cache, Module, SemanticCache, Workers
 from seamline.mesh.balance import Replica
@@ -35,13 +35,7 @@ def test_the_application_passes_the_checks(shop: Path):
 
 def test_the_test_of_the_page_passes(shop: Path):
     """In one process and in many."""
-    (code,) = re.findall(r"^```python\n(import asyncio\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (shop / "test_shop.py").write_text(code, encoding="utf-8")
-    (shop / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-        "pythonpath = .\nfilterwarnings = error\n"
-    )
-    said = run_module(shop, "pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
+    said = run_test(PAGE, shop)
     assert "4 passed" in said, said
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.pages import read_page, run_module, write_files
+from tests.pages import read_page, run_module, run_test, write_files
 
 from seamline.events.streams import errors, service, tables, view
 from seamline.events.streams.aggregates import Aggregate
@@ -28,13 +28,7 @@ def test_the_application_passes_the_checks(shop: Path):
 
 def test_the_test_of_the_page_passes(shop: Path):
     """In one process and in three."""
-    (code,) = re.findall(r"^```python\n(import asyncio\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (shop / "test_shop.py").write_text(code, encoding="utf-8")
-    (shop / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-        "pythonpath = .\nfilterwarnings = error\n"
-    )
-    said = run_module(shop, "pytest", "-q", "-p", "no:cacheprovider", "--topologies", "local,processes", "test_shop.py")
+    said = run_test(PAGE, shop)
     assert "2 passed" in said, said
 
 

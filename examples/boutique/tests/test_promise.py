@@ -61,14 +61,15 @@ def shop(tmp_path: Path) -> Iterator[Running]:
     running.seamline("down")
 
 
-def test_switches_under_load_fail_no_request(shop: Running):
-    """Six switches between one process and one for each module while six shoppers shop: 0 failed, by the command's own
+@pytest.mark.parametrize("count", [6, pytest.param(10, marks=pytest.mark.torture)])
+def test_switches_under_load_fail_no_request(shop: Running, count: int):
+    """Switches between one process and one for each module while six shoppers shop: 0 failed, by the command's own
     count; and every order that was under way is complete or undone."""
-    report = shop.json("load", "--users", "6", "--switches", "6", "--between", "services,monolith")
+    report = shop.json("load", "--users", "6", "--switches", str(count), "--between", "services,monolith")
     assert report["failed"] == 0, report
-    assert len(report["switches"]) == 6
+    assert len(report["switches"]) == count
     assert all(switch["failed_meanwhile"] == 0 and switch["requests_meanwhile"] > 0 for switch in report["switches"])
-    assert report["requests"] > 300
+    assert report["requests"] > 50 * count
     assert shop.unbalanced() == []
 
 
