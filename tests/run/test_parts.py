@@ -27,6 +27,7 @@ from seamline.run.control import (
     MESSAGE_BYTES_MAX,
     ControlChannel,
     Done,
+    Failed,
     Hello,
     Ready,
     Refused,
@@ -34,9 +35,12 @@ from seamline.run.control import (
     Signed,
     Stop,
     ToSupervisor,
+    ToWorker,
+    Wake,
     Welcome,
     WorkerOptions,
     supervisor_decoder,
+    worker_decoder,
 )
 from seamline.run.errors import AttestationError, ControlError, Exit
 from seamline.run.logbook import LogBook
@@ -321,6 +325,32 @@ async def test_a_worker_ends_with_its_control_channel(tmp_path: Path, told: bool
         assert await asyncio.to_thread(worker.wait, 20) == status
         channel.close()
         await channel.closed()
+
+
+async def test_last_words_are_heard_by_who_was_writing():
+    """A worker that fails and ends while the supervisor still answers it: its error is read all the same."""
+    ours, theirs = socket.socketpair()
+    worker = ControlChannel[ToWorker](*await asyncio.open_connection(sock=theirs), worker_decoder())
+    supervisor = ControlChannel[ToSupervisor](*await asyncio.open_connection(sock=ours), supervisor_decoder())
+    last = Failed(error={"code": "SL4502"})
+    worker.send(last)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.hang_up(10))
+        await asyncio.sleep(0.01)
+        for _ in range(3):  # the second write to who has closed is what fails
+            supervisor.send(Wake(topics=[]))
+            await asyncio.sleep(0.01)
+        assert await supervisor.receive() == last
+        assert await supervisor.receive() is None
+        supervisor.close()
+
+
+async def test_who_says_the_last_word_waits_for_no_one_who_does_not_listen():
+    ours, theirs = socket.socketpair()
+    worker = ControlChannel[ToWorker](*await asyncio.open_connection(sock=theirs), worker_decoder())
+    worker.send(Failed(error={}))
+    await worker.hang_up(0.05)
+    ours.close()
 
 
 def _register(settings: Settings, **changes: Any) -> tuple[Registrar, Any]:

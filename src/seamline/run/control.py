@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -356,6 +357,21 @@ class ControlChannel(Generic[M]):
             self._writer.transport.abort()
             return
         self._writer.write(_LENGTH.pack(len(body)) + body)
+
+    async def hang_up(self, wait_s: float) -> None:
+        """The last word is said: wait until the other end has read it and closes too, at most ``wait_s`` seconds.
+
+        To close at once would lose it: what the other end writes meanwhile fails, and with it what it has not read.
+        Nobody else receives any more.
+        """
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(wait_s):
+                if not self._writer.is_closing():
+                    self._writer.write_eof()
+                while await self._reader.read(_UNSENT_BYTES_MAX):
+                    pass
+        self.close()
+        await self.closed()
 
     def close(self) -> None:
         self._writer.close()

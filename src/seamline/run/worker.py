@@ -81,6 +81,7 @@ if TYPE_CHECKING:
 _log = log.get("seamline.run")
 _DEFAULT_FACTORY = "seamline.run.hosting:host"
 _STOP_S = 2.0
+_LAST_WORDS_S = 0.5
 _RENEWAL_RETRY_S = 30.0
 _ANNOUNCE_S = 0.001
 _KEYS_KEPT_S = 3600.0
@@ -138,6 +139,8 @@ class Worker:
         status = await self._ended
         starting.cancel()
         await self._finish()
+        await self._owner.stop(1.0)
+        await self._channel.hang_up(_LAST_WORDS_S)
         return status
 
     async def _start_or_report(self, welcome: Welcome) -> None:
@@ -450,7 +453,7 @@ class Worker:
 
     async def _finish(self) -> None:
         # Whatever the application's own shutdown does, the process ends.
-        backstop = threading.Timer(_STOP_S + 1.0, os._exit, args=(Exit.FORCED,))
+        backstop = threading.Timer(_STOP_S + _LAST_WORDS_S + 0.5, os._exit, args=(Exit.FORCED,))
         backstop.daemon = True
         backstop.start()
         if self._host is not None:
@@ -464,9 +467,6 @@ class Worker:
             await self._teller.finish()
         if self._spire is not None:
             self._spire.close()
-        self._channel.close()
-        await self._channel.closed()
-        await self._owner.stop(1.0)
 
 
 def _encoded(bundles: dict[str, str]) -> dict[str, bytes]:
