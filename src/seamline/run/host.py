@@ -32,7 +32,6 @@ from seamline.module.module import Module
 from seamline.module.port import CallPort
 from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
-from seamline.run.ai_gateways import AiGateways
 from seamline.run.application import (
     database_class,
     events_classes,
@@ -43,6 +42,7 @@ from seamline.run.application import (
 )
 from seamline.run.doorway import make_door, make_limiter, own_hosts
 from seamline.run.faces import Faces, PublicRoute
+from seamline.run.models.gateways import AiGateways
 from seamline.run.otel import OPENTELEMETRY
 from seamline.run.sensitive import Sensitive
 
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from seamline.mesh.identity import WorkloadIdentity
     from seamline.mesh.policy import Policy, SecretRules
     from seamline.run.application import Application
-    from seamline.run.model_room import ModelRoom
-    from seamline.run.model_versions import ModelVersions
+    from seamline.run.models.room import ModelRoom
+    from seamline.run.models.versions import ModelVersions
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
     from seamline.secrets.interface import Source
@@ -302,7 +302,7 @@ class Host:
 
     def _models_here(self) -> ModelVersions:
         if self._models is None:
-            from seamline.run.model_versions import ModelVersions
+            from seamline.run.models.versions import ModelVersions
 
             self._models = ModelVersions(self.settings, self.data, self.clock)
         return self._models
@@ -486,7 +486,7 @@ class Host:
 
     def _models_room(self) -> ModelRoom:
         if self._model_room is None:
-            from seamline.run.model_room import ModelRoom
+            from seamline.run.models.room import ModelRoom
             from seamline.run.trying import Trying
 
             trying = Trying(self.application, self.mesh)

@@ -18,7 +18,7 @@ from seamline.run.admin import RefusedError
 from seamline.run.control import Address, AskRoom, AskStats, Inject, MoveClock, in_json
 from seamline.run.drills import Drills
 from seamline.run.errors import ControlError, NotAllowedError, RoleError, RunError, UnknownTargetError
-from seamline.run.model_trials import ModelTrials
+from seamline.run.models.trials import ModelTrials
 from seamline.run.revocations import checked
 from seamline.run.roles import ROLES, Caller, looks_only, needed, suffices
 from seamline.run.sockets import peer_of

@@ -36,13 +36,13 @@ from seamline.run.errors import (
 from seamline.run.fleet import Change, Fleet, Say
 from seamline.run.lock import DataLock
 from seamline.run.logbook import BookHandler, LogBook
+from seamline.run.models.rollouts import Rollouts
 from seamline.run.observing import PORTAL_SOCKET, MarkKind, Observing
 from seamline.run.operations import AdminServer
 from seamline.run.placement import Workload, place
 from seamline.run.printer import Printer
 from seamline.run.registrar import Registrar
 from seamline.run.replica import Replica, Site
-from seamline.run.rollouts import Rollouts
 from seamline.run.sockets import listen_public, listen_unix
 from seamline.run.telling import TELLING_SOCKET
 
