@@ -160,6 +160,15 @@ def test_nested_packages_belong_to_the_inner_module(shop: Path):
     ]
 
 
+def test_who_asks_about_some_modules_hears_of_those_alone(shop: Path):
+    """A process looks through the files of what it hosts; whose inside is reached for is known all the same."""
+    _write(shop / "cart" / "module.py", "from shopfront.payments.ledger import book\n")
+    _write(shop / "payments" / "module.py", "from shopfront.cart.module import x\n")
+    packages = {"cart": "shopfront.cart", "payments": "shopfront.payments"}
+    assert {f.importer_module for f in find_inside_imports(packages)} == {"cart", "payments"}
+    assert [f.owner_module for f in find_inside_imports(packages, {"cart"})] == ["payments"]
+
+
 def test_each_file_is_parsed_once(shop: Path, monkeypatch: pytest.MonkeyPatch):
     """Forty modules that import each other's contracts: the work grows with the files, not with their pairs."""
     packages: dict[str, str] = {}

@@ -12,7 +12,7 @@ import ast
 import glob
 import os
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Container, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec, resolve_name
@@ -31,12 +31,15 @@ class InsideImport:
     owner_module: str
 
 
-def find_inside_imports(packages: Mapping[str, str | Path]) -> list[InsideImport]:
+def find_inside_imports(
+    packages: Mapping[str, str | Path], importers: Container[str] | None = None
+) -> list[InsideImport]:
     """Look through every source file of every module.
 
     Args:
         packages: the modules' names with their dotted packages: ``{"payments": "boutique.payments"}``. A
             :class:`~pathlib.Path` is the folder of a package whose dotted name is the module's name.
+        importers: look through the files of these modules alone.
 
     Returns:
         The findings by module, file and line; each place and target once.
@@ -47,7 +50,8 @@ def find_inside_imports(packages: Mapping[str, str | Path]) -> list[InsideImport
             for name, at in packages.items()
         ]
     )
-    return sorted({finding for package in house.packages for finding in house.findings_in(package)})
+    looked_through = [each for each in house.packages if importers is None or each.module in importers]
+    return sorted({finding for package in looked_through for finding in house.findings_in(package)})
 
 
 def _folder_of(dotted: str) -> Path | None:

@@ -130,8 +130,11 @@ class Application:
 
         return groups(self.settings, name)
 
-    def findings(self) -> list[SeamlineError]:
-        """Everything that is wrong with the application, without starting any of it."""
+    def findings(self, policy: Policy | None = None) -> list[SeamlineError]:
+        """Everything that is wrong with the application, without starting any of it.
+
+        ``policy`` is the application's, if it was read before.
+        """
         found: list[SeamlineError] = []
         for module in self.modules.values():
             try:
@@ -142,14 +145,14 @@ class Application:
         found += self._unknown_rules()
         found += self._unknown_versions()
         try:
-            found += self._unheard_events(self.policy())
+            found += self._unheard_events(policy or self.policy())
         except SeamlineError as error:
             found.append(error)
         return found
 
-    def check(self) -> None:
+    def check(self, policy: Policy | None = None) -> None:
         """Raise the first finding; all of them are in its ``findings``."""
-        found = self.findings()
+        found = self.findings(policy)
         if found:
             first = found[0]
             first.findings = found  # pyright: ignore[reportAttributeAccessIssue]
@@ -267,7 +270,8 @@ class Application:
                 f"Import from {packages[found.owner_module]!r}, its contract; what is missing there belongs there.",
                 place=f"{found.file}:{found.line}",
             )
-            for found in find_inside_imports(packages)
+            # Who imports a module whole looks through its files: in a process for each module, each through its own.
+            for found in find_inside_imports(packages, self.modules)
         ]
 
 

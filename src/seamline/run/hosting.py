@@ -29,9 +29,11 @@ class ModuleHosting:
 
     def __init__(self, berth: Berth) -> None:
         application = Application.load(berth.folder, only=berth.modules)
-        application.check()
+        policy = application.policy()
+        application.check(policy)
         self._host = Host(
             application,
+            policy=policy,
             modules=berth.modules,
             data=berth.data,
             identity=berth.identity,
