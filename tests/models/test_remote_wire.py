@@ -33,7 +33,7 @@ from seamline.models.chat import (
 )
 from seamline.models.errors import EngineMalformed, EngineRefused
 from seamline.models.remote.refusals import refusal
-from seamline.models.wire import anthropic, anthropic_server, openai, openai_lists
+from seamline.models.wire import anthropic, anthropic_server, openai, openai_lists, openai_server, reading
 from seamline.models.wire.errors import WireError
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,8 +121,8 @@ def test_a_request_through_openai_is_the_same(request: ChatRequest, stream: bool
     """Ours to JSON to ours; and the JSON once more to itself."""
     seeded = dataclasses.replace(request, seed=3, metadata={"a": "b"})
     body = openai.chat_body(seeded, stream=stream)
-    asked = openai.asked_chat(body)
-    assert asked == openai.Asked(seeded, stream, stream)
+    asked = openai_server.asked_chat(body)
+    assert asked == reading.Asked(seeded, stream, stream)
     assert openai.chat_body(asked.request, stream=stream) == body
 
 
@@ -166,7 +166,7 @@ def test_openai_clients_may_say_what_to_keep():
     """A key goes through to engines of the wire; marks that some clients add reach an engine of Anthropic's."""
     told = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
     asked = {"model": "m", "prompt_cache_key": "shop", "messages": [{"role": "user", "content": [told]}]}
-    request = openai.asked_chat(json.dumps(asked).encode()).request
+    request = openai_server.asked_chat(json.dumps(asked).encode()).request
     assert request.cache_key == "shop"
     body = json.loads(openai.chat_body(request))
     assert body["prompt_cache_key"] == "shop"
@@ -182,7 +182,7 @@ def test_an_answer_through_openai_is_the_same(answer: ChatAnswer, refused: str):
     if refused and not answer.message.tool_calls:
         said = dataclasses.replace(answer.message, content="", refusal=refused)
         answer = dataclasses.replace(answer, message=said, finish="refusal")
-    assert openai.read_answer(openai.told_answer(answer, created=1)) == answer
+    assert openai.read_answer(openai_server.told_answer(answer, created=1)) == answer
 
 
 @PATIENT
@@ -196,7 +196,7 @@ def test_an_answer_through_anthropic_is_the_same(answer: ChatAnswer):
 @given(answers(), st.integers(1, 5))
 def test_a_stream_through_openai_adds_up_to_the_answer(answer: ChatAnswer, step: int):
     """However the pieces are cut."""
-    telling = openai.Telling(id=answer.id, model=answer.model, created=1, usage=True)
+    telling = openai_server.Telling(id=answer.id, model=answer.model, created=1, usage=True)
     told = [data for chunk in pieces(answer, step) for data in telling.feed(chunk)]
     assert added([openai.read_piece(data) for data in told]) == answer
     assert json.loads(told[0])["choices"][0]["delta"]["role"] == "assistant"
@@ -311,7 +311,12 @@ def test_any_json_is_read_or_refused(value: Any):
     for read in (openai.read_answer, openai.read_piece, anthropic.read_message, anthropic.Reading().feed):
         with contextlib.suppress(EngineMalformed, EngineRefused):
             read(data)
-    asked = (openai.asked_chat, openai.asked_completion, anthropic_server.asked_messages, openai_lists.asked_vectors)
+    asked = (
+        openai_server.asked_chat,
+        openai_server.asked_completion,
+        anthropic_server.asked_messages,
+        openai_lists.asked_vectors,
+    )
     for ask in asked:
         with contextlib.suppress(WireError):
             ask(data)
@@ -332,7 +337,7 @@ def test_any_json_is_read_or_refused(value: Any):
 def test_a_request_that_has_no_place_here_names_the_field(body: dict[str, Any], param: str):
     """So that whoever wrote it finds it."""
     with pytest.raises(WireError) as refused:
-        openai.asked_chat(json.dumps(body).encode())
+        openai_server.asked_chat(json.dumps(body).encode())
     assert refused.value.param == param
 
 

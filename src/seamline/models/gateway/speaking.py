@@ -15,7 +15,8 @@ from seamline.models.gateway.keys import Caller
 from seamline.models.gateway.passing import Asked, Route
 from seamline.models.gateway.pipeline import Pipeline
 from seamline.models.remote.sse import encoded
-from seamline.models.wire import anthropic_server, openai, openai_lists
+from seamline.models.wire import anthropic_server, openai_lists, openai_server
+from seamline.models.wire.openai_json import DONE
 
 
 class Spoken(Protocol):
@@ -45,7 +46,7 @@ def speak(asked: Asked) -> Spoken:
     if route.wire == "messages":
         told = anthropic_server.asked_messages(body)
         return _Messages(route, told.request, told.stream)
-    told = openai.asked_completion(body) if route.ability == "completions" else openai.asked_chat(body)
+    told = openai_server.asked_completion(body) if route.ability == "completions" else openai_server.asked_chat(body)
     return _Chat(route, told.request, told.stream, usage=asked.usage_wanted)
 
 
@@ -89,18 +90,18 @@ class _Chat(_Talk):
         self._completion = route.ability == "completions"
         prefix = "cmpl" if self._completion else "chatcmpl"
         self._id = f"{prefix}-{self._id}"
-        self._telling = openai.Telling(
+        self._telling = openai_server.Telling(
             id=self._id, model=request.model, created=self._created, usage=usage, completion=self._completion
         )
 
     def _told(self, answer: ChatAnswer) -> bytes:
-        return openai.told_answer(answer, created=self._created, completion=self._completion)
+        return openai_server.told_answer(answer, created=self._created, completion=self._completion)
 
     def _piece(self, chunk: ChatChunk) -> bytes:
         return b"".join([encoded(data) for data in self._telling.feed(chunk)])
 
     def _end(self) -> bytes:
-        return encoded(openai.DONE)
+        return encoded(DONE)
 
 
 class _Messages(_Talk):

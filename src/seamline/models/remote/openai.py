@@ -19,6 +19,7 @@ from seamline.models.errors import EngineCannotError, EngineRefused
 from seamline.models.remote.client import EngineClient, RawAnswer, cut_short
 from seamline.models.remote.sse import SseParser
 from seamline.models.wire import openai, openai_lists
+from seamline.models.wire.openai_json import DONE
 
 
 class OpenAiEngine:
@@ -54,7 +55,7 @@ class OpenAiEngine:
             parser = SseParser()
             while data := await answer.read():
                 for event in parser.feed(data):
-                    if event.data == openai.DONE:
+                    if event.data == DONE:
                         if last is None:
                             raise cut_short(self.name)
                         await answer.finish()

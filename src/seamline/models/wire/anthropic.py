@@ -11,7 +11,7 @@ import msgspec
 
 from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Finish, Kept, Message, Part, Tool, ToolCall, Usage
 from seamline.models.errors import EngineCannotError, EngineMalformed, EngineRefused
-from seamline.models.wire.openai import decoded, json_of
+from seamline.models.wire.reading import decoded, json_of
 
 TOKENS_MAX: Final = 4096
 """What is asked for where a request does not say; the wire wants a number."""

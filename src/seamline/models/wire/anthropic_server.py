@@ -23,7 +23,7 @@ from seamline.models.chat import (
     Usage,
 )
 from seamline.models.errors import EngineMalformed
-from seamline.models.wire.openai import Asked, kept_of, understood, unfit
+from seamline.models.wire.reading import Asked, kept_of, understood, unfit
 
 _encode = msgspec.json.Encoder().encode
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from seamline.models.errors import EngineMalformed
-from seamline.models.wire.openai import decoded
+from seamline.models.wire.reading import decoded
 
 if TYPE_CHECKING:
     import numpy as np

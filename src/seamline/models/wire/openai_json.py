@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+DONE: Final = b"[DONE]"
+"""The data of a stream's last event."""
 
 
 class Function(msgspec.Struct, omit_defaults=True):

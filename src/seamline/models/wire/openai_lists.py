@@ -12,7 +12,9 @@ import msgspec
 from seamline.models.chat import EmbedAnswer, EmbedRequest, Ranked, RerankAnswer, RerankRequest
 from seamline.models.errors import EngineMalformed
 from seamline.models.wire import openai_json as of
-from seamline.models.wire.openai import decoded, told_usage, understood, unfit, usage_of
+from seamline.models.wire.openai import usage_of
+from seamline.models.wire.openai_server import told_usage
+from seamline.models.wire.reading import decoded, understood, unfit
 
 _encode = msgspec.json.Encoder().encode
 _vectors = msgspec.json.Decoder(of.Vectors)
