@@ -5,15 +5,16 @@ Everything else in it is between the engine and the client, today's fields and t
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from seamline.models.chat import Usage
-from seamline.models.errors import EngineMalformed, EngineRefused
+from seamline.models.errors import EngineMalformed
 from seamline.models.gateway.refusing import Wire
+from seamline.models.wire.openai import refused_midway
+from seamline.models.wire.openai_json import DONE
 
-DONE: Final = b"[DONE]"
 _NOTHING: Final = frozenset({b'""', b"null", b"[]", b"{}"})
 _ENDS: Final = frozenset({"message_stop", "response.completed", "response.incomplete"})
 _FAILS: Final = frozenset({"error", "response.failed"})
@@ -130,7 +131,7 @@ class Peek:
 
     def _further(self, event: _Next) -> None:
         if event.error is not None:
-            raise _refused(event.error)
+            raise refused_midway(event.error)
         choices = event.choices
         if event.usage is not None:
             self.usage = _told(event.usage)
@@ -143,7 +144,7 @@ class Peek:
 
     def _chat(self, event: _Event) -> None:
         if event.error is not None:
-            raise _refused(event.error)
+            raise refused_midway(event.error)
         choices = event.choices
         if event.usage is not None:
             self.usage = _told(event.usage)
@@ -160,7 +161,7 @@ class Peek:
     def _typed(self, event: _Event) -> None:
         kind = event.type
         if kind in _FAILS:
-            raise _refused(event.error if event.response is None else event.response.error)
+            raise refused_midway(event.error if event.response is None else event.response.error)
         if kind.endswith("delta") and kind != "message_delta":
             self.begun = True
             self.pieces += 1
@@ -239,11 +240,3 @@ def _joined(before: Usage | None, now: Usage) -> Usage:
         cached_input_tokens=max(before.cached_input_tokens, now.cached_input_tokens),
         cache_write_tokens=max(before.cache_write_tokens, now.cache_write_tokens),
     )
-
-
-def _refused(told: Any) -> EngineRefused:
-    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {"message": told}
-    error = EngineRefused(f"the engine gave up: {str(fields.get('message'))[:300]}", "Ask another, or later.")
-    error.kind = str(fields.get("code") or fields.get("type") or "server_error")
-    error.status = 500
-    return error

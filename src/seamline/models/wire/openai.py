@@ -153,7 +153,7 @@ def read_piece(data: bytes) -> ChatChunk:
     """One event of a stream. Raises EngineMalformed, and EngineRefused where it tells of an error."""
     piece = decoded(_piece, data)
     if piece.error is not None:
-        raise _refused_midway(piece.error)
+        raise refused_midway(piece.error)
     choice = piece.choices[0] if piece.choices else None
     said = (choice.delta if choice is not None else None) or of.Said(content=choice.text if choice else None)
     refusal = said.refusal or ""
@@ -194,7 +194,8 @@ def _finish(reason: str | None, refusal: str) -> Finish:
     return "refusal" if refusal and finish == "stop" else finish
 
 
-def _refused_midway(told: Any) -> EngineRefused:
+def refused_midway(told: Any) -> EngineRefused:
+    """What a stream says that breaks off with an error."""
     fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {"message": told}
     error = EngineRefused(f"the engine gave up: {str(fields.get('message'))[:300]}", "Ask another, or later.")
     error.kind = str(fields.get("code") or fields.get("type") or "server_error")
