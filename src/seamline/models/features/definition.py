@@ -198,10 +198,6 @@ def milliseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MS
 
 
-def moment_of(at_ms: int) -> datetime:
-    return _EPOCH + at_ms * _MS
-
-
 # What features there are.
 
 _Numbers = Sequence[float]

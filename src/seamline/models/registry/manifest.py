@@ -20,7 +20,6 @@ FILE_TYPE: Final = "application/octet-stream"
 TITLE: Final = "org.opencontainers.image.title"
 NAME: Final = "org.opencontainers.image.ref.name"
 VERSION: Final = "org.opencontainers.image.version"
-MANIFEST_BYTES_MAX: Final = 4 << 20
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

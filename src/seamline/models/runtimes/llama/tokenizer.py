@@ -32,10 +32,6 @@ class LlamaTokenizer:
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """A text that is to be continued as it stands, with the token that the model's own training began it with."""
-        return self.tokenizer.encode(text).ids
-
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids)
 
