@@ -41,6 +41,7 @@ class Host:
         announce: Callable[[str], None] | None = None,
         others: dict[type[Any], Any] | None = None,
         reachable: Callable[[str], Awaitable[None]] | None = None,
+        pace: Clock | None = None,
     ) -> None:
         self.module = module
         self.database = database
@@ -55,8 +56,8 @@ class Host:
         }
         self.wiring = Wiring(module, dict.fromkeys(found, "other"), platform)
         self.runtime = SagasRuntime(
-            "shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner, pace=self.clock,
-            reachable=reachable,
+            "shop", settings, self.clock, tracer=tracer, announce=announce, owner=owner,
+            pace=pace or self.clock, reachable=reachable,
         )  # fmt: skip
         self.runtime.add(module, database, self.wiring)
 

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 import pytest
-from tests.sagas.rig import hosting, later, until
+from tests.sagas.rig import hosting, later, settings, until
 
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import Database
@@ -53,6 +53,37 @@ async def sleeper(s: Saga, seconds: float) -> datetime:
 @shop.saga(timeout_s=3600)
 async def hurried(s: Saga) -> str:
     return await s.wait_signal("word", str)
+
+
+async def at_the_third() -> str:
+    await do("tried")
+    if len(seen) < 3:
+        raise ValueError("not yet")
+    return "done"
+
+
+@shop.saga
+async def stubborn(s: Saga) -> str:
+    return await s.step(at_the_third)
+
+
+@pytest.mark.parametrize("moves", ["clock", "pace"])
+async def test_a_pause_between_attempts_ends_as_time_passes_or_is_moved(db: Database, moves: str):
+    """The next attempt is made when either says so, and not before; the other may stand still for ever."""
+    clock, pace = ManualClock(), ManualClock()
+    patient = settings(step_backoff_s=100.0, idle_s=3600.0, step_attempts=5)
+    async with hosting(shop, db, clock, settings=patient, pace=pace) as host:
+        running = asyncio.get_running_loop().create_task(host.sagas.run(stubborn))
+        for attempts in (1, 2):
+            await until(lambda attempts=attempts: len(seen) == attempts)
+            await until(lambda: bool(next(iter(host.engine.running.values())).waits))
+            moved = clock if moves == "clock" else pace
+            moved.advance(10)
+            await asyncio.sleep(0)
+            assert len(seen) == attempts
+            moved.advance(300)
+        assert await asyncio.wait_for(running, 20) == "done"
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("by_s", [DAY_S, -DAY_S], ids=["forwards", "backwards"])

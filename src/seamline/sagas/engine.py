@@ -118,15 +118,17 @@ class Engine:
 
         return self.tasks.spawn(wait(), name="saga timer")
 
-    def after(self, seconds: float, future: asyncio.Future[Any]) -> asyncio.Task[None]:
-        """Let ``future`` go after a pause."""
+    def after(self, seconds: float, future: asyncio.Future[Any]) -> None:
+        """Let ``future`` go after a pause, or as soon as ``clock`` is moved on by as much."""
 
-        async def wait() -> None:
-            await self.pace.sleep(seconds)
+        async def wait(clock: Clock) -> None:
+            await clock.sleep(seconds)
             if not future.done():
                 future.set_result(None)
 
-        return self.tasks.spawn(wait(), name="saga pause")
+        clocks = {self.clock} if isinstance(self.clock, SystemClock) else {self.clock, self.pace}
+        timers = [self.tasks.spawn(wait(clock), name="saga pause") for clock in clocks]
+        future.add_done_callback(lambda _: [timer.cancel() for timer in timers])
 
     def pause_s(self, attempts: int, backoff_s: float | None = None) -> float:
         """The pause after so many failed attempts."""

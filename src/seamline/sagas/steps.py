@@ -212,7 +212,7 @@ async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float |
         trouble.due_ms = engine.now_ms() + int(engine.pause_s(trouble.attempts, backoff_s) * 1000)
     course.pen.dirty = True
     over = course.pausing(place, trouble.due_ms)
-    timer = engine.after((trouble.due_ms - engine.now_ms()) / 1000, over)
+    engine.after((trouble.due_ms - engine.now_ms()) / 1000, over)
     try:
         if trouble.attempts > 1:
             await course.pen.flush()
@@ -228,6 +228,6 @@ async def pause(course: Course, place: str, trouble: Trouble, backoff_s: float |
             raise
         return False
     finally:
-        timer.cancel()
+        over.cancel()
         course.waits.pop(f"{place} again", None)
     return True
