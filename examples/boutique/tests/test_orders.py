@@ -18,12 +18,14 @@ from boutique.checkout import (
     Checkout,
     NotInReview,
     Order,
+    OrderNotFound,
     OrderReview,
     OrderStatus,
     OrderUnfinished,
     OutOfStock,
     Purchase,
 )
+from boutique.checkout.orders import order_id
 from boutique.emails import Emails, Letter, LetterNotFound
 from boutique.inventory import Inventory, StockLevel
 from boutique.payments import Card
@@ -135,32 +137,45 @@ async def test_shoppers_at_once_share_what_is_left(topology_app: TopologyApp):
 
 @pytest.mark.parametrize("silent", ["Payments.charge", "Shipping.ship", "Cart.empty"])
 async def test_an_order_that_cannot_be_finished_is_undone(topology_app: TopologyApp, silent: str):
-    """A neighbour is silent for good: what was reserved, charged and sent before is taken back, in reverse."""
+    """A neighbour is silent for good: what was reserved, charged and sent before is taken back, in reverse. A shopper
+    is told when their patience ends, as one is here, or when the order does, as the others are."""
     shopper = f"patient-{silent.partition('.')[0].lower()}"
     before = await stock(topology_app)
     purchase = await filled(topology_app, shopper)
-    with topology_app.inject(silent, error="unavailable"):
+    checkout, clock = topology_app.stub(Checkout), topology_app.clock
+
+    async def unfinished() -> str:
         with pytest.raises(OrderUnfinished) as caught:
-            await topology_app.stub(Checkout).place(shopper, purchase)
+            await checkout.place(shopper, purchase)
+        return caught.value.order_id
 
-        async def look() -> Order:
-            topology_app.clock.advance(40)
-            return await topology_app.stub(Checkout).order(caught.value.order_id)
-
-        undone = await eventually(look, lambda order: order.status is OrderStatus.UNDONE)
-    assert undone.reason == "A part of the shop could not do its work."
+    async def look() -> Order | None:
+        clock.advance(40)
+        try:
+            return await checkout.order(order_id(shopper, 1))
+        except OrderNotFound:
+            return None
 
     async def balanced() -> list[str]:
-        topology_app.clock.advance(40)  # whether the silent one did what it was asked is found out when it speaks
+        clock.advance(40)  # whether the silent one did what it was asked is found out when it speaks
         return await balance.check(topology_app.data)
 
-    await eventually(balanced, lambda found: not found)
+    async with asyncio.TaskGroup() as tasks:
+        with topology_app.inject(silent, error="unavailable"):
+            told = tasks.create_task(unfinished())
+            if silent == "Payments.charge":
+                await told
+            undone = await eventually(look, lambda order: order is not None and order.status is OrderStatus.UNDONE)
+        await eventually(balanced, lambda found: not found)
+    assert undone is not None
+    assert undone.reason == "A part of the shop could not do its work."
+    assert told.result() == undone.id
     assert await stock(topology_app) == before
     page = await topology_app.http.get(f"/order/{undone.id}")
     assert "This order is not to be" in page.text
     bag = await topology_app.stub(Cart).contents(shopper)
     assert bag.pieces == 2
-    placed = await topology_app.stub(Checkout).place(shopper, replace(purchase, cart_version=bag.version))
+    placed = await checkout.place(shopper, replace(purchase, cart_version=bag.version))
     assert (placed.status, placed.id != undone.id) == (OrderStatus.PLACED, True)
 
 
