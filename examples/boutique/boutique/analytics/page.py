@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +15,7 @@ from boutique.analytics import ABANDONED_AFTER_S, Analytics, Report
 from boutique.analytics.chart import bars, columns
 from boutique.catalog import Catalog
 from boutique.money import Money
+from boutique.pages import static, templates
 from seamline import CallError, use
 
 _HERE = Path(__file__).parent
@@ -26,11 +26,6 @@ _HEADERS = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-_STATIC = {
-    "board.css": ("text/css", (_HERE / "static" / "board.css").read_bytes()),
-    "mark.svg": ("image/svg+xml", (_HERE / "static" / "mark.svg").read_bytes()),
-    "board.js": ("text/javascript", (_HERE / "static" / "board.js").read_bytes()),
-}
 _MINUTES = 60
 
 _analytics, _catalog = use(Analytics), use(Catalog)
@@ -40,14 +35,7 @@ def _money(amount: Money) -> str:
     return f"{amount.amount:,.2f}\N{NO-BREAK SPACE}{amount.currency}"
 
 
-_environment = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=select_autoescape(default=True),
-    undefined=StrictUndefined,
-    auto_reload=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_environment = templates(_HERE / "templates")
 _environment.filters["money"] = _money
 _page, _board = _environment.get_template("page.html"), _environment.get_template("board.html")
 
@@ -70,13 +58,6 @@ async def board(request: Request) -> Response:
     """The part of the page that changes."""
     _ = request
     return Response(_board.render(**await _values()), headers=_HEADERS, media_type="text/html")
-
-
-async def static(request: Request) -> Response:
-    found = _STATIC.get(str(request.path_params["name"]))
-    if found is None:
-        return Response(status_code=404)
-    return Response(found[1], headers={"cache-control": "public, max-age=60"}, media_type=found[0])
 
 
 async def _values() -> dict[str, Any]:
@@ -119,6 +100,6 @@ app = Starlette(
     routes=[
         Route("/", page),
         Route("/board", board),
-        Route("/static/{name}", static),
+        static(_HERE / "static"),
     ]
 )

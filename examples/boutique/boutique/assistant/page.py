@@ -7,13 +7,13 @@ from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from boutique.assistant import QUESTION_MAX, Assistant, QuestionRefused, Turn
+from boutique.pages import static, templates
 from seamline import CallError, use
 
 _HERE = Path(__file__).parent
@@ -24,26 +24,12 @@ _HEADERS = {
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
 }
-_STATIC = {
-    "talk.css": ("text/css", (_HERE / "static" / "talk.css").read_bytes()),
-    "talk.js": ("text/javascript", (_HERE / "static" / "talk.js").read_bytes()),
-    "mark.svg": ("image/svg+xml", (_HERE / "static" / "mark.svg").read_bytes()),
-}
 _BODY_BYTES_MAX = 32_000
 AWAY = "I cannot answer just now. Please try again in a moment."
 _EXAMPLES = ("How much is the kettle?", "Something for the garden?", "Do you ship to Japan?")
 
 _assistant = use(Assistant)
-
-_environment = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=select_autoescape(default=True),
-    undefined=StrictUndefined,
-    auto_reload=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_page = _environment.get_template("talk.html")
+_page = templates(_HERE / "templates").get_template("talk.html")
 
 
 async def page(request: Request) -> Response:
@@ -101,17 +87,10 @@ def _event(kind: str, content: object) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(content))
 
 
-async def static(request: Request) -> Response:
-    found = _STATIC.get(str(request.path_params["name"]))
-    if found is None:
-        return Response(status_code=404)
-    return Response(found[1], headers={"cache-control": "public, max-age=60"}, media_type=found[0])
-
-
 app = Starlette(
     routes=[
         Route("/", page),
         Route("/answer", answer, methods=["POST"]),
-        Route("/static/{name}", static),
+        static(_HERE / "static"),
     ]
 )

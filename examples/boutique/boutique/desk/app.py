@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -13,6 +12,7 @@ from starlette.routing import Route
 
 from boutique.checkout import Checkout, NotInReview, NotRefundable, OrderNotFound, OrderReview, Refunds
 from boutique.decisions import Decision, DecisionDesk, ModelUnknown
+from boutique.pages import templates
 from seamline import CallError, PermissionDenied, User, use
 
 _FORM_BYTES_MAX = 4 * 1024
@@ -23,14 +23,7 @@ _HEADERS = {
     ),
 }
 _HOURS_MAX = 90 * 24
-_pages = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=select_autoescape(default=True),
-    undefined=StrictUndefined,
-    auto_reload=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_pages = templates(Path(__file__).parent / "templates")
 _page, _decided_page = _pages.get_template("desk.html"), _pages.get_template("decisions.html")
 
 _review = use(OrderReview)

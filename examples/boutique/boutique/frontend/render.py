@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from starlette.responses import Response
 
 from boutique.frontend.files import StaticFiles
 from boutique.inventory import LOW
 from boutique.money import WITHOUT_CENTS, Money
+from boutique.pages import templates
 
 _HERE = Path(__file__).parent
 _SIGNS = {
@@ -70,14 +70,7 @@ def options(values: tuple[str, ...], chosen: str) -> Markup:
     )
 
 
-_environment = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=select_autoescape(default=True),
-    undefined=StrictUndefined,
-    auto_reload=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_environment = templates(_HERE / "templates")
 _environment.filters["money"] = money
 cast("dict[str, Any]", _environment.globals).update(static=static_files.url, options=options)
 _templates = {name: _environment.get_template(name) for name in _environment.list_templates(["html"])}
