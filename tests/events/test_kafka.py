@@ -22,7 +22,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.events.kafka_mock import OFFSET_COMMIT, PRODUCE, KafkaMock, KafkaServer, open_kafka, real_servers
 
-from seamline.events.brokers.kafka import KafkaTransport, seeking, subscription, transport
+from seamline.events.brokers.kafka import KafkaTransport, producer, seeking, subscription, transport
 from seamline.events.brokers.kafka.address import KafkaAddress
 from seamline.events.brokers.kafka.cluster import Cluster
 from seamline.events.brokers.kafka.subscription import KafkaSubscription
@@ -542,6 +542,25 @@ async def test_refused_record_leaves_no_gap(mock: KafkaMock, error: int) -> None
         await one.publish("orders", rest)
         found = await drain(await join(one), "e59")
         assert firsts(found, "one") == list(range(60))
+
+
+async def test_closing_gives_up_what_was_added_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that comes into the queue just after it was emptied would wait for a broker for ever."""
+
+    class Busy(Producer):
+        def purge(self, *given: Any, **named: Any) -> None:
+            super().purge(*given, **named)
+            if not late:
+                late.append(b"late")
+                super().produce("nowhere", late[0])
+
+    late: list[bytes] = []
+    monkeypatch.setattr(producer, "Producer", Busy)
+    closing = producer.KafkaProducer({"bootstrap.servers": "127.0.0.1:1"})
+    closing._client.produce("nowhere", b"first")
+    async with asyncio.timeout(PATIENCE_S):
+        await closing.close()
+    assert late
 
 
 async def test_record_that_is_too_large_is_told(shared: Kafka, app: str) -> None:

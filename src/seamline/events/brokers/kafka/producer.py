@@ -127,8 +127,8 @@ class KafkaProducer:
     def _poll(self) -> None:
         while not self._closing.is_set():
             self._poll_once()
-        self._client.purge()
         while len(self._client):
+            self._client.purge()  # each time: a sender that did not know of it yet may have added to the queue
             self._poll_once()
 
     def _poll_once(self) -> None:
