@@ -46,7 +46,7 @@ from seamline.run.errors import AttestationError, ControlError, Exit
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload, groups, place
 from seamline.run.printer import Printer
-from seamline.run.process import Process
+from seamline.run.process import start
 from seamline.run.registrar import Registrar
 from seamline.run.reload import changed_modules
 from seamline.run.sockets import Peer, listen_unix, peer_of
@@ -180,7 +180,7 @@ async def test_a_childs_lines_and_its_end_are_heard(tmp_path: Path):
     """The last line without an end, a line beyond the limit in pieces, the signal that ended it."""
     lines: list[bytes] = []
     code = "import os; print('one'); print('x' * 200000); print('last', end='', flush=True); os.kill(os.getpid(), 9)"
-    child = Process([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
+    child = start([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
     status = await child.wait(lines.append)
     child.end()
     assert ended_how(status) == "signal SIGKILL"
@@ -194,7 +194,7 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_supervisor(tmp
     """The child's end counts, not the end of its output."""
     code = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
     lines: list[bytes] = []
-    child = Process([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
+    child = start([sys.executable, "-c", code], descriptors=[], folder=tmp_path)
     async with asyncio.timeout(20):
         assert await child.wait(lines.append) == 0
     child.end()
@@ -202,7 +202,7 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_supervisor(tmp
 
 
 async def test_a_cancelled_wait_leaves_a_child_that_can_be_ended(tmp_path: Path):
-    child = Process(["sleep", "60"], descriptors=[], folder=tmp_path)
+    child = start(["sleep", "60"], descriptors=[], folder=tmp_path)
     waiting = asyncio.get_running_loop().create_task(child.wait(lambda _: None))
     await asyncio.sleep(0)
     waiting.cancel()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+_GOLDEN_RATIO: Final = 0.6180339887498949
 
 
 @runtime_checkable
@@ -72,10 +74,6 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-_PHASE_S = random.random()
-"""Processes of one machine do not look all at once."""
-
-
 async def in_step(period_s: float) -> None:
     """Sleep until a time that is the same for all who name this period: what many modules look after now and then
     wakes the process once."""
@@ -84,7 +82,8 @@ async def in_step(period_s: float) -> None:
 
 def until_step(period_s: float) -> float:
     """The seconds that :func:`in_step` would sleep now."""
-    return period_s - (asyncio.get_running_loop().time() + _PHASE_S) % period_s
+    phase_s = os.getpid() * _GOLDEN_RATIO % 1.0  # processes of one machine, born one after the other, are far apart
+    return period_s - (asyncio.get_running_loop().time() + phase_s) % period_s
 
 
 def now_ms(clock: Clock) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
 from seamline.run.control import Address, Endpoints, Inject, Route, ServePublic, Wake
 from seamline.run.errors import ControlError, StartFailedError, SwitchFailedError
+from seamline.run.fork_server import ForkServer
 from seamline.run.placement import Workload
 from seamline.run.replica import Replica, Site, State
 
@@ -48,10 +50,11 @@ class Fleet:
     """The replicas of one supervisor.
 
     Args:
+        folder: the application's.
         drain_timeout_s: the deadline of a drain.
     """
 
-    def __init__(self, drain_timeout_s: float) -> None:
+    def __init__(self, folder: Path, drain_timeout_s: float) -> None:
         self.replicas: list[Replica] = []
         """Everyone with a process, those that start and those that leave included."""
         self.serving: list[Replica] = []
@@ -63,6 +66,7 @@ class Fleet:
         """Faults to inject; a new worker learns them when it is ready."""
         self.topology = ""
         """The name of the topology in force."""
+        self.fork_server = ForkServer(folder)
         self._drain_timeout_s = drain_timeout_s
         self._generation = 0
         self._owner = TaskOwner("fleet")
@@ -140,6 +144,7 @@ class Fleet:
 
     async def start(self, workloads: Sequence[Workload], site: Site) -> None:
         """Start everything at once; returns when all is ready. Raises StartFailedError, or what a worker reported."""
+        self.fork_server.wanted = _several(workloads)
         self.serving = self._spawn(((w, i) for w in workloads for i in range(w.replicas)), site)
         await _all_ready(self.serving)
         self.public_open = True
@@ -159,6 +164,7 @@ class Fleet:
         places = {(each.workload.name, each.index) for each in kept}
         missing = [(w, i) for w in workloads for i in range(w.replicas) if (w.name, i) not in places]
         leaving = [each for each in before if each not in kept]
+        self.fork_server.wanted = _several(workloads)
         added = self._spawn(missing, site)
         if added:
             say(f"starting {_labels(added)}")
@@ -181,6 +187,8 @@ class Fleet:
             replica.workload = wanted[replica.workload.name]
         drained = await asyncio.gather(*(each.drain(self._drain_timeout_s) for each in leaving))
         await asyncio.gather(*(each.stop() for each in leaving))
+        if not self.fork_server.wanted:
+            self.fork_server.close()
         return Change(
             seconds=round(time.monotonic() - began, 3),
             started=[each.label for each in added],
@@ -201,8 +209,10 @@ class Fleet:
 
     async def stop(self) -> None:
         """End every process."""
+        self.fork_server.wanted = False
         await asyncio.gather(*(each.stop() for each in list(self.replicas)))
         await self._owner.stop()
+        self.fork_server.close()
 
     def kill(self) -> None:
         for replica in self.replicas:
@@ -221,6 +231,10 @@ class Fleet:
             await replica.run()
         finally:
             self.replicas.remove(replica)
+
+
+def _several(workloads: Iterable[Workload]) -> bool:
+    return sum(each.replicas for each in workloads) > 1
 
 
 def _fits(replica: Replica, wanted: Mapping[str, Workload]) -> bool:

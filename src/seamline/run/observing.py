@@ -25,7 +25,7 @@ from seamline.kernel.lifetime import TaskOwner
 from seamline.kernel.signal import log
 from seamline.observe.records import Attribute, Batch, Log, Mark, Point, Source
 from seamline.run.logbook import LogBook
-from seamline.run.process import Process
+from seamline.run.process import Process, start
 from seamline.run.replica import Replica
 from seamline.run.sockets import listen_unix
 from seamline.run.telling import TELLING_SOCKET, Teller
@@ -171,7 +171,7 @@ class Observing:
             address=self._address(),
         )
         command = [sys.executable, "-P", "-m", _MODULE, msgspec.json.encode(options).decode()]
-        return Process(command, descriptors=[intake, portal], folder=self._folder, environment=self._environment)
+        return start(command, descriptors=[intake, portal], folder=self._folder, environment=self._environment)
 
     # What is told.
 

@@ -120,7 +120,10 @@ def _source_of(package: str) -> Path | None:
 def _mounts(file: Path, changed_ns: int) -> tuple[bool, ...]:  # noqa: ARG001  # a change makes it read anew
     """For every ``module.mount(...)`` in the file, whether it is at the root."""
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        source = file.read_text(encoding="utf-8")
+        if "mount" not in source:
+            return ()
+        tree = ast.parse(source)
     except (SyntaxError, OSError, UnicodeDecodeError):
         return ()
     found: list[bool] = []

@@ -7,24 +7,60 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 _LINE_BYTES_MAX = 64 * 1024
 
 
-class Process:
-    """A child in a process group of its own, so that the terminal's Ctrl-C reaches the supervisor alone."""
+class Child(Protocol):
+    """What of :class:`subprocess.Popen` is needed here."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        descriptors: Sequence[int],
-        folder: Path,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self._popen = subprocess.Popen(  # noqa: S603  # the command is our own interpreter and module
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+class Forked:
+    """A child that another process has forked for us (``run/fork_server.py``); nobody reaps it but :meth:`wait`.
+
+    Args:
+        stdout: the end of the pipe that it writes to.
+        begin: the end of the pipe on which it waits for the word to begin.
+    """
+
+    def __init__(self, pid: int, stdout: int, begin: int) -> None:
+        self.pid = pid
+        self.stdout = os.fdopen(stdout, "rb", buffering=0)
+        self._begin = begin
+
+    def begin(self) -> None:
+        """Let it do its work. One that has died meanwhile has its end told as any other."""
+        with suppress(BrokenPipeError):
+            os.write(self._begin, b".")
+        os.close(self._begin)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def send_signal(self, sig: int) -> None:
+        os.kill(self.pid, sig)
+
+
+def start(
+    command: Sequence[str],
+    *,
+    descriptors: Sequence[int],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    """Run a command with our descriptors. Raises OSError."""
+    return Process(
+        subprocess.Popen(  # noqa: S603  # the command is our own interpreter and module
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -34,9 +70,22 @@ class Process:
             env=environment,
             process_group=0,
         )
-        self.pid = self._popen.pid
+    )
+
+
+class Process:
+    """A child in a process group of its own, so that the terminal's Ctrl-C reaches the supervisor alone."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.pid = child.pid
         self.status: int | None = None
         """The exit status once it has ended; below zero the signal that ended it."""
+
+    def begin(self) -> None:
+        """Let a child that waits for the word do its work."""
+        if isinstance(self._child, Forked):
+            self._child.begin()
 
     async def wait(self, on_line: Callable[[bytes], None]) -> int:
         """Hand on its output until it has ended; the exit status."""
@@ -45,7 +94,7 @@ class Process:
         descriptor = os.pidfd_open(self.pid)
         loop.add_reader(descriptor, _resolve, ended)
         output = _Lines(on_line)
-        transport, _ = await loop.connect_read_pipe(lambda: output, cast("IO[bytes]", self._popen.stdout))
+        transport, _ = await loop.connect_read_pipe(lambda: output, cast("IO[bytes]", self._child.stdout))
         try:
             await ended
             # A grandchild may hold the pipe open: what is there is read, the rest is not waited for.
@@ -55,13 +104,13 @@ class Process:
             os.close(descriptor)
             transport.close()
             if ended.done():
-                self.status = self._popen.wait()
+                self.status = self._child.wait()
         return cast("int", self.status)
 
     def send(self, number: signal.Signals) -> None:
         """Signal it, unless it has ended."""
         if self.status is None:
-            self._popen.send_signal(number)
+            self._child.send_signal(number)
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)
@@ -70,9 +119,9 @@ class Process:
         """Kill and reap it, if it still runs."""
         if self.status is None:
             self.kill()
-            self.status = self._popen.wait()
-        if self._popen.stdout:
-            self._popen.stdout.close()
+            self.status = self._child.wait()
+        if self._child.stdout:
+            self._child.stdout.close()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -39,9 +39,10 @@ from seamline.run.control import (
     WorkerOptions,
 )
 from seamline.run.errors import ControlError, StartFailedError
+from seamline.run.fork_server import ForkServer
 from seamline.run.logbook import LogBook
 from seamline.run.placement import Workload
-from seamline.run.process import Process
+from seamline.run.process import Process, start
 from seamline.run.sockets import listen_mesh
 
 _log = log.get("seamline.run")
@@ -77,6 +78,7 @@ class Site:
     host_factory: str
     environment: Mapping[str, str]
     """Of the workers."""
+    fork_server: ForkServer
     book: LogBook
     telling: str
     """The socket on which workers tell the observer of themselves; empty where there is none."""
@@ -191,7 +193,8 @@ class Replica:
         self._failure = None
         with listen_mesh() as mesh:
             self._port = int(mesh.getsockname()[1])
-            self.process = process = self._spawn(mesh.fileno())
+            self.process = process = await self._spawn(mesh.fileno())
+        process.begin()
         # The supervisor keeps no copy of the mesh socket: when the worker dies, callers are refused at once.
         try:
             async with TaskOwner(f"watch {self.label}") as owner:
@@ -204,7 +207,7 @@ class Replica:
             process.end()
             self._detached()
 
-    def _spawn(self, mesh: int) -> Process:
+    async def _spawn(self, mesh: int) -> Process:
         site = self._site
         options = WorkerOptions(
             folder=str(site.folder),
@@ -226,10 +229,13 @@ class Replica:
         self.state = State.STARTING
         self.attached = False
         self._spawned = time.monotonic()
+        forked = await site.fork_server.fork(options, site.environment)
+        if forked is not None:
+            return Process(forked)
         # -P: a file of the application must not take the place of a module of the standard library.
         command = [sys.executable, "-P", "-m", "seamline.run.worker", self.label, msgspec.json.encode(options).decode()]
         descriptors = [mesh, site.public, *([site.ai] if site.ai >= 0 else [])]
-        return Process(command, descriptors=descriptors, folder=site.folder, environment=site.environment)
+        return start(command, descriptors=descriptors, folder=site.folder, environment=site.environment)
 
     def _on_line(self, line: bytes) -> None:
         self._site.book.write(line, self.workload.name, self.index)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Never, cast
 
 import msgspec
 
@@ -487,9 +487,8 @@ async def _connect_and_run(options: WorkerOptions) -> Exit:
     return await Worker(options, ControlChannel[ToWorker](reader, writer, worker_decoder())).run()
 
 
-def main(arguments: list[str]) -> int:
-    """Run the worker that ``arguments`` describe; its exit status."""
-    options = msgspec.json.decode(arguments[1], type=WorkerOptions)
+def main(options: WorkerOptions) -> int:
+    """Run a worker in this process; its exit status."""
     if not die_with_parent(options.supervisor_pid):
         return Exit.ORPHANED
     # The terminal's Ctrl-C is for the supervisor, which tells us what to do.
@@ -508,8 +507,11 @@ def main(arguments: list[str]) -> int:
         return Exit.ORPHANED
 
 
-if __name__ == "__main__":
-    status = main(sys.argv[1:])
+def leave(status: int) -> Never:
+    """End the process. Threads that an application left behind must not keep it: all was stopped or given up."""
     sys.stdout.flush()
-    # Threads that an application left behind must not keep the process: everything was stopped or given up.
     os._exit(status)
+
+
+if __name__ == "__main__":
+    leave(main(msgspec.json.decode(sys.argv[2], type=WorkerOptions)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from seamline.deploy.sidecar.errors import EnvoyMissingError
 from seamline.kernel.children import ended_how
 from seamline.kernel.signal import log
-from seamline.run.process import Process
+from seamline.run.process import Process, start
 
 _log = log.get("seamline.run")
 _FIRST_S = 0.05
@@ -54,7 +54,7 @@ class Child:
         while not self._stopping.is_set():
             began = loop.time()
             self.starts += 1
-            self._process = Process(self._command, descriptors=[], folder=self._folder, environment=self._environment)
+            self._process = start(self._command, descriptors=[], folder=self._folder, environment=self._environment)
             try:
                 status = await self._process.wait(_say)
             finally:
