@@ -13,6 +13,7 @@ import pytest
 from tests.pages import read_page, run_module, run_test, write_files
 
 from seamline import Batch, Cache, Module, SemanticCache, Workers
+from seamline.mesh import server
 from seamline.mesh.balance import Replica
 from seamline.models import errors as shared
 from seamline.models import runtime
@@ -80,6 +81,11 @@ def test_figures_and_limits_are_those_of_the_code():
     assert f"(nice {worker._NICENESS})" in PAGE  # pyright: ignore[reportPrivateUsage]
     assert f"at most {runtime._SHADOWS_MAX} at once" in PAGE  # pyright: ignore[reportPrivateUsage]
     assert f"for at most {Replica.BUSY_S_MAX:g}\nseconds" in PAGE
+    assert f"every {server.TELL_S * 1000:g} ms" in PAGE
+    assert f"holds for {Replica.OTHERS_S:g} seconds" in PAGE
+    assert f"more than {Replica.AHEAD_S_MAX:g} seconds are taken for {Replica.AHEAD_S_MAX:g}" in PAGE
+    assert Replica.BELIEVED == 4
+    assert "a quarter of what" in PAGE
     assert f"up to {pool._BACKOFF_MAX_S:g} s" in PAGE  # pyright: ignore[reportPrivateUsage]
 
 

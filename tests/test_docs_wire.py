@@ -167,6 +167,8 @@ def test_every_frame_is_on_the_page():
     told = section("Frames: `seamline/1`")
     rows = re.findall(r"^\| (\d+) \| (\w+) \|", told, re.MULTILINE)
     assert rows == [(str(getattr(frames, name)), name) for name in names]
+    assert "12 bytes: three times 4" in PAGE
+    assert frames.AHEAD.size == 12
     assert frames.ALPN == "seamline/1"
     assert frames.frame(frames.ITEM, 7, b"xy") == b"\0\0\0\2" + b"\2" + b"\0\0\0\7" + b"xy"
     head = re.search(r"MessagePack array:(.*?)\. The JSON of a FAULT has (.*?);", told, re.DOTALL)

@@ -15,6 +15,7 @@ from seamline.kernel.codec import codec
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import MeshRules, MeshSettings
 from seamline.kernel.signal.trace import Tracer
+from seamline.kernel.wire.frames import Ahead
 from seamline.mesh.connection import ClientConnection
 from seamline.mesh.mesh import Mesh
 from seamline.mesh.refusals import Quiet
@@ -24,6 +25,7 @@ from seamline.module.context import CallContext
 
 CREDIT = 256
 SPECS = compile_contract(Stock).methods
+SECONDS = st.integers(0, 4000).map(float)
 
 
 class Pipe(asyncio.Transport):
@@ -137,8 +139,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.expected: dict[asyncio.Task[Any], Any] = {}
         self.closed: list[str] = []
-        self.loads: list[int] = []
-        self.told: list[int] = []
+        self.loads: list[tuple[int, Ahead | None]] = []
+        self.told: list[tuple[int, Ahead | None]] = []
         self.service = Gated()
         self.number = 0
 
@@ -158,7 +160,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.client = ClientConnection(
                 "stock", payload_bytes_max=100_000, credit=CREDIT, keepalive_s=3600, inflight_max=4096,
                 on_closed=lambda c: self.closed.append("closed" if c.closed else "draining"),
-                on_load=self.loads.append,
+                on_load=lambda _, under_way, ahead: self.loads.append((under_way, ahead)),
             )  # fmt: skip
             self.up, self.down = Pipe(self.client), Pipe(self.server)
             self.up.peer, self.down.peer = self.down, self.up
@@ -214,11 +216,11 @@ class ConnectionMachine(RuleBasedStateMachine):
 
         self.begin(call(), [n * 2 for n in range(count)])
 
-    @rule(under_way=st.integers(0, 2**32 - 1))
-    def load(self, under_way: int) -> None:
+    @rule(under_way=st.integers(0, 2**32 - 1), ahead=st.none() | st.builds(Ahead, SECONDS, SECONDS, SECONDS))
+    def load(self, under_way: int, ahead: Ahead | None) -> None:
         async def tell() -> None:
-            self.server.tell_load(under_way)
-            self.told.append(under_way)
+            self.server.tell_load(under_way, ahead)
+            self.told.append((under_way, ahead if under_way else None))
 
         self.run(tell())
 

@@ -207,11 +207,11 @@ def test_what_others_ask_of_a_replica_counts_for_a_while():
     now = replica._stamp  # pyright: ignore[reportPrivateUsage]
     replica.inflight = 3
     alone = replica.cost(now)
-    replica.told(11)
+    replica.told(now, 11)
     assert replica.cost(now) == pytest.approx(alone * 12 / 4)
-    replica.told(2)
+    replica.told(now, 2)
     assert replica.cost(now) == alone
-    replica.told(11)
+    replica.told(now, 11)
     later = now + 60
     replica._stamp = later  # pyright: ignore[reportPrivateUsage]
     assert replica.cost(later) == alone

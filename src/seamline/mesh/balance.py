@@ -2,8 +2,13 @@
 
 Two replicas are drawn by lot and the one with the lower cost wins; the cost is the latency, weighted so that it
 jumps up at once and decays slowly (Finagle's Peak EWMA), times the calls it has under way: ours, and by its own word
-those of other processes. A stream is under way for as long as it lasts, and its latency is that of its first item. A
-replica that has said when it will have room again is left alone until then, if others have room.
+those of other processes. A stream is under way for as long as it lasts, and its latency is that of its first item.
+
+Where answers are made token by token, calls are not alike: if both of the two have told what is ahead of one more call,
+that is the cost instead. It is believed within limits only: who claims to have nothing to do is still asked less when
+our own calls there grow many and slow. What was told is forgotten after a moment, and when the connection is lost.
+
+A replica that has said when it will have room again is left alone until then, if others have room.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import TYPE_CHECKING
 from seamline.kernel.settings import MeshRules
 
 if TYPE_CHECKING:
+    from seamline.kernel.wire.frames import Ahead
     from seamline.mesh.channel import Channel
 
 
@@ -42,8 +48,8 @@ class Replica:
     """An endpoint and what calls have learned of it."""
 
     __slots__ = (
-        "_busy_until", "_ejected_until", "_failures", "_others", "_others_until", "_stamp", "channels", "endpoint",
-        "inflight", "latency_s",
+        "_busy_until", "_counted", "_ejected_until", "_failures", "_others", "_others_until", "_stamp", "ahead",
+        "channels", "endpoint", "inflight", "latency_s",
     )  # fmt: skip
 
     DECAY_S = 10.0
@@ -53,6 +59,10 @@ class Replica:
     """It may be wrong about when it has room again."""
     OTHERS_S = 2.0
     """How long what it told of its load is good."""
+    AHEAD_S_MAX = 30.0
+    """More is not believed: who claims to be busy for ever is asked again when the others are."""
+    BELIEVED = 4
+    """How many times less than our own calls say it may claim to have ahead: engines make many answers at once."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -66,6 +76,10 @@ class Replica:
         self._busy_until = 0.0
         self._others = 0
         self._others_until = 0.0
+        self.ahead: Ahead | None = None
+        """As it was told last, perhaps long ago."""
+        self._counted = 0
+        """Our calls among what it told to be ahead."""
 
     def cost(self, now: float) -> float:
         """What one more call would cost; a replica that was not asked for long is forgiven its slowness."""
@@ -73,10 +87,23 @@ class Replica:
         under_way = self.inflight if now > self._others_until else self.inflight + self._others
         return max(forgiven, self.FLOOR_S) * (under_way + 1) / self.endpoint.weight
 
-    def told(self, under_way: int) -> None:
-        """So many calls are under way there, ours and those of other processes."""
+    def ahead_s(self, now: float) -> float | None:
+        """What one more call would take by the replica's own word, and no less than what we see allows; None where it
+        has said nothing of late."""
+        ahead = self.ahead
+        if ahead is None or now > self._others_until:
+            return None
+        told_s = ahead.wait_s + max(self.inflight - self._counted, 0) * ahead.each_s + ahead.serve_s
+        forgiven = self.latency_s * math.exp(-(now - self._stamp) / self.DECAY_S)
+        seen_s = max(forgiven, self.FLOOR_S) * (self.inflight + 1)
+        return max(min(told_s, self.AHEAD_S_MAX), seen_s / self.BELIEVED) / self.endpoint.weight
+
+    def told(self, now: float, under_way: int, ahead: Ahead | None = None) -> None:
+        """So many calls are under way there, ours and those of other processes, and that is ahead of one more."""
         self._others = max(under_way - self.inflight, 0)
-        self._others_until = monotonic() + self.OTHERS_S
+        self._others_until = now + self.OTHERS_S
+        self.ahead = ahead
+        self._counted = self.inflight
 
     def ejected(self, now: float) -> bool:
         return now < self._ejected_until
@@ -138,6 +165,10 @@ class Replicas:
         if len(healthy) < 2:
             return healthy[0] if healthy else None
         first, second = random.sample(healthy, 2)
+        if first.ahead is not None and second.ahead is not None:
+            one, other = first.ahead_s(now), second.ahead_s(now)
+            if one is not None and other is not None:  # else latencies times calls are compared with their like
+                return first if one <= other else second
         return first if first.cost(now) <= second.cost(now) else second
 
     def named(self, version_or_workload: str) -> Replica | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
-from seamline.mesh.connection import ClientConnection, ClientDuplex, fresh
+from seamline.kernel.wire.frames import Ahead
+from seamline.mesh.connection import ClientConnection, ClientDuplex, OnLoad, fresh
 from seamline.mesh.errors import IdentityError
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded
@@ -67,8 +68,8 @@ class FrameChannel:
         self._draining: set[ClientConnection] = set()
         self._replace_at = 0.0
         self._shut = False
-        self.on_load: Callable[[int], None] = _unheard
-        """Told how many calls are under way in the replica's process."""
+        self.on_load: OnLoad = _unheard
+        """Told what the replica tells of its load."""
 
     @property
     def connection(self) -> ClientConnection | None:
@@ -175,13 +176,14 @@ class FrameChannel:
     def _closed(self, connection: ClientConnection) -> None:
         if self._connection is connection:
             self._connection = None
+            self.on_load(monotonic(), 0, None)  # who has gone has nothing to do
         if connection.closed:
             self._draining.discard(connection)
         else:
             self._draining.add(connection)
 
-    def _loaded(self, under_way: int) -> None:
-        self.on_load(under_way)
+    def _loaded(self, now: float, under_way: int, ahead: Ahead | None) -> None:
+        self.on_load(now, under_way, ahead)
 
     def _usable(self) -> ClientConnection:
         connection = self._connection
@@ -222,7 +224,7 @@ class FrameChannel:
                 connection.abort()
 
 
-def _unheard(_: int) -> None:
+def _unheard(_now: float, _under_way: int, _ahead: Ahead | None) -> None:
     """Nobody balances by it."""
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
-from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
+from seamline.kernel.wire.frames import Ahead, CallHead, FrameError, FrameReader
 from seamline.mesh.flow import Incoming, Outgoing
 from seamline.mesh.identity import explain_tls_failure
 from seamline.mesh.outcome import deadline_exceeded, error_of, overloaded
@@ -30,6 +30,9 @@ TICK_S, TICK_S_MAX = 0.005, 0.5
 
 _LAST_STREAM = 0xFFFF_FFF0
 _LARGE_BYTES = 65_536
+
+
+OnLoad = Callable[[float, int, Ahead | None], None]
 
 
 class RemoteFailure(Exception):
@@ -67,12 +70,13 @@ class ClientConnection(asyncio.Protocol):
         peer: how errors name the other side.
         payload_bytes_max: the longest frame payload sent or accepted.
         on_closed: called once when it is of no more use for new calls.
-        on_load: called with how many calls are under way in the peer's process, when it says so.
+        on_load: called with the time, how many calls are under way in the peer's process, and what is ahead of one
+            more, when it says so.
     """
 
     def __init__(
         self, peer: str, *, payload_bytes_max: int, credit: int, keepalive_s: float, inflight_max: int,
-        on_closed: Callable[[ClientConnection], None], on_load: Callable[[int], None],
+        on_closed: Callable[[ClientConnection], None], on_load: OnLoad,
     ) -> None:  # fmt: skip
         self.peer = peer
         self.draining = False
@@ -168,8 +172,8 @@ class ClientConnection(asyncio.Protocol):
             self.drain()
         elif kind != frames.PONG:
             self._stream_frame(kind, stream, payload)
-        elif not payload:
-            self._on_load(stream)
+        elif stream or not payload:
+            self._on_load(self._last_heard, stream, frames.read_ahead(payload))
 
     def _stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
         call = self._calls.get(stream)

@@ -68,6 +68,8 @@ class Doors:
         self._mesh = mesh
         self.caller = caller
         self._known: dict[str, Door] = {}
+        self.module = ""
+        """Which the caller asks: a connection is for one."""
 
     def find(self, method: str) -> Door | None:
         """None where the method is not served here."""
@@ -87,4 +89,5 @@ class Doors:
             self._known.pop(method, None)
             return None
         door = self._known[method] = Door(mesh, self.caller, entry)
+        self.module = entry.module
         return door

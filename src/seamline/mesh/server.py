@@ -20,7 +20,7 @@ from seamline.kernel.codec import CodecError
 from seamline.kernel.lifetime import Runners, Running
 from seamline.kernel.signal.trace import TraceContext
 from seamline.kernel.wire import frames
-from seamline.kernel.wire.frames import CallHead, FrameError, FrameReader
+from seamline.kernel.wire.frames import Ahead, CallHead, FrameError, FrameReader
 from seamline.mesh.connection import too_long
 from seamline.mesh.copies import decoded_items, unfit
 from seamline.mesh.doors import Door, Doors
@@ -191,9 +191,15 @@ class FrameServerConnection(asyncio.Protocol):
         """Ask the caller to begin no new calls here."""
         self._send(frames.frame(frames.GOAWAY, 0))
 
-    def tell_load(self, under_way: int) -> None:
-        """Tell the caller how many calls are under way in this process, whoever made them."""
-        self._send(frames.frame(frames.PONG, under_way))
+    @property
+    def module(self) -> str:
+        """That is called here; empty before the first call."""
+        return self._doors.module
+
+    def tell_load(self, under_way: int, ahead: Ahead | None) -> None:
+        """Tell the caller how many calls are under way in this process, whoever made them, and what is ahead of one
+        more."""
+        self._send(frames.told_frame(under_way, ahead))
 
     def abort(self) -> None:
         self._transport.abort()
@@ -610,10 +616,15 @@ class MeshPort:
         if under_way:
             self.has_work()
         changed = abs(under_way - told) >= max(2, told // 4) or (told and not under_way)
-        if changed or (told and now - self._told_at > TELL_AGAIN_S):
+        everybody = bool(changed or (told and now - self._told_at > TELL_AGAIN_S))
+        if everybody:
             self._told, self._told_at = under_way, now
+        # What is ahead changes while the same calls go on.
+        ahead = {module: self.mesh.services.ahead(module) for module in self.mesh.services.counts}
+        if everybody or ahead:
             for connection in self.connections:
-                connection.tell_load(under_way)
+                if everybody or connection.module in ahead:
+                    connection.tell_load(under_way, ahead.get(connection.module))
 
     async def listen(self, sock: Any) -> None:
         """Accept on a bound socket."""

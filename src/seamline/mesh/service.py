@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from seamline.kernel.settings import MeshRules
+from seamline.kernel.wire.frames import Ahead
 from seamline.mesh.limits import PRIORITIES, ConcurrencyLimit
 from seamline.module.contract import UNARY, ContractSpec, MethodSpec
 from seamline.module.values import Fault
 
 Wrap = Callable[[MethodSpec, Callable[..., Any], Mapping[str, type[Fault]]], Callable[..., Any]]
 """Makes a handler from a handler: of which method, and which faults its contract declares."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A service whose calls are not alike, and which counts what each has still to do."""
+
+    def seamline_ahead(self) -> Ahead | None:
+        """What is ahead of one more call; None while too little is known."""
+        ...
+
+
+def together(parts: Iterable[Ahead | None]) -> Ahead | None:
+    """What is ahead of one more call, of which nobody knows which part it is for."""
+    known = [each for each in parts if each is not None]
+    if not known:
+        return None
+    return Ahead(
+        sum(each.wait_s for each in known), max(each.serve_s for each in known), max(each.each_s for each in known)
+    )
 
 
 def facts_of(spec: MethodSpec) -> dict[str, Any]:
@@ -65,6 +85,8 @@ class ServiceTable:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.counts: dict[str, dict[str, CountsTokens]] = {}
+        """By module and contract, what knows how much is ahead of a call."""
 
     def add(
         self,
@@ -79,6 +101,17 @@ class ServiceTable:
             if wrap is not None:
                 handler = wrap(spec, handler, contract.faults)
             self.entries[spec.full_name] = Entry(module, spec, handler, contract.faults, rules(spec))
+        counting = self.counts.setdefault(module, {})
+        counting.pop(contract.name, None)
+        if isinstance(service, CountsTokens):
+            counting[contract.name] = service
+        if not counting:
+            del self.counts[module]
 
     def remove(self, module: str) -> None:
         self.entries = {name: entry for name, entry in self.entries.items() if entry.module != module}
+        self.counts.pop(module, None)
+
+    def ahead(self, module: str) -> Ahead | None:
+        """What one more call to a module has before it, where something here knows."""
+        return together(service.seamline_ahead() for service in self.counts.get(module, {}).values())

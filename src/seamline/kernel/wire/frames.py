@@ -10,7 +10,9 @@ A stream is one call; the client numbers them upwards. All bodies are JSON made 
     FAULT   server → client   what went wrong (JSON, ErrorBody); the call is over
     CANCEL  client → server   nobody waits for the answer any more
     CREDIT  both ways         bytes (4) of items that the peer may send on the stream beyond what it has
-    PING, PONG                is the peer alive; the payload comes back
+    PING, PONG                is the peer alive; the payload comes back. A PONG for no PING, of a stream other than 0 or
+                              without a payload, tells a client how many calls are under way there: the stream's
+                              number; and what is ahead of one more (Ahead), where the callee knows
     GOAWAY  server → client   begin no new calls here; those under way are finished. With a payload (JSON, ErrorBody)
                               the client is not let in at all, and why
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +34,7 @@ HEADER = struct.Struct(">IBI")
 HEADER_BYTES = HEADER.size
 HEAD_LENGTH = struct.Struct(">H")
 CREDIT_AMOUNT = struct.Struct(">I")
+AHEAD = struct.Struct(">III")
 STREAM_CREDIT = 262_144
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
 
@@ -61,6 +65,17 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     detail: msgspec.Raw = msgspec.Raw(b"")
     retry: bool = False
     """The handler certainly did not run."""
+
+
+class Ahead(NamedTuple):
+    """What one more call has before it where answers are made token by token; in microseconds on the wire."""
+
+    wait_s: float
+    """What is still to be read and said for others."""
+    serve_s: float
+    """What a usual call then takes by itself."""
+    each_s: float
+    """What each further call adds to the wait."""
 
 
 class FrameError(Exception):
@@ -100,6 +115,21 @@ def read_credit(payload: bytes) -> int:
     if len(payload) != 4:
         raise FrameError("a CREDIT frame that is not four bytes long")
     return int(CREDIT_AMOUNT.unpack(payload)[0])
+
+
+def told_frame(under_way: int, ahead: Ahead | None = None) -> bytes:
+    """A PONG that tells of load. What is ahead is left out where nothing is under way."""
+    if ahead is None or not under_way:
+        return frame(PONG, under_way)
+    return frame(PONG, under_way, AHEAD.pack(*(min(int(seconds * 1e6), 0xFFFF_FFFF) for seconds in ahead)))
+
+
+def read_ahead(payload: bytes) -> Ahead | None:
+    """Of a PONG that tells of load; None where it says nothing that is understood."""
+    if len(payload) != AHEAD.size:
+        return None
+    wait_us, serve_us, each_us = AHEAD.unpack(payload)
+    return Ahead(wait_us / 1e6, serve_us / 1e6, each_us / 1e6)
 
 
 def read_error(payload: bytes) -> ErrorBody:

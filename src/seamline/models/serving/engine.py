@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.lifetime import TaskOwner
+from seamline.models.chat import ChatAnswer, ChatChunk
 from seamline.models.errors import ModelLoadError
 from seamline.models.serving.cache import Answers
 from seamline.models.serving.inside import Inside
 from seamline.models.serving.place import Place
 from seamline.models.serving.pool import Pool
 from seamline.models.serving.queue import Queue, Run
+from seamline.models.serving.tokens import TokenLoad
 from seamline.module.contract import UNARY, MethodSpec, compile_contract
 from seamline.module.errors import Overloaded
 from seamline.module.models import Artefacts, ModelType, is_batched
@@ -53,6 +55,8 @@ class Engine:
         self._specs = compile_contract(model.contract).methods
         self._queues = {name: self._queue(spec) for name, spec in self._specs.items() if spec.kind == UNARY}
         self._answers = Answers(model.cache, self._specs) if model.cache is not None else None
+        self.tokens = TokenLoad.of(model, self._clock.monotonic)
+        """What is still to be read and said, where that is what calls take."""
         self._loading: asyncio.Task[None] | None = None
         self._loaded = False
         self._failures = 0
@@ -102,11 +106,18 @@ class Engine:
         if not self._loaded:
             self._wake()
         queue = self._queues[method]
+        work = self.tokens.begin(arguments, cold=not self._loaded) if self.tokens is not None else None
         try:
             if self._is_batched(method):
-                return await queue.call(arguments, deadline)
-            return await queue.call((contextvars.copy_context(), arguments), deadline)
+                answer = await queue.call(arguments, deadline)
+            else:
+                answer = await queue.call((contextvars.copy_context(), arguments), deadline)
+            if work is not None and isinstance(answer, ChatAnswer):
+                work.answered(answer)
+            return answer
         finally:
+            if work is not None:
+                work.end()
             if self.model.idle_s:
                 self._asked_at = self._clock.monotonic()
 
@@ -117,16 +128,24 @@ class Engine:
             raise _too_many_streams(model.name, self._streams)
         self._streams += 1
         self.streamed += 1
+        work = self.tokens.begin(arguments, cold=not self._loaded) if self.tokens is not None else None
         try:
             if not self._loaded:
                 self._wake()
                 await self._ensure()
             async with aclosing(self._place.stream(method, arguments)) as items:
                 async for item in items:
-                    yield item
+                    if work is not None and isinstance(item, ChatChunk):
+                        work.passed(item)
+                        yield item
+                        work.read_on()
+                    else:
+                        yield item
         finally:
             self._asked_at = self._clock.monotonic()
             self._streams -= 1
+            if work is not None:
+                work.end()
 
     async def stop(self) -> None:
         for queue in self._queues.values():
@@ -137,6 +156,7 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """For JSON."""
         cached = {} if self._answers is None else {"cache": self._answers.stats()}
+        tokens = {} if self.tokens is None else {"tokens": self.tokens.stats()}
         return {
             "loaded": self._loaded,
             "loaded_s": round(self.loaded_s, 3),
@@ -145,6 +165,7 @@ class Engine:
             "streamed": self.streamed,
             "methods": {name: _shown(queue) for name, queue in self._queues.items()},
             **cached,
+            **tokens,
             **self._place.stats(),
         }
 

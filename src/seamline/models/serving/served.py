@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from seamline.kernel.wire.frames import Ahead
 from seamline.mesh.outcome import Refusal
+from seamline.mesh.service import together
+from seamline.models.chat import Chat
 from seamline.models.errors import EngineError, ModelLoadError
 from seamline.models.members import call_error
+from seamline.models.serving.engine import Engine
 from seamline.models.serving.errors import WorkerLost
 from seamline.module.contract import SERVER_STREAM, compile_contract
 from seamline.module.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -16,6 +20,10 @@ from seamline.module.errors import DeadlineExceeded, Overloaded, Unavailable
 
 class Answering(Protocol):
     """Answers the calls of one contract."""
+
+    def __iter__(self) -> Iterator[Engine]:
+        """The versions."""
+        ...
 
     async def call(self, method: str, arguments: tuple[Any, ...]) -> Any: ...
 
@@ -28,7 +36,18 @@ def served(contract: type[Any], by: Answering) -> object:
     for name, spec in compile_contract(contract).methods.items():
         make = _streaming if spec.kind == SERVER_STREAM else _answering
         methods[name] = make(name, by)
+    if issubclass(contract, Chat):
+        methods["seamline_ahead"] = _counting(by)
     return type(f"{contract.__name__}Model", (contract,), methods)()
+
+
+def _counting(by: Answering) -> Callable[..., Ahead | None]:
+    """See :class:`~seamline.mesh.service.CountsTokens`."""
+
+    def ahead(_self: object) -> Ahead | None:
+        return together(engine.tokens.ahead() for engine in by if engine.tokens is not None)
+
+    return ahead
 
 
 def _answering(name: str, by: Answering) -> Callable[..., Any]:
