@@ -46,6 +46,10 @@ CallError(fact, remedy='', *, place=None)
     connect
     started
     to_json()
+Capture(*, dataset, subject=None, mask=None, share=1.0)
+    mask
+    share
+    subject
 Clock
     monotonic()
     now()
@@ -110,10 +114,11 @@ InvalidArgument(fact, remedy='', *, place=None)
     to_json()
 Module(name, *, provides=(), tables=None, owner='', version='')
     folder
-    model(contract, *, version, batch=None, runs_in='thread', concurrency=0, waiting_max=1000, warm=(), workers=1, cache=None, loads='', idle_s=0.0)
+    model(contract, *, version, batch=None, runs_in='thread', concurrency=0, waiting_max=1000, warm=(), workers=1, cache=None, loads='', idle_s=0.0, watch=None)
     mount(app, *, at='/', host=None, wsgi=False)
     on(event, *, group='', concurrency=16, batch=0, batch_wait_s=0.05, where=None, start='earliest', attempts=8, backoff_s=0.1, timeout_s=30.0, outside=False)
     provide(factory)
+    replays(contract)
     rotates(secret, *, every_s=0, overlap_s=3600)
     saga(function=None, *, name='', version=1, timeout_s=0.0, compensate='reverse', cron='')
     service(cls)
@@ -232,6 +237,17 @@ User(id, issuer='', roles=frozenset(), tenant='', name='', email='', session='',
 WaitExpired(fact, remedy='', *, place=None)
     code
     to_json()
+Watch(*, reference='', methods=(), row=None, window_s=300.0, rows_min=200, rows_max=2000, share=1.0, evaluators=None, cost=None, capture=None)
+    capture
+    cost
+    evaluators
+    methods
+    reference
+    row
+    rows_max
+    rows_min
+    share
+    window_s
 Workers(*, count=1, rss_max_mb=0, requests_max=0, grace_s=1.0)
     count
     grace_s

@@ -32,13 +32,13 @@ any_inputs = st.builds(
 
 
 def test_both_versions_and_what_they_were_trained_on_are_there():
-    """Weights, a reference that has every input and the score, and a card that names both."""
+    """Weights, a reference that has every input and the answer, and a card that names both."""
     assert versions() == ["logistic-1", "stumps-1"]
     card = (WEIGHTS / "CARD.md").read_text(encoding="utf-8")
     for version in versions():
         assert load(version).curves.keys() == set(NAMES)
         reference = Reference.load(WEIGHTS / f"reference.{version}.json")
-        assert reference.features.keys() == {*NAMES, "score"}
+        assert reference.features.keys() == {*NAMES, "probability"}
         assert f"| {version} | {reference.quality['auc']:.3f} |" in card
 
 

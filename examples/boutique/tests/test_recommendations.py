@@ -45,8 +45,8 @@ from hypothesis import strategies as st
 
 from seamline import Database, Unavailable
 from seamline.kernel.clock import ManualClock
-from seamline.kernel.signal.gauges import GAUGES
 from seamline.kernel.store import sqlite_url
+from seamline.models.watch.watcher import Watcher
 from seamline.testing.app import TopologyApp
 
 IDS = [product.id for product in SHELF]
@@ -306,14 +306,15 @@ async def test_what_was_followed_and_then_bought_is_credited_to_its_version(desk
 
 async def test_the_share_that_is_bought_is_a_score_that_is_watched(desk: Desk):
     """From fifty clicks on; a gauge by version, which detection looks at."""
+    watcher = Watcher("recommendations", "Recommendations", "hybrid-1", None, desk.clock)
     views = [
         ProductViewed(session=f"s{number}", product_id="brass-pen", at=START, via="hybrid-1") for number in range(60)
     ]
     await desk.learner.clicked(views)
     for number in range(15):
         await desk.ordered(number, "brass-pen")
-    name = "seamline.model.Recommendations.hybrid-1.bought_share"
-    (told,) = [measure for measure in GAUGES.take() if measure.name == name]
+    (told,) = watcher.take()
+    assert told.name == "seamline.model.Recommendations.hybrid-1.bought_share"
     assert (told.module, told.kind) == ("recommendations", "gauge")
     assert 0 < told.value <= 15 / 60
 

@@ -22,6 +22,7 @@ from seamline.models.serving.telling import Telling
 from seamline.module.context import CURRENT, NO_DEADLINE, CallContext, current
 from seamline.module.contract import compile_contract
 from seamline.module.models import Artefacts, ModelType
+from seamline.module.module import Module
 from seamline.module.wiring import Wiring
 
 _log = logging.getLogger("seamline.models")
@@ -65,6 +66,30 @@ class Outcome:
     primary: Outcome | None = None
 
 
+class Passing(Protocol):
+    """Looks at one stream."""
+
+    def passed(self, item: Any) -> None: ...
+
+    def ended(self) -> None:
+        """It has come to its end; of one that nobody reads on, nothing is heard."""
+        ...
+
+
+class Watching(Protocol):
+    """Looks at what one version is asked and answers. Called on the loop, and must not block."""
+
+    def answered(self, method: str, arguments: tuple[Any, ...], answer: Any) -> None: ...
+
+    def stream(self, method: str, arguments: tuple[Any, ...]) -> Passing: ...
+
+    def stats(self) -> dict[str, Any]:
+        """For JSON."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Route(Protocol):
     """Which version answers. Asked for every call of a contract that has several; its methods must not block."""
 
@@ -104,6 +129,7 @@ class ModelsRuntime:
         route: which version of a contract answers; the first when None.
         artefacts: the files of a model, None where it has none.
         clock: by which models are unloaded.
+        watching: who looks at what a model is asked and answers, None where nobody does.
     """
 
     def __init__(
@@ -112,11 +138,13 @@ class ModelsRuntime:
         route: Route | None = None,
         artefacts: Callable[[ModelType], Artefacts | None] | None = None,
         clock: Clock | None = None,
+        watching: Callable[[ModelType, Module], Watching | None] | None = None,
     ) -> None:
         self.route: Route = route or First(self.versions)
         """May be replaced while it runs."""
         self._artefacts = artefacts or _no_files
         self._clock = clock or SystemClock()
+        self._watching = watching or _nobody
         self._contracts: dict[str, Versions] = {}
         self._telling = Telling()
 
@@ -136,7 +164,10 @@ class ModelsRuntime:
             for place, model in enumerate(models)
         ]
         contract = models[0].contract
-        versions = self._contracts[contract.__name__] = Versions(self, contract, engines, wiring.module.name)
+        watched = {
+            model.version: found for model in models if (found := self._watching(model, wiring.module)) is not None
+        }
+        versions = self._contracts[contract.__name__] = Versions(self, contract, engines, wiring.module.name, watched)
         await asyncio.gather(*(engine.start() for engine in engines))
         return served(contract, versions)
 
@@ -155,7 +186,11 @@ class ModelsRuntime:
 
     def stats(self) -> dict[str, Any]:
         """By model; for JSON."""
-        return {engine.model.name: engine.stats() for engine in self._engines()}
+        return {
+            engine.model.name: engine.stats() | each.watched(engine)
+            for each in self._contracts.values()
+            for engine in each
+        }
 
     def take_measures(self) -> list[Measure]:
         """What has grown since it was taken last."""
@@ -169,20 +204,25 @@ class ModelsRuntime:
         for versions in self._contracts.values():
             await versions.stop()
 
-    def _engines(self) -> list[Engine]:
-        return [engine for versions in self._contracts.values() for engine in versions]
-
 
 class Versions:
     """The versions of one contract. See :class:`~seamline.models.serving.served.Answering`."""
 
-    def __init__(self, runtime: ModelsRuntime, contract: type[Any], engines: Sequence[Engine], module: str) -> None:
+    def __init__(
+        self,
+        runtime: ModelsRuntime,
+        contract: type[Any],
+        engines: Sequence[Engine],
+        module: str,
+        watching: Mapping[str, Watching],
+    ) -> None:
         self.engines: Mapping[str, Engine] = {engine.model.version: engine for engine in engines}
         self.module = module
         self._runtime = runtime
         self._contract = contract.__name__
         self._specs = compile_contract(contract).methods
         self._first = engines[0]
+        self._watching = watching
         self._owner = TaskOwner(f"shadow calls of {self._contract}")
         self._shadows = 0
         self.shadows_dropped = 0
@@ -192,7 +232,9 @@ class Versions:
 
     async def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         if len(self.engines) == 1:
-            return await self._first.call(method, arguments, _deadline())
+            answer = await self._first.call(method, arguments, _deadline())
+            self._answered(self._first, method, arguments, answer)
+            return answer
         route, asked = self._runtime.route, Asked(method, arguments, principal())
         engine = self._chosen(route, asked)
         began = monotonic()
@@ -205,11 +247,14 @@ class Versions:
             raise
         finally:
             self._ended(route, engine, asked, Outcome(seconds=monotonic() - began, error=error, answer=answer))
+        self._answered(engine, method, arguments, answer)
         return answer
 
     async def stream(self, method: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]:
         route, asked = self._runtime.route, Asked(method, arguments, principal())
         engine = self._first if len(self.engines) == 1 else self._chosen(route, asked)
+        watching = self._watching.get(engine.model.version)
+        passing = None if watching is None else watching.stream(method, arguments)
         began, first_s, items = monotonic(), 0.0, 0
         error: BaseException | None = None
         try:
@@ -218,7 +263,11 @@ class Versions:
                     if not items:
                         first_s = monotonic() - began
                     items += 1
+                    if passing is not None:
+                        passing.passed(item)
                     yield item
+            if passing is not None:
+                self._look(engine, passing.ended)
         except BaseException as raised:
             error = raised
             raise
@@ -233,6 +282,25 @@ class Versions:
         await self._owner.stop()
         for engine in self.engines.values():
             await engine.stop()
+        for watching in self._watching.values():
+            await watching.close()
+
+    def watched(self, engine: Engine) -> dict[str, Any]:
+        """What is told of a version's scores; for JSON."""
+        watching = self._watching.get(engine.model.version)
+        return {} if watching is None else {"watch": watching.stats()}
+
+    def _answered(self, engine: Engine, method: str, arguments: tuple[Any, ...], answer: Any) -> None:
+        watching = self._watching.get(engine.model.version)
+        if watching is not None:
+            self._look(engine, watching.answered, method, arguments, answer)
+
+    def _look(self, engine: Engine, look: Callable[..., None], *what: Any) -> None:
+        """At an answer, with functions of the application's: its caller gets it in any case."""
+        try:
+            look(*what)
+        except Exception:
+            _log.exception("an answer of %s could not be looked at", engine.model.name)
 
     def _chosen(self, route: Route, asked: Asked) -> Engine:
         try:
@@ -297,4 +365,8 @@ def _deadline() -> float:
 
 
 def _no_files(_: ModelType) -> Artefacts | None:
+    return None
+
+
+def _nobody(_: ModelType, __: Module) -> Watching | None:
     return None

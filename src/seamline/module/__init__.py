@@ -18,7 +18,7 @@ from seamline.module.errors import (
     Unavailable,
     Unimplemented,
 )
-from seamline.module.models import Artefacts, Batch, Cache, SemanticCache, Workers, batched
+from seamline.module.models import Artefacts, Batch, Cache, Capture, SemanticCache, Watch, Workers, batched
 from seamline.module.module import Module
 from seamline.module.port import use
 from seamline.module.principal import Principal, Subject, User
@@ -31,6 +31,7 @@ __all__ = [
     "Cache",
     "CallContext",
     "CallError",
+    "Capture",
     "Contract",
     "DeadlineExceeded",
     "Event",
@@ -49,6 +50,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "User",
+    "Watch",
     "Workers",
     "batched",
     "compile_contract",

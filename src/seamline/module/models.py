@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -89,6 +89,56 @@ class Cache:
     semantic: SemanticCache | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Keep what a model was asked and answered, of those who agreed; see :mod:`seamline.models.watch.datasets`.
+
+    Args:
+        dataset: its name; a word.
+        subject: whose a call is: takes the method's arguments. By default the user who is signed in.
+        mask: takes out of texts what is nobody's business.
+        share: of the calls, how many.
+    """
+
+    dataset: str
+    subject: Callable[..., str] | None = None
+    mask: Callable[[str], str] | None = None
+    share: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is looked at as a model answers, and told as scores: drift of what it is asked and says; of answers that
+    stream, tokens in time; of those of language models, what evaluators say and what they cost.
+
+    Args:
+        reference: what the model was made with: the name of a file among its own, or a path from the module's folder.
+            Without one the first window is taken for it.
+        methods: whose calls are compared; all of them, if they take the same arguments.
+        row: what is compared of a call: takes the answer (None for a stream), then the method's arguments. By default
+            all numbers, words and booleans in them, by their names.
+        window_s: calls are gathered for so long, at least, in seconds,
+        rows_min: until there are so many,
+        rows_max: of which so many are kept.
+        share: of the calls, how many are looked at.
+        evaluators: of texts that are answered; see :mod:`seamline.models.watch.evaluators`. By default, of a model
+            that chats, whether it refuses and how long it speaks.
+        cost: of an answer, in a currency of yours: takes the :class:`~seamline.models.chat.Usage`.
+        capture: what is kept for evaluation.
+    """
+
+    reference: str = ""
+    methods: Sequence[str] = ()
+    row: Callable[..., Mapping[str, Any]] | None = None
+    window_s: float = 300.0
+    rows_min: int = 200
+    rows_max: int = 2_000
+    share: float = 1.0
+    evaluators: Sequence[Any] | None = None
+    cost: Callable[[Any], float] | None = None
+    capture: Capture | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Artefacts:
     """The files of one version of a model, as ``load`` gets them.
@@ -125,6 +175,7 @@ class ModelType:
     cache: Cache | None = None
     loads: Loads = ""
     idle_s: float = 0.0
+    watch: Watch | None = None
 
     @property
     def name(self) -> str:

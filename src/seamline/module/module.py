@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from seamline.module.contract import Contract
 from seamline.module.errors import EventError, ModuleError, SagaError, ServiceError
-from seamline.module.models import Batch, Cache, Loads, ModelType, RunsIn, Workers
+from seamline.module.models import Batch, Cache, Loads, ModelType, RunsIn, Watch, Workers
 from seamline.module.values import Event
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Module:
         self.sagas: list[SagaType] = []
         self.rotations: list[Rotation] = []
         self.models: list[ModelType] = []
+        self.replayers: dict[type[Contract], type[Any]] = {}
         self.mounts: list[Mount] = []
         self.views: list[str] = []
         """Names of materialised views, which others may query; see :mod:`seamline.events.streams`."""
@@ -156,6 +157,7 @@ class Module:
         cache: Cache | None = None,
         loads: Loads = "",
         idle_s: float = 0.0,
+        watch: Watch | None = None,
     ) -> Callable[[type[T]], type[T]]:
         """Declare a class that answers a contract of the module as a model.
 
@@ -180,6 +182,7 @@ class Module:
             loads: ``start``, ``background`` or ``first_call``; the first version of a contract loads at the start,
                 others when they are first asked. Who asks while it loads waits, as long as their deadline permits.
             idle_s: unload it after so many seconds without a call; the next call loads it. 0 keeps it.
+            watch: look at what it is asked and answers, and tell scores.
         """
 
         def register(cls: type[T]) -> type[T]:
@@ -208,9 +211,30 @@ class Module:
                 ModelType(
                     cls=cls, contract=contract, version=version, batch=batch or Batch(), runs_in=runs_in,
                     concurrency=concurrency, waiting_max=waiting_max, warm=tuple(warm), workers=processes, cache=cache,
-                    loads=loads, idle_s=idle_s,
+                    loads=loads, idle_s=idle_s, watch=watch,
                 )
             )  # fmt: skip
+            return cls
+
+        return register
+
+    def replays(self, contract: type[Contract]) -> Callable[[type[T]], type[T]]:
+        """Declare the class that decides again what was decided with a model of the module, for
+        ``seamline models replay``: a :class:`~seamline.models.watch.replay.Replayer`. Its constructor is wired by type.
+        """
+
+        def register(cls: type[T]) -> type[T]:
+            missing = [name for name in ("past", "again") if not inspect.iscoroutinefunction(getattr(cls, name, None))]
+            if contract not in self.provides or contract in self.replayers or missing:
+                wrong = f"has no async method {missing[0]!r}" if missing else "is the second to replay it"
+                if contract not in self.provides:
+                    wrong = "replays what the module does not provide"
+                raise ServiceError(
+                    f"{cls.__name__!r} is to replay {contract.__name__} in module {self.name!r}, and {wrong}",
+                    "Write one class with the methods of `seamline.models.watch.replay.Replayer`.",
+                    place=f"{inspect.getsourcefile(cls)}",
+                )
+            self.replayers[contract] = cls
             return cls
 
         return register

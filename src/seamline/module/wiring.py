@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from seamline.module.contract import SERVER_STREAM, UNARY, Contract, MethodSpec, compile_contract
 from seamline.module.errors import ServiceError, UnknownContractError, WiringCycleError, WiringError
-from seamline.module.models import ModelType, is_batched
+from seamline.module.models import ModelType, Watch, is_batched
 from seamline.module.module import Module
 
 Platform = Mapping[type[Any], Callable[[Module], Any]]
@@ -117,7 +117,8 @@ class Wiring:
     def _roots(self) -> list[Callable[..., Any]]:
         module = self.module
         models = [model.cls for model in module.models]
-        return [*module.services, *models, *module.factories, *module.startups, *module.shutdowns]
+        again = module.replayers.values()
+        return [*module.services, *models, *again, *module.factories, *module.startups, *module.shutdowns]
 
     def _check_provided(self, contract: type[Contract]) -> None:
         services = [cls for cls in self.module.services if issubclass(cls, contract)]
@@ -240,6 +241,23 @@ def check_model(model: ModelType) -> None:
             raise ServiceError(
                 wrong, f"{spec.full_name} is what it has to answer.", place=place_of(cls if own is None else own)
             )
+    if model.watch is not None:
+        _check_watch(model, model.watch)
+
+
+def _check_watch(model: ModelType, watch: Watch) -> None:
+    """What is compared in one window has to be of one kind. Raises ServiceError."""
+    specs = compile_contract(model.contract).methods
+    unknown = [name for name in watch.methods if name not in specs]
+    chosen = [specs[name] for name in watch.methods or specs if name in specs]
+    taken = [[(each.name, each.annotation) for each in spec.parameters] for spec in chosen]
+    if unknown or any(each != taken[0] for each in taken):
+        wrong = f"has no method {unknown[0]!r}" if unknown else "has methods that take unlike arguments"
+        raise ServiceError(
+            f"{model.name} is to be watched, and {model.contract.__name__} {wrong}",
+            f"Say whose calls are compared: `Watch(methods=[{next(iter(specs))!r}])`.",
+            place=place_of(model.cls),
+        )
 
 
 def _wrong_with(own: Callable[..., Any], spec: MethodSpec, model: ModelType) -> str:

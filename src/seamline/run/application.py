@@ -297,6 +297,7 @@ def checking_platform() -> Platform:
         *secrets_class(),
         *views_class(),
         *language_models_class(),
+        *datasets_class(),
     )
     return dict.fromkeys((Contract, *lazily, Clock, Settings, Module, Principal), nothing)
 
@@ -325,6 +326,11 @@ def secrets_class() -> tuple[type[Any], ...]:
 def language_models_class() -> tuple[type[Any], ...]:
     """``LanguageModels``, if a module has imported it; likewise."""
     return _imported(("seamline.models.gateway.pipeline", "LanguageModels"))
+
+
+def datasets_class() -> tuple[type[Any], ...]:
+    """``Datasets``, if a module has imported it; likewise."""
+    return _imported(("seamline.models.watch.datasets", "Datasets"))
 
 
 def _imported(*names: tuple[str, str]) -> tuple[type[Any], ...]:

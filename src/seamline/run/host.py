@@ -34,6 +34,7 @@ from seamline.module.principal import Principal
 from seamline.module.wiring import Platform, Wiring
 from seamline.run.application import (
     database_class,
+    datasets_class,
     events_classes,
     language_models_class,
     sagas_classes,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Contract)
 _log = logging.getLogger("seamline.run")
-_OF_VERSIONS = frozenset({"rollouts", "splits", "seen", "prepare", "evaluate"})
+_OF_VERSIONS = frozenset({"rollouts", "splits", "seen", "prepare"})
 """What is asked of ``ModelVersions``; the rest is for people, and of ``ModelRoom``."""
 
 
@@ -335,14 +336,15 @@ class Host:
 
     def _models_of(self, module: Module, contract: type[Contract]) -> Sequence[ModelType]:
         """What answers a contract: the module's models, or the engine elsewhere that the settings name instead."""
+        declared = [model for model in module.models if model.contract is contract]
         told = self.settings.models.of(contract.__name__)
         if told.engine or told.engine_variable:
             from seamline.models.remote.elsewhere import instead
 
-            model = instead(contract, told, self.settings.folder)
+            model = instead(contract, told, self.settings.folder, declared)
             if model is not None:
                 return [model]
-        return [model for model in module.models if model.contract is contract]
+        return declared
 
     async def _once(self, module: Module) -> Once | None:
         """What keeps the answers to calls with a key, where the module has somewhere to keep them."""
@@ -365,6 +367,7 @@ class Host:
             **dict.fromkeys(events_classes(), lambda module: self._events_runtime().events_of(module.name)),
             **dict.fromkeys(sagas_classes(), lambda module: self._sagas_runtime().sagas_of(module)),
             **dict.fromkeys(language_models_class(), lambda module: self._ai.inside(module.name)),
+            **dict.fromkeys(datasets_class(), lambda _: self._models_here().datasets),
             **dict.fromkeys(secrets_class(), self._secrets_of),
             **dict.fromkeys(views_class(), self._views_for),
             Clock: lambda _: self.clock,
@@ -490,7 +493,13 @@ class Host:
             from seamline.run.trying import Trying
 
             trying = Trying(self.application, self.mesh)
-            self._model_room = ModelRoom(self.application.contracts, self.stats, trying, self._ai.by_hand)
+            self._model_room = ModelRoom(
+                self.application.contracts,
+                self.stats,
+                trying,
+                self._ai.by_hand,
+                lambda *asked: self._models_here().work(*asked),
+            )
         return self._model_room
 
     def take_flows(self) -> list[Flow]:

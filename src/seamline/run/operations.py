@@ -113,7 +113,8 @@ class AdminServer:
             "model_weights": supervisor.rollouts.weigh,
             "model_shadow": supervisor.rollouts.shadow,
             "model_rollback": supervisor.rollouts.roll_back,
-            "model_evaluate": supervisor.rollouts.evaluate,
+            "model_evaluate": self._models.evaluate,
+            "model_replay": self._models.replay,
             "model_try": self._models.perform_try,
             "incident": self._incident,
         }

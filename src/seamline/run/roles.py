@@ -32,6 +32,7 @@ _CHANGES: Final = frozenset(
     {
         "switch", "scale", "restart", "policy", "events", "sagas", "incident", "drill", "try", "model_try",
         "model_promote", "model_weights", "model_shadow", "model_rollback", "model_evaluate",
+        "model_replay",
     }
 )  # fmt: skip
 _LOOKS_OF_ROOMS: Final[Mapping[str, frozenset[str]]] = {

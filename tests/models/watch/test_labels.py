@@ -75,7 +75,7 @@ async def test_quality_that_falls_is_told(labels: Labels, clock: ManualClock):
     for number in range(120):
         await labels.predicted(str(number), "v1", dice.random())
         await labels.labelled(str(number), came=number % 3 == 0)
-    await labels.tell(watch, LONG_AGO)
+    await labels.tell(LONG_AGO)
     assert watch.scores["auc"].told < 0.7
 
 

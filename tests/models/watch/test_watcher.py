@@ -15,7 +15,7 @@ from seamline.kernel.clock import ManualClock
 from seamline.kernel.signal.gauges import GAUGES, Gauges
 from seamline.kernel.signal.measures import Measure
 from seamline.models.watch.reference import Reference, Row
-from seamline.models.watch.watcher import Watcher, level
+from seamline.models.watch.watcher import Watcher, level, watchers
 from seamline.observe.detect.detector import SCORE_PREFIX, Detector
 from seamline.observe.detect.words import title
 from seamline.observe.incidents import Symptom
@@ -158,6 +158,10 @@ def test_who_is_gone_tells_nothing():
     watch = watcher(ManualClock())
     watch.measured("auc", 0.5, 0.001)
     assert any(each.name.endswith("Fraud.logistic-1.auc") for each in GAUGES.take())
+    assert watch in watchers("Fraud")
+    watch.close()
+    assert watch not in watchers("Fraud")
+    assert not any(each.name.endswith("Fraud.logistic-1.auc") for each in GAUGES.take())
 
 
 def _symptoms(watch: Watcher, windows: Iterator[list[Row]]) -> Iterator[Symptom]:

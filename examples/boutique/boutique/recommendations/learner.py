@@ -18,7 +18,7 @@ from boutique.recommendations import Uptake
 from boutique.recommendations.learning import learn
 from boutique.recommendations.tables import baskets, clicks, learned
 from seamline import Clock, Database
-from seamline.models.watch.watcher import Watcher
+from seamline.models.watch.watcher import watchers
 
 FIRST_AFTER = 100
 """Orders; fewer say nothing."""
@@ -68,7 +68,6 @@ class Learner:
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self._watchers: dict[str, Watcher] = {}
 
     async def ordered(self, orders: Sequence[OrderPlaced]) -> None:
         rows: list[_Row] = [
@@ -150,9 +149,8 @@ class Learner:
         for each in await self.uptake():
             if each.clicked < SCORED_FROM:
                 continue
-            watcher = self._watchers.get(each.version)
-            if watcher is None:
-                watcher = Watcher("recommendations", "Recommendations", each.version, None, self._clock)
-                self._watchers[each.version] = watcher
             share = each.bought / each.clicked
-            watcher.measured("bought_share", share, sqrt(max(share * (1 - share), 1e-4) / each.clicked))
+            error = sqrt(max(share * (1 - share), 1e-4) / each.clicked)
+            for watcher in watchers("Recommendations"):
+                if watcher.version == each.version:
+                    watcher.measured("bought_share", share, error)

@@ -13,7 +13,7 @@ from boutique.recommendations.known import Known
 from boutique.recommendations.learner import Learner
 from boutique.recommendations.meaning import MeaningService
 from boutique.recommendations.tables import metadata
-from seamline import Batch, Clock, Database, Module, batched
+from seamline import Batch, Clock, Database, Module, Watch, batched
 from seamline.models.runtimes.encoder import Encoder
 
 module = Module("recommendations", provides=(Recommendations, Meaning, Similar, Uptakes), tables=metadata)
@@ -54,22 +54,22 @@ class Ranking:
         return evaluated(type(self).scorer, list(computed), computed)
 
 
-@module.model(Recommendations, version="hybrid-1", runs_in="loop")
+@module.model(Recommendations, version="hybrid-1", runs_in="loop", watch=Watch())
 class Hybrid(Ranking):
     version, scorer = "hybrid-1", ranking.hybrid
 
 
-@module.model(Recommendations, version="together-1", runs_in="loop")
+@module.model(Recommendations, version="together-1", runs_in="loop", watch=Watch())
 class Together(Ranking):
     version, scorer = "together-1", ranking.together
 
 
-@module.model(Recommendations, version="content-1", runs_in="loop")
+@module.model(Recommendations, version="content-1", runs_in="loop", watch=Watch())
 class Content(Ranking):
     version, scorer = "content-1", ranking.content
 
 
-@module.model(Recommendations, version="popular-1", runs_in="loop")
+@module.model(Recommendations, version="popular-1", runs_in="loop", watch=Watch())
 class Popular(Ranking):
     version, scorer = "popular-1", ranking.popular
 

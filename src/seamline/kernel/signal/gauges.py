@@ -25,6 +25,10 @@ class Gauges:
         """Ask it from now on, until nobody holds it any more."""
         self._known.add(gauge)
 
+    def drop(self, gauge: Gauge) -> None:
+        """Ask it no more."""
+        self._known.discard(gauge)
+
     def take(self) -> list[Measure]:
         return [measure for gauge in list(self._known) for measure in gauge.take()]
 

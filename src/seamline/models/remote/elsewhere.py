@@ -14,7 +14,8 @@ DeadlineExceeded, InvalidArgument.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import dataclasses
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -98,15 +99,26 @@ _FILE: Final = "gguf:"
 _FOR: dict[type[Any], type[Elsewhere]] = {Chat: RemoteChat, Embeddings: RemoteEmbeddings, Rerank: RemoteRerank}
 
 
-def instead(contract: type[Any], told: ContractModelSettings, folder: Path) -> ModelType | None:
+def instead(
+    contract: type[Any], told: ContractModelSettings, folder: Path, declared: Sequence[ModelType] = ()
+) -> ModelType | None:
     """What answers ``contract`` instead of the module's class, where ``[models.<Contract>]`` says so.
 
     Args:
         folder: of the application, in which files are looked for.
+        declared: what the module has: as the first of it is watched, so is what answers instead.
 
     Raises:
         ModelError: what it says cannot be.
     """
+    found = _instead(contract, told, folder)
+    watch = next((each.watch for each in declared if each.watch is not None), None)
+    if found is None or watch is None:
+        return found
+    return dataclasses.replace(found, watch=dataclasses.replace(watch, reference=""))
+
+
+def _instead(contract: type[Any], told: ContractModelSettings, folder: Path) -> ModelType | None:
     address = read_variable(told.engine_variable) if told.engine_variable else ""
     if address:
         key = told.engine_key if told.engine_key and read_variable(told.engine_key) else ""

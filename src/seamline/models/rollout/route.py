@@ -101,11 +101,19 @@ class Rollout:
     Args:
         settings: what holds for contracts of which nothing else was said while they run.
         dice: the lot by which calls without a key are given to a version.
+        heard: who is told of each score, too: its contract, its version and itself.
     """
 
-    def __init__(self, settings: ModelsSettings, *, dice: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        settings: ModelsSettings,
+        *,
+        dice: Callable[[], float] = random.random,
+        heard: Callable[[str, str, float], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._dice = dice
+        self._heard = heard
         self._contracts: dict[str, _Contract] = {}
         self._splits: dict[str, Split] = {}
         _IN_PROCESS.add(self)
@@ -176,8 +184,12 @@ class Rollout:
 
     def scored(self, contract: str, version: str, score: float) -> None:
         """An answer of a version was as good as ``score``, 0 to 1."""
+        if not math.isfinite(score):
+            return
+        if self._heard is not None:
+            self._heard(contract, version, score)
         known = self._contracts.get(contract)
-        if known is None or version not in known.counts or not math.isfinite(score):
+        if known is None or version not in known.counts:
             return
         known.counts[version].quality.add(score)
         if known.guard is not None:

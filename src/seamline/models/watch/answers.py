@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from math import sqrt
-from typing import Final
+from typing import Any, Final
 
-from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Usage
+from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Message, Usage
 from seamline.models.watch.evaluators import Evaluator, Length, Refusal
 from seamline.models.watch.watcher import Watcher
 
@@ -47,52 +47,88 @@ class Answers:
 
     async def watched(self, request: ChatRequest, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[ChatChunk]:
         """The chunks as they come. An answer that nobody read to its end is not judged."""
-        began = last = self._time()
-        first_s = 0.0
-        text: list[str] = []
-        pieces = length = 0
-        usage = Usage()
+        looking = self.passing(request)
         async with aclosing(_closing(chunks)) as passing:
             async for chunk in passing:
-                if chunk.text:
-                    last = self._time()
-                    pieces += 1
-                    first_s = first_s or max(last - began, 1e-9)
-                    if length < _TEXT_MAX:
-                        text.append(chunk.text)
-                        length += len(chunk.text)
-                usage = chunk.usage or usage
+                looking.passed(chunk)
                 yield chunk
-        if pieces:
-            self._add(FIRST, 1000.0 * first_s)
-        if pieces > 1:
-            self._add(BETWEEN, 1000.0 * (last - began - first_s) / (pieces - 1))
-        self._judge(request, "".join(text), usage)
+        looking.ended()
+
+    def passing(self, request: ChatRequest | None = None) -> PassingAnswer:
+        """Of an answer whose items are shown to it as they come; of one without a request only the time is told."""
+        return PassingAnswer(self, request, self._time)
 
     def saw(self, request: ChatRequest, answer: ChatAnswer) -> None:
         """An answer that came as a whole."""
-        self._judge(request, answer.message.content, answer.usage)
+        self.judge(question_of(request), answer.message.content, answer.usage)
 
     def graded(self, grade: float) -> None:
         """A judge's, or a person's, word on an answer, from 0 to 1."""
-        self._add("grade", grade)
+        self.add("grade", grade)
 
-    def _judge(self, request: ChatRequest, answer: str, usage: Usage) -> None:
-        question = request.messages[-1].content if request.messages else request.prompt
+    def judge(self, question: str, answer: str, usage: Usage | None = None) -> None:
+        """What the evaluators say of a text, and what it cost."""
         for evaluator in self._evaluators:
             value = evaluator.score(question, answer)
             if value is not None:
-                self._add(evaluator.name, value)
-        if self._cost is not None:
-            self._add("cost", self._cost(usage))
+                self.add(evaluator.name, value)
+        if self._cost is not None and usage is not None:
+            self.add("cost", self._cost(usage))
 
-    def _add(self, name: str, value: float) -> None:
+    def add(self, name: str, value: float) -> None:
+        """One value of a score; the mean of enough of them is told."""
         values = self._values.setdefault(name, [])
         values.append(value)
         if len(values) >= self._answers_min:
             self._values[name] = []
             mean, error = _mean(values)
             self._watcher.measured(name, mean, error, least_share=_LEAST_SHARES.get(name, 0.0))
+
+
+class PassingAnswer:
+    """One answer while it streams. See :class:`~seamline.models.runtime.Passing`."""
+
+    def __init__(self, answers: Answers, request: ChatRequest | None, time: Callable[[], float]) -> None:
+        self._answers = answers
+        self._request = request
+        self._time = time
+        self._began = self._last = time()
+        self._first_s = 0.0
+        self._pieces = self._length = 0
+        self._text: list[str] = []
+        self._usage = Usage()
+
+    def passed(self, item: Any) -> None:
+        text = ""
+        if isinstance(item, ChatChunk):
+            self._usage = item.usage or self._usage
+            text = item.text
+            if not text:
+                return
+        self._last = self._time()
+        self._pieces += 1
+        self._first_s = self._first_s or max(self._last - self._began, 1e-9)
+        if text and self._length < _TEXT_MAX:
+            self._text.append(text)
+            self._length += len(text)
+
+    def answer(self) -> ChatAnswer:
+        """As a whole, as far as it has come."""
+        return ChatAnswer(message=Message(role="assistant", content="".join(self._text)), usage=self._usage)
+
+    def ended(self) -> None:
+        if self._pieces:
+            self._answers.add(FIRST, 1000.0 * self._first_s)
+        if self._pieces > 1:
+            between_s = (self._last - self._began - self._first_s) / (self._pieces - 1)
+            self._answers.add(BETWEEN, 1000.0 * between_s)
+        if self._request is not None:
+            self._answers.saw(self._request, self.answer())
+
+
+def question_of(request: ChatRequest) -> str:
+    """The text that is to be answered."""
+    return request.messages[-1].content if request.messages else request.prompt
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

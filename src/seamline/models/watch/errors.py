@@ -7,6 +7,7 @@
       ReferenceUnfit     SL7751  what a model is compared with cannot be used
       JudgementError     SL7752  a judge did not judge
       CaptureError       SL7753  a dataset cannot be captured or read
+      ReplayError        SL7754  what was decided cannot be decided again
 """
 
 from __future__ import annotations
@@ -36,3 +37,9 @@ class CaptureError(WatchError):
     """SL7753: a dataset cannot be captured or read."""
 
     code = "SL7753"
+
+
+class ReplayError(WatchError):
+    """SL7754: what was decided cannot be decided again."""
+
+    code = "SL7754"

@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from seamline.kernel.clock import Clock, now_ms
 from seamline.kernel.store import Database
 from seamline.models.watch.quality import Quality, quality
-from seamline.models.watch.watcher import Watcher
+from seamline.models.watch.watcher import watchers
 
 CASES_MAX: Final = 50_000
 """Of one version, the newest whose outcome is known."""
@@ -100,11 +100,13 @@ class Labels:
                 cases.setdefault(row.version, []).append((row.score, bool(row.came)))
         return {version: quality(found, threshold) for version, found in cases.items()}
 
-    async def tell(self, watcher: Watcher, since: datetime) -> None:
-        """Tell the quality of a version as scores of its watcher, once there is enough to say anything."""
-        found = (await self.quality(since)).get(watcher.version)
-        if found is not None and found.auc is not None and found.auc_error > 0:
-            watcher.measured("auc", found.auc, found.auc_error)
+    async def tell(self, since: datetime) -> None:
+        """Tell the quality of each version as a score of its watchers here, once there is enough to say anything."""
+        found = await self.quality(since)
+        for watcher in watchers(self._model):
+            of = found.get(watcher.version)
+            if of is not None and of.auc is not None and of.auc_error > 0:
+                watcher.measured("auc", of.auc, of.auc_error)
 
     async def waiting(self) -> int:
         """How many cases nobody knows the outcome of."""

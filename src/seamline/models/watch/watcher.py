@@ -7,7 +7,9 @@ quiet week is a flat line, and whoever watches lines needs to know nothing of sa
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, sqrt
@@ -20,6 +22,7 @@ from seamline.models.watch.chance import normal_tail
 from seamline.models.watch.drift import Change, kolmogorov_smirnov, mean_discrepancy, population_stability
 from seamline.models.watch.reference import VECTORS, Numbers, Reference, Row, Words, number_of
 
+_log = logging.getLogger("seamline.models")
 TOLD: Final = "seamline.model."
 """What the names of scores begin with; detection watches them."""
 CHANCE: Final = 1e-6
@@ -108,6 +111,7 @@ class Watcher:
         """By feature, as the last window has it; none before the first row."""
         self.scores: dict[str, Measured] = {}
         GAUGES.add(self)
+        _IN_PROCESS.add(self)
 
     def saw(self, row: Row, vector: Sequence[float] | None = None) -> None:
         """The model was asked this and said that. Costs a microsecond."""
@@ -146,7 +150,10 @@ class Watcher:
         """See :class:`~seamline.kernel.signal.gauges.Gauge`. A window that is due is compared in a thread meanwhile."""
         if self._comparing is not None and self._comparing.done():
             comparing, self._comparing = self._comparing, None
-            self._note(comparing.result())
+            try:
+                self._note(comparing.result())
+            except Exception:  # one window that cannot be compared must not keep the process from telling its measures
+                _log.exception("a window of %s %s could not be compared", self.model, self.version)
         if self._comparing is None and len(self._rows) >= self._rows_min and self._clock.monotonic() >= self._due:
             self._comparing = asyncio.get_running_loop().run_in_executor(None, self._compare, *self._end())
         told = {f"drift.{name}": found.told for name, found in self.drift.items()}
@@ -154,6 +161,11 @@ class Watcher:
         prefix = f"{TOLD}{self.model}.{self.version}."
         about = {"seamline.model": self.model, "seamline.model.version": self.version}
         return [Measure(prefix + name, value, self.module, "gauge", "", about) for name, value in told.items()]
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        GAUGES.drop(self)
+        _IN_PROCESS.discard(self)
 
     def stats(self) -> dict[str, Any]:
         """For JSON."""
@@ -196,6 +208,14 @@ class Watcher:
             told = level(sqrt(change.size), before) if change.p < chance else 0.0
             found[VECTORS_NAME] = Compared(change.size, 0.0, change.p, told)
         return found
+
+
+_IN_PROCESS: Final[weakref.WeakSet[Watcher]] = weakref.WeakSet()
+
+
+def watchers(model: str) -> list[Watcher]:
+    """Those of a model in this process: of each version that is watched."""
+    return [each for each in list(_IN_PROCESS) if each.model == model]
 
 
 def _keep(kept: list[Any], new: Any, number: int, most: int, dice: random.Random) -> None:

@@ -31,7 +31,6 @@ _log = log.get("seamline.run")
 _LOOK_EVERY_S: Final = 0.5
 _TOLD_S: Final = 5.0
 _LOADED_S: Final = 120.0
-_EVALUATED_S: Final = 600.0
 
 
 class Rollouts:
@@ -89,7 +88,7 @@ class Rollouts:
     async def promote(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
         """``version`` of ``contract`` answers everything from now on."""
         contract, version = str(request["contract"]), str(request["version"])
-        declared = await self._declared(contract)
+        declared = await self.declared(contract)
         if version in declared:
             await self._load(contract, [version], answer)
         return await self._change(
@@ -100,14 +99,14 @@ class Rollouts:
         """``shares`` of versions of ``contract``, 0 to 1; the champion has the rest."""
         contract = str(request["contract"])
         shares = {str(version): float(share) for version, share in request["shares"].items()}
-        declared = await self._declared(contract)
+        declared = await self.declared(contract)
         await self._load(contract, [each for each in shares if each in declared and shares[each] > 0], answer)
         return await self._change(contract, request, declared, lambda keeper: partial(keeper.weigh, contract, shares))
 
     async def shadow(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
         """``versions`` of ``contract`` are asked, too, for comparison."""
         contract, versions = str(request["contract"]), [str(each) for each in request["versions"]]
-        declared = await self._declared(contract)
+        declared = await self.declared(contract)
         await self._load(contract, [each for each in versions if each in declared], answer)
         return await self._change(
             contract, request, declared, lambda keeper: partial(keeper.shadow, contract, versions)
@@ -116,31 +115,8 @@ class Rollouts:
     async def roll_back(self, request: dict[str, Any], _: Answer) -> dict[str, Any]:
         """What held for ``contract`` before the last change holds again, at once."""
         contract = str(request["contract"])
-        declared = await self._declared(contract)
+        declared = await self.declared(contract)
         return await self._change(contract, request, declared, lambda keeper: partial(keeper.roll_back, contract))
-
-    async def evaluate(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
-        """What ``evaluate`` of each of the ``versions`` of ``contract`` says, or of all that have one; with ``cases``
-        (``method``, ``arguments``, ``expected``), how many each answers right."""
-        contract, versions = str(request["contract"]), [str(each) for each in request.get("versions") or ()]
-        declared = await self._declared(contract)
-        if unknown := [each for each in versions if each not in declared]:
-            from seamline.models.rollout.errors import UnknownVersionError
-
-            raise UnknownVersionError(f"{contract} has no version {unknown[0]!r}", f"It has {', '.join(declared)}.")
-        answer.say(f"evaluating {', '.join(versions) or 'all versions'} of {contract}")
-        for replica in self._serving():
-            found = await self._ask(
-                replica,
-                "evaluate",
-                _EVALUATED_S,
-                contract=contract,
-                versions=versions,
-                cases=request.get("cases") or [],
-            )
-            if found is not None:
-                return {"contract": contract, "versions": found}
-        return {"contract": contract, "versions": {}}
 
     # Change.
 
@@ -180,7 +156,7 @@ class Rollouts:
         verdict = keeper.judged(contract, split, seen)
         if verdict is None:
             return
-        await self._declared(contract)
+        await self.declared(contract)
         taken = await asyncio.to_thread(keeper.take_back, contract, split, verdict)
         if taken is None:  # somebody has changed it meanwhile
             self._splits = await asyncio.to_thread(keeper.splits)
@@ -221,7 +197,7 @@ class Rollouts:
                 )
             )
 
-    async def _declared(self, contract: str) -> list[str]:
+    async def declared(self, contract: str) -> list[str]:
         """The versions of a contract. Raises UnknownVersionError."""
         known: dict[str, list[str]] = {}
         for told in await self._all("rollouts"):
@@ -234,6 +210,10 @@ class Rollouts:
             there = ", ".join(sorted(known)) or "no contract"
             raise UnknownVersionError(f"no model answers {contract!r}", f"Models answer {there}.")
         return known[contract]
+
+    def module_of(self, contract: str) -> str:
+        """The module that has a contract which was :meth:`declared`."""
+        return self._modules[contract]
 
     # Ask.
 

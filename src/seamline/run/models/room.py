@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -20,12 +21,13 @@ import msgspec
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
 from seamline.module.contract import Contract, compile_contract
-from seamline.run.errors import UnknownTargetError
+from seamline.run.errors import RunError, UnknownTargetError
 from seamline.run.trying import Trying
 
 if TYPE_CHECKING:
     from seamline.models.gateway.pipeline import LanguageModels
 
+_log = logging.getLogger("seamline.models")
 STREAMS: Final = "stream"
 """The method of a contract that chats: see :class:`~seamline.models.chat.Chat`."""
 _AHEAD_MAX: Final = 256
@@ -39,6 +41,7 @@ _PATIENCE_S: Final = 20.0
 Say = Callable[[bytes], Awaitable[None]]
 Answer = Callable[[Say], Awaitable[dict[str, Any]]]
 """Says its pieces, and gives what it ended in."""
+Work = Callable[[str, Mapping[str, Any], Callable[[str], Awaitable[None]]], Awaitable[dict[str, Any]]]
 
 
 class ModelRoom:
@@ -48,6 +51,7 @@ class ModelRoom:
         contracts: of the application, with the module of each.
         stats: of the models and the AI gateways here.
         gateway: the AI gateway that is served here, as whoever asks by hand meets it; None where none is.
+        work: what takes long: evaluations and replays.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class ModelRoom:
         stats: Callable[[], Mapping[str, Any]],
         trying: Trying,
         gateway: Callable[[], LanguageModels | None],
+        work: Work,
     ) -> None:
         self._contracts = contracts
         self._stats = stats
         self._trying = trying
         self._gateway = gateway
+        self._work = work
         self._talks: dict[str, _Talk] = {}
         self._owner = TaskOwner("conversations by hand")
 
@@ -119,7 +125,9 @@ class ModelRoom:
         return {"id": id_}
 
     def _answer(self, arguments: Mapping[str, Any]) -> Answer:
-        """Of ``alias`` at the AI gateway, or of a ``contract`` of a ``module``."""
+        """Of ``alias`` at the AI gateway, or of a ``contract`` of a ``module``; or what a ``job`` says and ends in."""
+        if job := str(arguments.get("job") or ""):
+            return partial(_worked, self._work, job, arguments)
         request = arguments["request"]
         if alias := str(arguments.get("alias") or ""):
             models = self._gateway()
@@ -180,6 +188,19 @@ class _Talk:
     async def _say(self, item: bytes) -> None:
         await self._pieces.put(item.decode())
         self._news.set()
+
+
+async def _worked(work: Work, job: str, arguments: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    async def said(text: str) -> None:
+        await say(text.encode())
+
+    try:
+        return await work(job, arguments, said)
+    except SeamlineError:
+        raise
+    except Exception as error:  # of the application's code, or of a request that is none
+        _log.exception("a %s of %s broke off", job, arguments.get("contract"))
+        raise RunError(f"it broke off: {type(error).__name__}: {error}", "The log has the traceback.") from error
 
 
 async def _through_gateway(models: LanguageModels, alias: str, request: Any, say: Say) -> dict[str, Any]:

@@ -46,6 +46,43 @@ class ModelTrials:
         """
         asked = {name: request[name] for name in ("module", "contract", "alias", "request") if name in request}
         replica = await self._with_alias(str(asked["alias"])) if "alias" in asked else self._host(str(asked["module"]))
+        return await self._followed(replica, answer, asked)
+
+    async def evaluate(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """What ``evaluate`` of each of the ``versions`` of ``contract`` says, or of all that have one; with ``cases``
+        (``method``, ``arguments``, ``expected``) how many each answers right; with a ``dataset`` what each answers to
+        the ``last`` calls that were captured there. ``examples`` is how many of them are told one by one."""
+        contract, replica, versions = await self._known(request, answer, "evaluating")
+        told = {name: request.get(name) for name in ("cases", "dataset", "last", "examples")}
+        asked = {"job": "evaluate", "contract": contract, "versions": versions, **told}
+        return {"contract": contract} | await self._followed(replica, answer, asked)
+
+    async def replay(self, request: dict[str, Any], answer: Answer) -> dict[str, Any]:
+        """What ``version`` of ``contract``, or that which answers today, and today's rules, or those of ``policy``
+        (texts by name), would decide of what was decided in the last ``since_s`` seconds."""
+        version = str(request.get("version") or "")
+        wanted = {"contract": request["contract"], "versions": [version] if version else []}
+        contract, replica, versions = await self._known(wanted, answer, "replaying")
+        asked: dict[str, Any] = {
+            "job": "replay", "contract": contract, "versions": versions, "since_s": float(request["since_s"]),
+            "policy": request.get("policy") or {},
+        }  # fmt: skip
+        return {"contract": contract} | await self._followed(replica, answer, asked)
+
+    async def _known(self, request: dict[str, Any], answer: Answer, what: str) -> tuple[str, Replica, list[str]]:
+        """The contract, who hosts it, and those of its versions that were asked for. Raises UnknownVersionError."""
+        contract, versions = str(request["contract"]), [str(each) for each in request.get("versions") or ()]
+        rollouts = self._supervisor.rollouts
+        declared = await rollouts.declared(contract)
+        if unknown := [each for each in versions if each not in declared]:
+            from seamline.models.rollout.errors import UnknownVersionError
+
+            raise UnknownVersionError(f"{contract} has no version {unknown[0]!r}", f"It has {', '.join(declared)}.")
+        answer.say(f"{what} {', '.join(versions) + ' of ' if versions else ''}{contract}")
+        return contract, self._host(rollouts.module_of(contract)), versions
+
+    async def _followed(self, replica: Replica, answer: Answer, asked: dict[str, Any]) -> dict[str, Any]:
+        """Begin it there, pass its pieces on, and say what it ended in; it ends when nobody follows any more."""
         begun = await self._ask(replica, "begin", **asked)
         try:
             while True:

@@ -93,7 +93,7 @@ def main(folder: Path = WEIGHTS) -> None:
             f"| {model.version} | {found.auc:.3f} | {found.calibration:.3f} | {found.precision:.2f} "
             f"| {found.recall:.2f} |"
         )
-        told = [{**dataclasses.asdict(given), "score": model.score(given).probability} for _, given in train]
+        told = [{**dataclasses.asdict(given), "probability": model.score(given).probability} for _, given in train]
         reference = Reference.of(told, quality={"auc": round(found.auc, 4)})
         (folder / f"{model.version}.json").write_bytes(_pretty(model))
         (folder / f"reference.{model.version}.json").write_bytes(msgspec.json.encode(reference) + b"\n")

@@ -1,0 +1,1 @@
+"""Decides on what people ask for at a counter."""
