@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -140,6 +141,21 @@ async def test_the_faster_replica_gets_more_calls(made: Rig):
     answers = Counter(a for found in await asyncio.gather(*(shopper() for _ in range(8))) for a in found)
     assert answers["mugfast"] > 3 * answers["mugslow"]
     assert answers["mugslow"] > 0
+
+
+async def test_a_replica_that_answers_nobody_is_left_to_itself_by_those_who_gave_up(made: Rig):
+    """Each caller gives up before the deadline would: how long they waited counts, and the other is asked."""
+    stuck, quick = StockService("stuck"), StockService("quick")
+    stuck.gate, quick.slow_s = asyncio.Event(), 0.005
+    _, stock = await client_of(made, stuck, quick)
+    patience_s = 0.1
+    for _ in range(16):
+        began = monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                assert await stock.look("mug") == "mugquick"
+            patience_s = max(patience_s, 5 * (monotonic() - began))  # however busy the machine is
+    assert 0 < stuck.calls["look"] <= 4
 
 
 async def test_a_hedge_answers_for_a_slow_replica(made: Rig):

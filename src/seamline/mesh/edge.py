@@ -261,6 +261,7 @@ class Edge(Told):
         try:
             channel = replica.channels.get(self.caller)
             if channel is None or not channel.open:
+                started = monotonic()
                 channel = await self.mesh.channel(self.caller, self.callee, replica, context.deadline)
             started = monotonic()
             return await channel.unary(self, body, context, upstream)
@@ -422,6 +423,8 @@ class Edge(Told):
             replica.observe(now, latency_s)
             if not isinstance(failure, DeadlineExceeded):
                 replica.succeeded()
+        elif latency_s is not None and latency_s > replica.latency_s and isinstance(failure, asyncio.CancelledError):
+            replica.observe(now, latency_s)  # at least: one that answers nobody would look fast to all who give up
 
     def _tell(self, breaker: CircuitBreaker, ticket: int, now: float, failure: BaseException | None) -> None:
         if failure is None or (isinstance(failure, (Fault, CallError)) and not isinstance(failure, Unreachable)):
