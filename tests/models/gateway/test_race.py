@@ -52,6 +52,7 @@ class Scene:
         self.left: list[str] = []
         self.answers: dict[str, asyncio.Future[Begun]] = {}
         self.affordable = True
+        self.abandoned: list[Target] = []
 
     async def begin(self, target: Target) -> Begun:
         self.asked.append(target.name)
@@ -65,7 +66,7 @@ class Scene:
     def race(self, *, whole: bool = False) -> Race[Begun]:
         return Race(
             self.watch, self.model, ANY, self.begin, whole=whole, asking=lambda _: None,
-            affordable=lambda _: self.affordable,
+            affordable=lambda _: self.affordable, abandoned=self.abandoned,
         )  # fmt: skip
 
     def start(self, *, whole: bool = False) -> asyncio.Task[str]:
@@ -144,8 +145,7 @@ async def test_two_of_three_hang():
 async def test_the_slow_one_may_still_win():
     """It was not given up; who was asked beside it is let go of, and is owed for what it was asked."""
     async with scene("ab") as it:
-        race = it.race()
-        running = it.owner.spawn(race.run())
+        running = it.owner.spawn(it.race().run())
         await settle()
         await it.wait(PATIENCE_S)
         it.answer("a")
@@ -153,7 +153,7 @@ async def test_the_slow_one_may_still_win():
         await settle()
         assert target.name == "a"
         assert it.left == ["b"]
-        assert [each.name for each in race.abandoned] == ["b"]
+        assert [each.name for each in it.abandoned] == ["b"]
 
 
 async def test_a_rival_that_fails_changes_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from tests.models.gateway.doors import door, says
 from tests.models.stub_upstream import Fault
 
 from seamline.kernel.settings import AiModelSettings, AiTargetSettings
+from seamline.kernel.settings.ai_gateway import Bound
+from seamline.models.gateway.quota import Limit
 from seamline.models.gateway.targets import Model, Target, Usual, Wants, price_of
 from seamline.models.runtimes.scripted import Scripted
 
@@ -129,3 +132,26 @@ async def test_no_more_tokens_than_the_model_gives():
             assert answer["usage"]["completion_tokens"] == 3
         _, answer = await it.ask({"model": "m", "messages": [{"role": "user", "content": "count"}], "max_tokens": 2})
         assert answer["usage"]["completion_tokens"] == 2
+
+
+@pytest.mark.parametrize("bound", ["max_tokens", "max_completion_tokens"])
+async def test_the_bound_has_the_name_that_the_caller_used_and_else_that_of_the_target(bound: Bound, tmp_path: Path):
+    """Newer engines refuse the one, older ones do not know the other; under no circumstances are there both."""
+    names = {"max_tokens", "max_completion_tokens"}
+    capped = door(WELL, model={"output_tokens_max": 3}, targets=({"bound": bound},))
+    limit = Limit(name="l", by="key", unit="tokens", most=10**6, per="day")
+    paid = door(WELL, folder=tmp_path, limits=(limit,), targets=({"bound": bound},))
+    for opening in (capped, paid):
+        async with opening as it:
+            for asked in ({"max_tokens": 99}, {"max_completion_tokens": 99}, {}, {"max_completion_tokens": None}):
+                await it.ask(says("a", **asked))
+                told = it.stubs[0].requests[-1].body
+                assert [name for name in names if name in told] == [next(iter(asked), bound)]
+
+
+async def test_completions_know_one_name_of_the_bound_only():
+    """It is the older one, whatever the target's chat wants."""
+    async with door(WELL, model={"output_tokens_max": 3}, targets=({"bound": "max_completion_tokens"},)) as it:
+        await it.ask({"model": "m", "prompt": "count"}, "/v1/completions")
+        assert it.stubs[0].requests[-1].body["max_tokens"] == 3
+        assert "max_completion_tokens" not in it.stubs[0].requests[-1].body

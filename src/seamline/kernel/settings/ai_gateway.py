@@ -18,6 +18,7 @@ from seamline.kernel.settings.tables import TableReader
 MIB = 1024 * 1024
 Ability = Literal["chat", "completions", "embeddings", "rerank", "tools", "vision", "json"]
 Choice = Literal["weight", "price", "latency"]
+Bound = Literal["", "max_tokens", "max_completion_tokens"]
 Personal = Literal["email", "phone", "iban", "card", "ip", "ssn", "secret"]
 ENGINES = ("openai", "anthropic", "ollama", "oip", "module")
 
@@ -41,6 +42,9 @@ class AiTargetSettings:
     """Empty is whatever its kind of engine has."""
     context_tokens: int = 0
     """The most that question and answer may have together; 0 is not known."""
+    bound: Bound = ""
+    """What the engine calls the most tokens of an answer, where the caller used neither name; empty is
+    ``max_completion_tokens`` for OpenAI itself and ``max_tokens`` for others."""
     connections_max: int = 256
     input_price: float = 0
     cached_input_price: float = 0

@@ -17,7 +17,7 @@ from typing import Self, cast
 
 import httptools
 
-from seamline.kernel.wire.http1_message import BUFFERED_BYTES_MAX, CHUNK_OVERHEAD, Header
+from seamline.kernel.wire.http1_message import BUFFERED_BYTES_MAX, CHUNK_OVERHEAD, Header, header_lines
 
 _log = logging.getLogger("seamline.http")
 
@@ -98,6 +98,14 @@ class HttpResponse:
         if self._connection is not None:
             self._connection.unpause()
         return data
+
+    def here(self) -> bytes | None:
+        """The rest of the body if all of it has come, and None otherwise."""
+        if not self.complete:
+            return None
+        chunks, self._chunks = self._chunks, []
+        self._buffered = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read_all(self, size_max: int | None = None) -> bytes:
         """The rest of the body; raises HttpClientError when it is longer than ``size_max``."""
@@ -278,7 +286,7 @@ class _ClientConnection(asyncio.Protocol):
         self,
         method: str,
         target: bytes,
-        headers: Iterable[Header],
+        headers: Iterable[Header] | bytes,
         body: bytes | AsyncIterator[bytes],
         *,
         duplex: bool = False,
@@ -291,23 +299,23 @@ class _ClientConnection(asyncio.Protocol):
         self._response = None
         self._head = head = self._loop.create_future()
         try:
-            return await self._exchange(method, target, headers, body, head, duplex)
+            if isinstance(body, bytes):
+                self._send_whole(method, target, headers, body)
+                return await head
+            return await self._exchange_streamed(method, target, headers, body, head, duplex)
         except BaseException:
             self.abort()
             raise
 
-    async def _exchange(
+    async def _exchange_streamed(
         self,
         method: str,
         target: bytes,
-        headers: Iterable[Header],
-        body: bytes | AsyncIterator[bytes],
+        headers: Iterable[Header] | bytes,
+        body: AsyncIterator[bytes],
         head: asyncio.Future[HttpResponse],
         duplex: bool,
     ) -> HttpResponse:
-        if isinstance(body, bytes):
-            self._send_whole(method, target, headers, body)
-            return await head
         self._sender = sender = self._loop.create_task(self._send_stream(method, target, headers, body))
         await asyncio.wait((head, sender), return_when=asyncio.FIRST_COMPLETED)
         if not sender.done() and not (duplex and head.exception() is None and head.result().status == 200):
@@ -316,7 +324,7 @@ class _ClientConnection(asyncio.Protocol):
             await asyncio.wait([sender])
         return await head
 
-    def _send_whole(self, method: str, target: bytes, headers: Iterable[Header], body: bytes) -> None:
+    def _send_whole(self, method: str, target: bytes, headers: Iterable[Header] | bytes, body: bytes) -> None:
         extra = b"" if not body and method in _BODILESS else b"content-length: %d\r\n" % len(body)
         head = self._pool.encode_head(method, target, headers, extra)
         if len(body) < _COALESCE_BYTES:
@@ -326,10 +334,10 @@ class _ClientConnection(asyncio.Protocol):
             self.transport.write(body)
 
     async def _send_stream(
-        self, method: str, target: bytes, headers: Iterable[Header], body: AsyncIterator[bytes]
+        self, method: str, target: bytes, headers: Iterable[Header] | bytes, body: AsyncIterator[bytes]
     ) -> None:
         try:
-            await self._stream(method, target, list(headers), body)
+            await self._stream(method, target, headers, body)
         except Exception as error:  # the caller's iterator failed: so does the request
             assert self._head is not None
             if not self._head.done():
@@ -338,8 +346,11 @@ class _ClientConnection(asyncio.Protocol):
                 self._response.fail(error)
                 self.abort()
 
-    async def _stream(self, method: str, target: bytes, headers: list[Header], body: AsyncIterator[bytes]) -> None:
-        sized = any(name.lower() == b"content-length" for name, _ in headers)
+    async def _stream(
+        self, method: str, target: bytes, headers: Iterable[Header] | bytes, body: AsyncIterator[bytes]
+    ) -> None:
+        headers = headers if isinstance(headers, bytes) else header_lines(headers)
+        sized = b"\ncontent-length:" in b"\n" + headers.lower()
         extra = b"" if sized else b"transfer-encoding: chunked\r\n"
         self.transport.write(self._pool.encode_head(method, target, headers, extra))
         async for chunk in body:
@@ -448,7 +459,7 @@ class HttpPool:
         self,
         method: str,
         target: str | bytes,
-        headers: Iterable[Header] = (),
+        headers: Iterable[Header] | bytes = (),
         body: bytes | AsyncIterator[bytes] = b"",
         timeout_s: float | None = None,
         *,
@@ -457,32 +468,25 @@ class HttpPool:
     ) -> HttpResponse:
         """Send one request; the deadline of ``timeout_s`` holds for the body of the answer too.
 
+        Headers that are the same each time may be given as what ``header_lines`` made of them.
+
         A kept-alive connection that turns out to be dead before anything of the answer came is
         replaced once, if the request is ``replayable`` (and its body in one piece). Cancelling
         closes the connection. With ``duplex`` a body given in pieces goes on beside an answer that
         has begun with status 200; else such an answer ends it. Raises HttpClientError, TimeoutError,
         OSError, and what the iterator of the body raises.
         """
-        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        target = target.encode("ascii") if isinstance(target, str) else target
-        headers = list(headers)
-        if deadline is None:
-            return await self._request(method, target, headers, body, replayable, duplex)
-        async with asyncio.timeout_at(deadline):
-            response = await self._request(method, target, headers, body, replayable, duplex)
-        response.until(deadline)
-        return response
-
-    async def _request(
-        self,
-        method: str,
-        target: bytes,
-        headers: list[Header],
-        body: bytes | AsyncIterator[bytes],
-        replayable: bool,
-        duplex: bool,
-    ) -> HttpResponse:
-        connection = await self._take()
+        if timeout_s is not None:
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout_at(deadline):
+                response = await self.request(method, target, headers, body, replayable=replayable, duplex=duplex)
+            response.until(deadline)
+            return response
+        if isinstance(target, str):
+            target = target.encode("ascii")
+        if not isinstance(headers, bytes):
+            headers = list(headers)
+        connection = self._ready() or await self._take()
         try:
             return await connection.exchange(method, target, headers, body, duplex=duplex)
         except HttpClientError:
@@ -503,28 +507,32 @@ class HttpPool:
         while self._all:  # noqa: ASYNC110  # the loop reports the aborted ones in its next turns
             await asyncio.sleep(0)
 
-    def encode_head(self, method: str, target: bytes, headers: Iterable[Header], extra: bytes) -> bytes:
+    def encode_head(self, method: str, target: bytes, headers: Iterable[Header] | bytes, extra: bytes) -> bytes:
         """Raises ValueError when a part could break out of its line."""
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        head = b"".join(
-            (method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n", self._host_line, *lines, extra, b"\r\n")
-        )
-        count = len(lines) + 3 + (1 if extra else 0)
-        if head.count(b"\n") != count or head.count(b"\r") != count or b" " in target or not target:
+        lines = headers if isinstance(headers, bytes) else header_lines(headers)
+        line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+        if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b" " in target or not target:
             raise ValueError("a part of the request's head contains a line break or a space")
-        return head
+        return b"%b%b%b%b\r\n" % (line, self._host_line, lines, extra)
+
+    def _ready(self) -> _ClientConnection | None:
+        """A kept-alive connection, if there is one."""
+        while self._idle and not self._closed:
+            connection = self._idle.pop()
+            if not connection.lost and not connection.transport.is_closing():
+                return connection
+        return None
 
     async def _take(self, *, fresh: bool = False) -> _ClientConnection:
         while True:
             if self._closed:
                 raise HttpClientError("the pool is closed", sent=False)
-            while self._idle:
+            while fresh and self._idle:
                 connection = self._idle.pop()
-                if fresh:
-                    connection.abort()  # as stale, most likely, as the one that failed
-                    self._all.discard(connection)
-                elif not connection.lost and not connection.transport.is_closing():
-                    return connection
+                connection.abort()  # as stale, most likely, as the one that failed
+                self._all.discard(connection)
+            if (ready := self._ready()) is not None:
+                return ready
             if len(self._all) + self._opening < self._connections_max:
                 return await self._open()
             waiter = asyncio.get_running_loop().create_future()

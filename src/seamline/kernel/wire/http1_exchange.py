@@ -94,8 +94,13 @@ class Exchange:
             self._gone = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._gone)
 
-    def respond(self, status: int, headers: Iterable[Header] = (), body: bytes = b"", *, sized: bool = False) -> None:
-        """Answer in one write. ``sized`` says that ``headers`` hold the right ``content-length`` already."""
+    def respond(
+        self, status: int, headers: Iterable[Header] | bytes = (), body: bytes = b"", *, sized: bool = False
+    ) -> None:
+        """Answer in one write. ``sized`` says that ``headers`` hold the right ``content-length`` already.
+
+        Headers may be given as what ``header_lines`` made of them.
+        """
         if self.started:
             raise RuntimeError("the exchange is already answered")
         wire = self._wire

@@ -217,7 +217,7 @@ def _status_line(status: int) -> bytes:
 _STATUS_LINES: dict[int, bytes] = {status: _status_line(status) for status in range(100, 600)}
 
 
-def encode_head(status: int, headers: Iterable[Header], extra: bytes) -> bytes:
+def encode_head(status: int, headers: Iterable[Header] | bytes, extra: bytes) -> bytes:
     """The head of a response, ``extra`` being ready-made header lines of our own.
 
     Raises ValueError when a header could break out of its line.
@@ -225,12 +225,18 @@ def encode_head(status: int, headers: Iterable[Header], extra: bytes) -> bytes:
     line = _STATUS_LINES.get(status)
     if line is None:
         raise ValueError(f"{status!r} is not an HTTP status")
+    lines = headers if isinstance(headers, bytes) else header_lines(headers)
+    return b"%b%b%b\r\n" % (line, lines, extra)
+
+
+def header_lines(headers: Iterable[Header]) -> bytes:
+    """Headers as they travel, each on its line. Raises ValueError when one could break out of it."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     block = b"".join(lines)
     count = len(lines)
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
-        raise ValueError("a response header contains a line break or a NUL")
-    return b"".join((line, block, extra, b"\r\n"))
+        raise ValueError("a header contains a line break or a NUL")
+    return block
 
 
 def date_line(timestamp: float | None = None) -> bytes:

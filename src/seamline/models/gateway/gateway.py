@@ -13,7 +13,7 @@ from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.lifetime import Runners
 from seamline.kernel.settings import AiGatewaySettings, AiModelSettings, AiTargetSettings, read_secret
 from seamline.kernel.signal.trace import Tracer
-from seamline.kernel.wire.http1 import Exchange, HttpLimits, HttpServer
+from seamline.kernel.wire.http1 import HttpLimits, HttpServer
 from seamline.mesh.limits import RetryBudget
 from seamline.models.engine import LanguageEngine
 from seamline.models.errors import ModelError
@@ -83,7 +83,7 @@ class AiGateway:
             tracer=tracer,
         )
         self._http = HttpServer(
-            self.handler,
+            self._server.handle,
             # Who reads a body bounds it, and says so in the words of the client's wire.
             HttpLimits(body_bytes_max=sys.maxsize, connections_max=settings.connections_max),
             runners=self._runners,
@@ -129,10 +129,6 @@ class AiGateway:
     def inside(self, module: str = "") -> LanguageModels:
         """The same models for a module; for whichever is at work when none is named."""
         return LanguageModels(self._pipeline, module)
-
-    async def handler(self, exchange: Exchange) -> None:
-        """For :class:`~seamline.kernel.wire.http1.HttpServer`."""
-        await self._server.handle(exchange)
 
     async def start(self) -> None:
         """Before the first call. A second time changes nothing."""
@@ -209,6 +205,7 @@ class AiGateway:
             patience=patience,
             connections_max=target.connections_max,
             answer_bytes_max=self.settings.answer_bytes_max,
+            tokens_field=target.bound,
             clock=self._clock,
         )
         self._engines.append(engine)

@@ -6,7 +6,7 @@ one that was checked here. Events of a stream are put together anew around the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 
 import msgspec
@@ -36,7 +36,10 @@ _PICTURES: Final = (b'"image_url"', b'"input_image"', b'"image"')
 _NOTHING: Final = (b"null", b"[]")
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
 _BYTES_OF_A_TOKEN: Final = 4
-_PASSED_ON: Final = (b"anthropic-beta", b"anthropic-version", b"openai-beta")
+_PASSED_ON: Final = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
+_TOKENS_OF_CHAT: Final = ("max_completion_tokens", "max_tokens")
+_TOKENS: Final = (*_TOKENS_OF_CHAT, "max_output_tokens")
+_TOKENS_FIELD: Final[Mapping[Wire, str]] = {"responses": "max_output_tokens", "messages": "max_tokens"}
 
 
 class Route(NamedTuple):
@@ -54,10 +57,12 @@ class RawEngine(Protocol):
     """An engine elsewhere that can be given bytes."""
 
     provider: str
+    tokens_field: str
+    """What it calls the most tokens of an answer."""
 
-    async def raw(
+    def raw(
         self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
-    ) -> RawAnswer: ...
+    ) -> Awaitable[RawAnswer]: ...
 
     async def refused(self, answer: RawAnswer) -> EngineRefused: ...
 
@@ -65,14 +70,18 @@ class RawEngine(Protocol):
 class Asked:
     """A request, taken apart as far as the gateway must know it."""
 
-    __slots__ = ("_bodies", "_fields", "headers", "route", "size", "stream", "usage_wanted")
+    __slots__ = (
+        "_bodies", "_fields", "_tokens_field", "_tokens_max", "headers", "route", "size", "stream", "usage_wanted",
+    )  # fmt: skip
 
     def __init__(self, route: Route, body: bytes, headers: list[Header]) -> None:
         """Raises BadRequest."""
         self.route = route
         self.size = len(body)
         self.headers = [header for header in headers if header[0] in _PASSED_ON]
-        self._bodies: dict[str, bytes] = {}
+        self._bodies: dict[tuple[str, str], bytes] = {}
+        self._tokens_field = ""
+        self._tokens_max = 0
         try:
             check_text(body)
             self._fields = fields = _fields.decode(body)
@@ -118,11 +127,11 @@ class Asked:
 
     def number(self, *names: str) -> int:
         """The first of these that is a whole number above 0, else 0. Raises BadRequest."""
+        fields = self._fields
         for name in names:
-            raw = self._fields.get(name)
-            if raw is not None:
+            if name in fields:
                 try:
-                    told = _number.decode(raw) or 0
+                    told = _number.decode(fields[name]) or 0
                 except msgspec.DecodeError:
                     raise BadRequest(f"{name!r} is not a whole number", "Send what the API describes.") from None
                 if told > 0:
@@ -134,18 +143,31 @@ class Asked:
         fields = self._fields
         return any(name in fields and bytes(fields[name]) not in _NOTHING for name in names)
 
-    def drop(self, name: str) -> None:
-        self._fields.pop(name, None)
+    @property
+    def tokens_max(self) -> int:
+        """The most tokens that the answer may have; 0 where that is not said. Raises BadRequest."""
+        return self.number(*_TOKENS)
 
-    def limit(self, name: str, tokens_max: int) -> None:
-        """Ask for no more than that."""
-        self._fields[name] = msgspec.Raw(b"%d" % tokens_max)
+    def bound(self, tokens_max: int) -> None:
+        """Ask for no more tokens than that, under the name that the caller used, where it used one."""
+        route, self._tokens_max = self.route, tokens_max
+        told = [name for name in _TOKENS if self._fields.pop(name, None) is not None]
+        if route.wire != "chat":
+            self._tokens_field = _TOKENS_FIELD[route.wire]
+        elif route.ability != "chat":
+            self._tokens_field = "max_tokens"
+        elif told and told[0] in _TOKENS_OF_CHAT:
+            self._tokens_field = told[0]
 
-    def body(self, model: str) -> bytes:
-        """For an engine that calls the model so."""
-        body = self._bodies.get(model)
+    def body(self, model: str, tokens_field: str = "max_tokens") -> bytes:
+        """For an engine that calls the model so, and the most tokens of an answer ``tokens_field``."""
+        key = model, tokens_field
+        body = self._bodies.get(key)
         if body is None:
-            body = self._bodies[model] = _encode({**self._fields, "model": model})
+            fields: dict[str, Any] = {**self._fields, "model": model}
+            if self._tokens_max:
+                fields[self._tokens_field or tokens_field] = self._tokens_max
+            body = self._bodies[key] = _encode(fields)
         return body
 
     def _object(self, raw: msgspec.Raw) -> dict[str, Any]:
@@ -268,17 +290,17 @@ class Stream:
         await self._answer.aclose()
 
 
-async def begin(target: Target, asked: Asked, bytes_max: int) -> Whole | Stream:
+async def begin(asked: Asked, bytes_max: int, target: Target) -> Whole | Stream:
     """Ask ``target``; an answer that has begun. Raises EngineError."""
     engine = cast("RawEngine", target.engine)
-    answer = await engine.raw(
-        asked.route.path, asked.body(target.model), asked.headers, streams=asked.stream, timed=False
-    )
+    body = asked.body(target.model, engine.tokens_field)
+    answer = await engine.raw(asked.route.path, body, asked.headers, streams=asked.stream, timed=False)
     if answer.status != 200:
         raise await engine.refused(answer)
     try:
         if not asked.stream:
-            return Whole(await answer.read_all(bytes_max))
+            here = answer.here(bytes_max)
+            return Whole(await answer.read_all(bytes_max) if here is None else here)
         stream = Stream(target.name, answer, asked)
         await stream.begin()
     except BaseException:

@@ -219,20 +219,19 @@ class Pipeline:
 
         race = Race(
             self.watch, model, wants_of(request, bill), begin, whole=False, asking=bill.asked,
-            affordable=bill.affordable, beside=beside,
+            affordable=bill.affordable, abandoned=bill.abandoned, beside=beside,
         )  # fmt: skip
-        try:
-            return await race.run()
-        finally:
-            bill.abandoned += race.abandoned
+        return await race.run()
 
     async def _whole(
         self, bill: Bill, model: Model, wants: Wants, begin: Callable[[Target], Awaitable[_Whole[A]]]
     ) -> A:
         failed = "canceled"
         try:
-            race = Race(self.watch, model, wants, begin, whole=True, asking=bill.asked, affordable=bill.affordable)
-            bill.abandoned = race.abandoned
+            race = Race(
+                self.watch, model, wants, begin, whole=True, asking=bill.asked, affordable=bill.affordable,
+                abandoned=bill.abandoned,
+            )  # fmt: skip
             target, whole = await race.run()
             bill.answers(target, whole)
             failed = ""

@@ -109,11 +109,13 @@ class Race(Generic[T]):
         whole: nothing comes before all of it has.
         asking: hears of each target before it is asked.
         affordable: whether one more target may be asked beside the first, which may cost money.
+        abandoned: to which are added those who may have worked for nothing, and want to be paid for what they were
+            asked.
     """
 
     __slots__ = (
-        "_able", "_affordable", "_asking", "_begin", "_beside", "_error", "_interrupt", "_left", "_model", "_over",
-        "_rivals", "_rivals_over", "_since", "_target", "_wants", "_watch", "_whole", "_won", "abandoned",
+        "_abandoned", "_able", "_affordable", "_asking", "_begin", "_beside", "_error", "_interrupt", "_left", "_model",
+        "_over", "_rivals", "_rivals_over", "_since", "_target", "_wants", "_watch", "_whole", "_won",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +128,7 @@ class Race(Generic[T]):
         whole: bool,
         asking: Callable[[Target], None],
         affordable: Callable[[Target], bool],
+        abandoned: list[Target],
         beside: Target | None = None,
     ) -> None:
         self._watch = watch
@@ -148,8 +151,7 @@ class Race(Generic[T]):
         self._won: tuple[Target, T] | None = None
         self._rivals: list[_Rival] = []
         self._rivals_over: asyncio.Event | None = None
-        self.abandoned: list[Target] = []
-        """Who may have worked for nothing, and want to be paid for what they were asked."""
+        self._abandoned = abandoned
 
     async def run(self) -> tuple[Target, T]:
         """Raises NoTarget, or the EngineError of the target that was asked last."""
@@ -158,9 +160,9 @@ class Race(Generic[T]):
         watch.retries.call()
         watch.add(self)
         try:
-            while (found := self._next()) is not None:
+            while (found := self._next(began := monotonic())) is not None:
                 target, ticket = found
-                began = self._since = monotonic()
+                self._since = began
                 self._target = target
                 try:
                     self._asking(target)
@@ -201,7 +203,7 @@ class Race(Generic[T]):
     async def _dismiss(self) -> None:
         for rival in self._rivals:
             if not rival.over:
-                self.abandoned.append(rival.target)
+                self._abandoned.append(rival.target)
                 rival.dismissed = True
                 if rival.running is not None:
                     rival.running.cancel()
@@ -230,7 +232,7 @@ class Race(Generic[T]):
     def _rival(self, now: float) -> None:
         if self._over or not self._watch.retries.take(now):
             return
-        found = self._next()
+        found = self._next(now)
         if found is None:
             return
         target, ticket = found
@@ -293,9 +295,8 @@ class Race(Generic[T]):
 
     # Whom to ask.
 
-    def _next(self) -> tuple[Target, int] | None:
+    def _next(self, now: float) -> tuple[Target, int] | None:
         """A target that may be asked now, and its ticket."""
-        now = self._watch.clock.monotonic()
         if self._left is None:
             if self._beside is None and (first := self._model.first(self._wants)) is not None:
                 self._able = True
@@ -325,7 +326,7 @@ class Race(Generic[T]):
         else:
             target.ill(ticket, now, error)
             if isinstance(error, EngineStalled):
-                self.abandoned.append(target)
+                self._abandoned.append(target)
 
     def _usual(self, target: Target) -> Usual:
         return target.wholes if self._whole else target.streams

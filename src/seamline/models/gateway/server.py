@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -41,10 +42,7 @@ ROUTES: Final[Mapping[bytes, Route]] = {
     b"/v1/rerank": Route("/rerank", "chat", "rerank", "retrieval"),
 }
 _WIRE_OF: Final[Mapping[Wire, str]] = {"chat": "openai", "responses": "openai", "messages": "anthropic"}
-_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_TOKENS_FIELD: Final[Mapping[Wire, str]] = {
-    "chat": "max_tokens", "responses": "max_output_tokens", "messages": "max_tokens",
-}  # fmt: skip
+_GENERATE: Final = ("chat", "completions")
 _NOT_THERE: Final = (404, 405, 501)
 _GATEWAY: Final = "gateway"
 _BEARER: Final = b"bearer "
@@ -151,40 +149,36 @@ class Server:
     # As it is.
 
     async def _pass_on(self, exchange: Exchange, who: Caller, model: Model, asked: Asked) -> None:
-        route, pipeline, bytes_max = asked.route, self._pipeline, self._answer_bytes_max
-        tokens_max = asked.number(*_TOKENS)
-        generates = route.ability in ("chat", "completions")
+        route, pipeline = asked.route, self._pipeline
+        tokens_max = asked.tokens_max
+        generates = route.ability in _GENERATE
         if generates and (most := model.settings.output_tokens_max) and not 0 < tokens_max <= most:
-            for name in _TOKENS:
-                asked.drop(name)
-            asked.limit(_TOKENS_FIELD[route.wire], most)
+            asked.bound(most)
             tokens_max = most
         answers = max(asked.number("n"), 1) if generates else 0
         if pipeline.guardrails is not None:
             pipeline.guardrails.check_size(asked.size)
-        bill = await pipeline.till.open(
-            who, model, route.operation, asked.size, tokens_max, answers=answers, stream=asked.stream
-        )
+        size, stream = asked.size, asked.stream
+        bill = pipeline.till.open_now(who, model, route.operation, size, tokens_max, answers=answers, stream=stream)
+        if bill is None:
+            bill = await pipeline.till.open(
+                who, model, route.operation, size, tokens_max, answers=answers, stream=stream
+            )
         if bill.answer_max:
-            asked.limit(_TOKENS_FIELD[route.wire], bill.answer_max)
+            asked.bound(bill.answer_max)
         failed = "canceled"
         answer: Whole | Stream | None = None
         try:
+            wants = _wants(asked, bill, tokens_max) if model.picky else Wants(_ANY, 0, who.key.id)
             race = Race(
-                pipeline.watch,
-                model,
-                _wants(asked, bill, tokens_max) if model.picky else Wants(_ANY, 0, who.key.id),
-                lambda target: begin(target, asked, bytes_max),
-                whole=not asked.stream,
-                asking=bill.asked,
-                affordable=bill.affordable,
-            )
-            bill.abandoned = race.abandoned
+                pipeline.watch, model, wants, partial(begin, asked, self._answer_bytes_max), whole=not stream,
+                asking=bill.asked, affordable=bill.affordable, abandoned=bill.abandoned,
+            )  # fmt: skip
             target, answer = await race.run()
             bill.answers(target, answer)
             if isinstance(answer, Whole):
                 bill.close()
-                exchange.respond(200, [JSON, _request_id()], answer.body)
+                exchange.respond(200, _json_lines(), answer.body)
             else:
                 failed = await _relay(exchange, answer, bill, route.wire)
         except SeamlineError as error:
@@ -192,14 +186,14 @@ class Server:
             raise
         finally:
             bill.close(failed)
-            if answer is not None:
+            if isinstance(answer, Stream):
                 await answer.aclose()
 
     # In our words.
 
     async def _speak(self, exchange: Exchange, who: Caller, spoken: Spoken) -> None:
         if not spoken.stream:
-            exchange.respond(200, [JSON, _request_id()], await spoken.whole(self._pipeline, who))
+            exchange.respond(200, _json_lines(), await spoken.whole(self._pipeline, who))
             return
         async with aclosing(spoken.events(self._pipeline, who)) as events:
             first = await anext(events, b"")
@@ -312,11 +306,18 @@ def _from_here(headers: list[Header]) -> bool:
     return True
 
 
+def _json_lines() -> bytes:
+    return b"content-type: application/json\r\nx-request-id: %032x\r\n" % _request_number()
+
+
 def _request_id() -> Header:
+    return b"x-request-id", b"%032x" % _request_number()
+
+
+def _request_number() -> int:
     """The trace's, where there is one, so that whoever complains can be helped."""
     call = current()
-    number = random.getrandbits(128) if call is None or call.origin is None else call.origin.trace_id
-    return b"x-request-id", b"%032x" % number
+    return random.getrandbits(128) if call is None or call.origin is None else call.origin.trace_id
 
 
 def _anthropic_model(name: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from seamline.models.gateway.prices import NOTHING, Cost
 from seamline.models.gateway.targets import Model, Target
 
 _NOTED_EVERY: Final = 64
+_NONE: Final = Usage()
 
 
 class Progress(Protocol):
@@ -45,7 +46,6 @@ class Bill:
         operation: Operation,
         size: int,
         reservation: Reservation | None,
-        *,
         stream: bool,
     ) -> None:
         self._till = till
@@ -62,13 +62,13 @@ class Bill:
         """Bytes of what was asked."""
         self.stream = stream
         self.answer_max = 0
-        """So many tokens the answer may have, where the caller did not say and a budget holds; 0 is no bound."""
+        """So many tokens the answer may have, as :meth:`bound_answer` says; 0 is no bound."""
         self.began = till.clock.monotonic()
         self.first_at = 0.0
         self.target: Target | None = None
         self.progress: Progress | None = None
         self.abandoned: list[Target] = []
-        self.usage = Usage()
+        self.usage = _NONE
         self.cost = NOTHING
         self.finish = ""
         self.failed = ""
@@ -78,6 +78,11 @@ class Bill:
     def tokens(self) -> int:
         """About as many has what was asked."""
         return self.model.price.asked(self.size).tokens
+
+    def bound_answer(self) -> None:
+        """The caller did not say how long an answer may be: where a budget holds, as long as there is room for."""
+        if self._reservation is not None and self._reservation.counts_answers:
+            self.answer_max = self.model.price.output_tokens_max
 
     def asked(self, target: Target) -> None:
         """An engine is asked now."""
@@ -109,7 +114,7 @@ class Bill:
         """This is whose answer the caller gets."""
         self.target = target
         self.progress = progress
-        if not self.first_at:
+        if self.stream and not self.first_at:
             self.first_at = self._clock.monotonic()
 
     def goes_on(self) -> None:
@@ -156,6 +161,22 @@ class Till:
         self.budgets = budgets
         self.accounting = accounting
 
+    def open_now(
+        self, caller: Caller, model: Model, operation: Operation, size: int, tokens_max: int = 0, *, answers: int = 1,
+        stream: bool = False,
+    ) -> Bill | None:  # fmt: skip
+        """None where it takes a wait to tell: :meth:`open` waits. Raises BudgetExceeded, NotAllowed."""
+        caller.key.allow(model.alias)
+        reservation = None
+        if (budgets := self.budgets) is not None:
+            reservation = budgets.reserve_now(caller, model.alias, model.price.estimate(size, tokens_max, answers))
+            if reservation is None:
+                return None
+        bill = Bill(self, caller, model, operation, size, reservation, stream)
+        if answers and not tokens_max:
+            bill.bound_answer()
+        return bill
+
     async def open(
         self, caller: Caller, model: Model, operation: Operation, size: int, tokens_max: int = 0, *, answers: int = 1,
         stream: bool = False,
@@ -163,14 +184,12 @@ class Till:
         """Raises BudgetExceeded, NotAllowed, NoTarget."""
         caller.key.allow(model.alias)
         reservation = None
-        if (budgets := self.budgets) is not None:
+        if self.budgets is not None:
             cost = model.price.estimate(size, tokens_max, answers)
-            reservation = budgets.reserve_now(caller, model.alias, cost)
-            if reservation is None:
-                reservation = await budgets.reserve(caller, model.alias, cost)
-        bill = Bill(self, caller, model, operation, size, reservation, stream=stream)
-        if answers and not tokens_max and reservation is not None and reservation.counts_answers:
-            bill.answer_max = model.price.output_tokens_max
+            reservation = await self.budgets.reserve(caller, model.alias, cost)
+        bill = Bill(self, caller, model, operation, size, reservation, stream)
+        if answers and not tokens_max:
+            bill.bound_answer()
         return bill
 
     def closed(self, bill: Bill) -> None:
@@ -188,7 +207,7 @@ class Till:
             cost=bill.cost,
             began=bill.began,
             ended=self.clock.monotonic(),
-            first_at=bill.first_at if bill.stream else 0.0,
+            first_at=bill.first_at,
             finish=bill.finish,
             failed=bill.failed,
             asked_again=len(bill.abandoned),
@@ -199,7 +218,7 @@ class Till:
         if self.accounting is not None:
             now = self.clock.monotonic()
             self.accounting.done(
-                caller, model.alias, operation="chat", provider="", engine_model="", usage=Usage(), cost=NOTHING,
+                caller, model.alias, operation="chat", provider="", engine_model="", usage=_NONE, cost=NOTHING,
                 began=now, ended=now, cached=True,
             )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Final
 
 from seamline.kernel.wire.http1_message import Header
@@ -32,6 +32,7 @@ class AnthropicEngine:
     """
 
     provider = "anthropic"
+    tokens_field = "max_tokens"
 
     def __init__(self, client: EngineClient, model: str = "") -> None:
         self._client = client
@@ -69,14 +70,14 @@ class AnthropicEngine:
     async def rerank(self, request: RerankRequest) -> RerankAnswer:  # noqa: ARG002  # as the protocol calls it
         raise EngineCannotError(f"{self.name} does not rerank", "Ask an engine that does.")
 
-    async def raw(
+    def raw(
         self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
-    ) -> RawAnswer:
+    ) -> Awaitable[RawAnswer]:
         """Ask with bytes, get bytes, whatever the status. ``path`` follows the version: ``/messages``."""
         given = list(headers)
         if all(name != VERSION[0] for name, _ in given):
             given.append(VERSION)
-        return await self._client.raw(path, body, given, streams=streams, timed=timed)
+        return self._client.raw(path, body, given, streams=streams, timed=timed)
 
     async def refused(self, answer: RawAnswer) -> EngineRefused:
         """What a raw answer with a status of 400 or more says."""

@@ -15,7 +15,7 @@ from seamline.kernel.clock import Clock, SystemClock
 from seamline.kernel.settings.auth import loopback
 from seamline.kernel.signal import log
 from seamline.kernel.wire.http1_client import HttpClientError, HttpPool, HttpResponse
-from seamline.kernel.wire.http1_message import Header
+from seamline.kernel.wire.http1_message import Header, header_lines
 from seamline.models.errors import EngineMalformed, EngineRefused, EngineStalled, EngineUnreachable, ModelError
 from seamline.models.remote.refusals import refusal
 from seamline.module.context import NO_DEADLINE, current
@@ -26,6 +26,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _ENDING_S: Final = 0.25
 """For the end of a body of which all that matters has come, so that its connection serves again."""
 _REFUSAL_BYTES_MAX: Final = 256 * 1024
+_TARGETS_MAX: Final = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,20 @@ class RawAnswer:
 
     __slots__ = ("_engine", "_limit_at", "_loop", "_patience", "_response", "_since", "_timer", "headers", "status")
 
-    def __init__(self, engine: str, response: HttpResponse, patience: Patience, first_at: float | None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        response: HttpResponse,
+        patience: Patience,
+        first_at: float | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.status = response.status
         self.headers: list[Header] = response.headers
         self._engine = engine
         self._response = response
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._limit_at = first_at
         """Until when the first piece has to come; None once it is here."""
         self._since = 0.0
@@ -71,6 +79,13 @@ class RawAnswer:
     def complete(self) -> bool:
         """All of it has come."""
         return self._response.complete
+
+    def here(self, bytes_max: int) -> bytes | None:
+        """The rest if all of it has come, and None otherwise. Raises EngineMalformed as :meth:`read_all` does."""
+        body = self._response.here()
+        if body is not None and len(body) > bytes_max:
+            raise self._too_large(bytes_max)
+        return body
 
     @property
     def chunks(self) -> AsyncIterator[bytes]:
@@ -112,7 +127,7 @@ class RawAnswer:
             size += len(chunk)
             if size > bytes_max:
                 await self.aclose()
-                raise EngineMalformed(f"the answer of {self._engine} is larger than {bytes_max} bytes", "Ask for less.")
+                raise self._too_large(bytes_max)
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -166,6 +181,9 @@ class RawAnswer:
         within = f"for {self._patience.stall_s:g} s" if self._limit_at is None else "to begin with"
         self._response.fail(self._stalled(within))
 
+    def _too_large(self, bytes_max: int) -> EngineMalformed:
+        return EngineMalformed(f"the answer of {self._engine} is larger than {bytes_max} bytes", "Ask for less.")
+
     def _stalled(self, within: str) -> EngineStalled:
         return EngineStalled(f"nothing came from {self._engine} {within}", "It may hang; ask another, or later.")
 
@@ -202,7 +220,9 @@ class EngineClient:
         self.patience = patience or Patience()
         self.answer_bytes_max = answer_bytes_max
         self._base = parts.path.rstrip("/").encode("ascii")
-        self._headers = list(headers)
+        self._headers = [_JSON, *headers]
+        self._lines = header_lines(self._headers)
+        self._targets: dict[str, bytes] = {}
         self._clock = clock or SystemClock()
         self._pool = HttpPool(
             host,
@@ -212,7 +232,7 @@ class EngineClient:
             connect_timeout_s=self.patience.connect_s,
             host_header=parts.netloc,
         )
-        if self._headers and not secure and not loopback(host):
+        if len(self._headers) > 1 and not secure and not loopback(host):
             _log.warning("the key for %s travels without TLS", self.name)
 
     async def raw(
@@ -233,25 +253,31 @@ class EngineClient:
         """
         patience = self.patience
         wait_s = patience.first_s if streams else patience.answer_s
-        loop_time = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
         call = current()
         deadline = NO_DEADLINE if call is None else call.deadline
-        limit_at = min(loop_time() + wait_s, deadline)
-        target, headers = self._base + path.encode("ascii"), [_JSON, *self._headers, *headers]
+        limit_at = min(loop.time() + wait_s, deadline)
+        target = self._targets.get(path)
+        if target is None:
+            target = self._base + path.encode("ascii")
+            if len(self._targets) < _TARGETS_MAX:
+                self._targets[path] = target
+        lines = self._lines + header_lines(headers) if headers else self._lines
         try:
             if timed:
                 async with asyncio.timeout_at(limit_at):
-                    response = await self._pool.request(method, target, headers, body, replayable=True)
+                    response = await self._pool.request(method, target, lines, body, replayable=True)
             else:
-                response = await self._pool.request(method, target, headers, body, replayable=True)
+                response = await self._pool.request(method, target, lines, body, replayable=True)
         except HttpClientError as error:
             raise EngineUnreachable(f"{self.name} cannot be reached: {error}", "Is it up?") from error
         except TimeoutError:
             raise EngineStalled(
                 f"{self.name} did not answer within {wait_s:g} s or the deadline", "It may hang; ask another, or later."
             ) from None
-        response.until(None if deadline == NO_DEADLINE else deadline)
-        return RawAnswer(self.name, response, patience, limit_at)
+        if deadline != NO_DEADLINE:
+            response.until(deadline)
+        return RawAnswer(self.name, response, patience, limit_at, loop)
 
     async def open(
         self,

@@ -28,6 +28,7 @@ def engine_of(
     tls: ssl.SSLContext | None = None,
     connections_max: int = 256,
     answer_bytes_max: int = 32 * 1024 * 1024,
+    tokens_field: str = "",
     clock: Clock | None = None,
 ) -> LanguageEngine:
     """The engine at an address, by its wire. Raises ModelError.
@@ -38,6 +39,7 @@ def engine_of(
         key: a secret that the engine wants.
         model: asked for instead of what a request names.
         tls: instead of the machine's trust.
+        tokens_field: what OpenAI's wire calls the most tokens of an answer there, if not what the address tells.
     """
     wire, _, address = url.partition(":")
     parts = urlsplit(address)
@@ -59,8 +61,8 @@ def engine_of(
     match wire:
         case "openai" | "ollama":
             own = (parts.hostname or "").endswith(_OPENAI_OWN)
-            tokens_field = "max_completion_tokens" if own else "max_tokens"
-            return OpenAiEngine(client(bearer), model, provider=wire, tokens_field=tokens_field)
+            usual = "max_completion_tokens" if own else "max_tokens"
+            return OpenAiEngine(client(bearer), model, provider=wire, tokens_field=tokens_field or usual)
         case "anthropic":
             return AnthropicEngine(client((b"x-api-key", key.encode())), model)
         case "oip":

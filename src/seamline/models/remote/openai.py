@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 
 from seamline.kernel.wire.http1_message import Header
 from seamline.models.chat import (
@@ -37,7 +37,7 @@ class OpenAiEngine:
         self.provider = provider
         self._client = client
         self._model = model
-        self._tokens_field = tokens_field
+        self.tokens_field = tokens_field
 
     @property
     def name(self) -> str:
@@ -45,11 +45,11 @@ class OpenAiEngine:
         return self._client.name
 
     async def complete(self, request: ChatRequest) -> ChatAnswer:
-        body = openai.chat_body(request, model=self._model, tokens_field=self._tokens_field)
+        body = openai.chat_body(request, model=self._model, tokens_field=self.tokens_field)
         return openai.read_answer(await self._client.ask(_path(request), body))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk]:
-        body = openai.chat_body(request, model=self._model, stream=True, tokens_field=self._tokens_field)
+        body = openai.chat_body(request, model=self._model, stream=True, tokens_field=self.tokens_field)
         last: ChatChunk | None = None
         async with await self._client.open(_path(request), body) as answer:
             parser = SseParser()
@@ -86,15 +86,15 @@ class OpenAiEngine:
             raise
         return openai_lists.read_ranking(data, len(request.documents))
 
-    async def raw(
+    def raw(
         self, path: str, body: bytes, headers: Iterable[Header] = (), *, streams: bool = True, timed: bool = True
-    ) -> RawAnswer:
+    ) -> Awaitable[RawAnswer]:
         """Ask with bytes, get bytes, whatever the status. ``path`` follows the version: ``/chat/completions``.
 
         The key is added; ``streams`` says whether ``first_s`` and ``stall_s`` hold, or ``answer_s``; without
         ``timed`` it is the caller who gives up when no answer begins. Raises EngineUnreachable, EngineStalled.
         """
-        return await self._client.raw(path, body, headers, streams=streams, timed=timed)
+        return self._client.raw(path, body, headers, streams=streams, timed=timed)
 
     async def refused(self, answer: RawAnswer) -> EngineRefused:
         """What a raw answer with a status of 400 or more says."""

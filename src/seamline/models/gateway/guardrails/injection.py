@@ -121,10 +121,13 @@ SIGNS: Final = (
         rf"\b(?:ignora|olvida)\b{_GAP}\b(?:instrucciones|reglas)\b{_GAP}\b(?:anteriores|previas)\b",
     ),
 )  # fmt: skip
+_ANCHORS: Final = tuple({anchor: None for sign in SIGNS for anchor in sign.anchors})
 _HIDDEN_WEIGHT: Final = 0.9
 _LETTERS: Final = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s"})
 _UNSEEN: Final = re.compile("[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]{1,64}+")
 _SPACES: Final = re.compile(r"[ \t\r\f\v_*]{1,64}+")
+_ODD_SPACES: Final = re.compile(r"[\t\r\f\v_*]")
+_SPELLING: Final = re.compile("[013457@$]")
 _TAGS: Final = re.compile("[\U000e0020-\U000e007f]{4,}")
 
 
@@ -139,16 +142,14 @@ def score(text: str) -> tuple[float, list[str]]:
         names.append("hidden-letters")
         innocent *= 1 - _HIDDEN_WEIGHT
     plain = _plain(text)
-    spelled = plain.translate(_LETTERS)
-    if spelled != plain:
-        plain = f"{plain}\n{spelled}"
-    for sign in SIGNS:
-        for anchor in sign.anchors:
-            if anchor in plain:
-                if sign.pattern.search(plain):
-                    names.append(sign.name)
-                    innocent *= 1 - sign.weight
-                break
+    if _SPELLING.search(plain):
+        plain = f"{plain}\n{plain.translate(_LETTERS)}"
+    seen = {anchor for anchor in _ANCHORS if anchor in plain}
+    if seen:
+        for sign in SIGNS:
+            if not seen.isdisjoint(sign.anchors) and sign.pattern.search(plain):
+                names.append(sign.name)
+                innocent *= 1 - sign.weight
     return 1 - innocent, names
 
 
@@ -158,7 +159,7 @@ def _plain(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKD", _UNSEEN.sub("", text))
         text = "".join(letter for letter in text if not unicodedata.combining(letter))
-    return _SPACES.sub(" ", text)
+    return _SPACES.sub(" ", text) if "  " in text or _ODD_SPACES.search(text) else text
 
 
 class Injection(Guard):
