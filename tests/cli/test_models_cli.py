@@ -21,6 +21,7 @@ from tests.models.rollout.conftest import Up, copied
 from seamline.cli import app
 from seamline.kernel.clock import SystemClock
 from seamline.kernel.settings.observe import ObserveSettings
+from seamline.models.watch.datasets import Datasets
 from seamline.observe.records import Batch, Point, Source
 from seamline.observe.store import TelemetryStore
 
@@ -237,3 +238,55 @@ def test_versions_are_evaluated_side_by_side(running: Up, tmp_path: Path):
     assert "line 1 of" in models(running, "eval", "Guess", "--cases", str(cases), status=2)
     cases.write_text(json.dumps({"method": "none", "arguments": {}, "expected": 1}))
     assert "case 0 asks 'none'" in models(running, "eval", "Guess", "--cases", str(cases), status=9)
+
+
+def test_versions_are_evaluated_on_what_was_captured(running: Up):
+    """Of those who agreed; how often each says what was said then, and the cases on which they differ first."""
+    models(running, "promote", "Guess", "good")
+    assert as_json(running, "datasets")[0]["lines"] == 0
+    assert "SL7753" in models(running, "eval", "Guess", "--dataset", "guesses", status=9)
+    datasets = Datasets(running.data / "datasets", SystemClock())
+    datasets.agree("ann")
+    running.guesses(["ann", "bob"] * 3)
+    running.until(lambda: datasets.known("guesses").told().lines == 3)
+    assert re.search(r"guesses +3 +1 .*Guess@good 3", models(running, "datasets"))
+    assert re.search(r"Guess@good +guess +.*\"ann\".*\"TEXT\"", models(running, "datasets", "guesses", "--last", "1"))
+    said = models(running, "eval", "Guess", "good", "worse", "--dataset", "guesses", "--examples", "1")
+    assert re.search(r"as then +1 +0\n", said)
+    assert re.search(r'then +\["good","TEXT"\]\n +good +\["good","TEXT"\]\n +worse +\["worse","text"\]', said)
+    found = as_json(
+        running, "eval", "Guess", "good", "failing", "--dataset", "guesses", "--last", "2", "--examples", "9"
+    )
+    assert found["cases"] == len(found["examples"]) == 2
+    assert found["versions"]["good"]["as then"] == 1.0
+    assert "SL7753" in models(running, "eval", "Alone", "--dataset", "guesses", status=9)
+    assert "two things" in models(running, "eval", "Guess", "--dataset", "x", "--cases", "y", status=2)
+    assert "3 captured calls of theirs deleted" in models(running, "forget", "ann")
+    assert as_json(running, "datasets")[0]["lines"] == 0
+    running.guesses(["ann"])
+    assert as_json(running, "datasets", "guesses") == []
+
+
+def test_what_was_decided_is_decided_again(running: Up, tmp_path: Path):
+    """By the champion and the rules in force everything is as it was; another version, or other rules, change what they
+    change, and what is not kept any more is counted apart."""
+    models(running, "promote", "Guess", "good")
+    assert re.search(
+        r"4 decisions since \S+ \S+, by Guess@good and today's rules: 3 as before, 0 changed, 1 whose past",
+        models(running, "replay", "Guess"),
+    )
+    said = models(running, "replay", "Guess", "--version", "worse", "--since", "60h")
+    assert "3 decisions since" in said
+    assert "by Guess@worse and today's rules: 0 as before, 3 changed." in said
+    assert re.search(r"case-1 +CD +cd +- → - +model +\[b\]worse said so", said)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "swap.txt").write_text("AB>no")
+    found = as_json(running, "replay", "Guess", "--policy", str(tmp_path / "rules"))
+    assert found["changes"] == {"AB": {"no": 1}}
+    assert (found["same"], found["unknown"], len(found["policy"])) == (2, 1, 12)
+    assert [(each["id"], each["before"], each["after"]) for each in found["cases"]] == [("case-0", "AB", "no")]
+    (tmp_path / "rules" / "swap.txt").write_text("no arrow")
+    assert "SL7754" in models(running, "replay", "Guess", "--policy", str(tmp_path / "rules"), status=9)
+    assert "@module.replays(Alone)" in models(running, "replay", "Alone", status=9)
+    assert "SL7731" in models(running, "replay", "Guess", "--version", "none", status=9)
+    assert "cannot be read" in models(running, "replay", "Guess", "--policy", str(tmp_path / "none"), status=2)

@@ -96,8 +96,6 @@ COLUMNS = {
 
 
 def _row(incident: Incident) -> list[str]:
-    from rich.markup import escape
-
     lasted = output.lasted((incident.ended_ns - incident.began_ns) / 1e9) if incident.ended_ns else "goes on"
     suspect = incident.suspects[0] if incident.suspects and not incident.abstained else None
     return [
@@ -105,6 +103,6 @@ def _row(incident: Incident) -> list[str]:
         clock_time(incident.began_ns)[:-4],
         lasted,
         incident.severity,
-        escape(output.harmless(incident.title)),
-        escape(output.harmless(f"{suspect.module} ({suspect.kind})")) if suspect else "-",
+        output.plain(incident.title),
+        output.plain(f"{suspect.module} ({suspect.kind})") if suspect else "-",
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seamline.cli import connect, models_files, models_gateway, models_quality, output
+from seamline.cli import connect, models_datasets, models_files, models_gateway, models_quality, output
 from seamline.cli.manual import ManualCommand, ManualGroup
 from seamline.cli.models_change import change
 from seamline.cli.options import App, Data, Json
@@ -184,6 +184,7 @@ def rollback(
 
 models_files.add_to(app)
 models_quality.add_to(app)
+models_datasets.add_to(app)
 models_gateway.add_to(app)
 
 
@@ -263,7 +264,7 @@ def _shadows(shadows: Mapping[str, Any]) -> Any:
         counts = [str(each[name]) for name in ("same", "different", "errors")]
         times = [output.milliseconds(each["ms"]), output.milliseconds(each["ours_ms"])]
         rows.append([version, *counts, *times, said])
-    return output.table(columns, [[_plain(cell) for cell in row] for row in rows])
+    return output.table(columns, [[output.plain(cell) for cell in row] for row in rows])
 
 
 def _history(changes: Sequence[Mapping[str, Any]]) -> Any:
@@ -274,7 +275,7 @@ def _history(changes: Sequence[Mapping[str, Any]]) -> Any:
         [clock_time(each["at_ms"] * 1_000_000)[:-4], each["who"] or "-", each["what"], _after(each), each["why"]]
         for each in changes
     ]
-    return output.table(columns, [[_plain(cell) for cell in row] for row in rows])
+    return output.table(columns, [[output.plain(cell) for cell in row] for row in rows])
 
 
 def _after(change: Mapping[str, Any]) -> str:
@@ -284,9 +285,3 @@ def _after(change: Mapping[str, Any]) -> str:
         return shares + (f", shadow {', '.join(after['shadow'])}" if after.get("shadow") else "")
     told: dict[str, Any] = after or change["before"] or {}
     return ", ".join(f"{key} {value}" for key, value in told.items() if not str(value).startswith("sha256:"))
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(output.harmless(text))

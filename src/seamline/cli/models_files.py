@@ -184,8 +184,6 @@ def clean(app_folder: App = None, data: Data = None) -> None:
 
 def table(registry: Sequence[Mapping[str, Any]]) -> Any:
     """Versions in the registry."""
-    from rich.markup import escape
-
     columns = {
         "model": "fixed", "version": "fixed", "called": "fixed", "size": "right", "files": "right", "signed": "fixed",
         "from": "left",
@@ -202,7 +200,7 @@ def table(registry: Sequence[Mapping[str, Any]]) -> Any:
         ]
         for each in registry
     ]
-    return output.table(columns, [[escape(output.harmless(cell)) for cell in row] for row in rows])
+    return output.table(columns, [[output.plain(cell) for cell in row] for row in rows])
 
 
 def _signed(version: Mapping[str, Any]) -> str:

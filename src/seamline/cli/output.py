@@ -149,6 +149,13 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
+def plain(text: str) -> str:
+    """The same in a cell of a table, where brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(harmless(text))
+
+
 def milliseconds(value: float | None) -> str:
     """Two or three figures: ``3 µs``, ``0.31 ms``, ``12.4 ms``, ``1.52 s``."""
     if value is None:

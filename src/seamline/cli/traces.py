@@ -129,11 +129,11 @@ def _show_list(found: Sequence[TraceSummary], notes: Sequence[str], *, as_json: 
         [
             each.trace_id,
             clock_time(each.started_ns),
-            _plain(each.name),
+            output.plain(each.name),
             output.milliseconds(each.duration_ms),
             str(each.spans),
             f"[bold red]{each.errors}[/]" if each.errors else "0",
-            _plain(" ".join(each.modules[:MODULES_SHOWN]) + (" …" if len(each.modules) > MODULES_SHOWN else "")),
+            output.plain(" ".join(each.modules[:MODULES_SHOWN]) + (" …" if len(each.modules) > MODULES_SHOWN else "")),
         ]
         for each in found
     ]
@@ -172,12 +172,12 @@ def _show_one(spans: Sequence[Span], *, as_json: bool) -> None:
     columns = {"module": "fixed", "span": "fixed", "took": "right", "own": "right", "": "fixed", "status": "left"}
     rows = [
         [
-            _plain(row.span.module),
-            _plain("  " * row.depth + row.span.name),
+            output.plain(row.span.module),
+            output.plain("  " * row.depth + row.span.name),
             output.milliseconds(max(row.span.duration_ns, 0) / 1e6),
             output.milliseconds(row.self_ns / 1e6),
             bar(found, row),
-            f"[bold red]{_plain(f'{row.span.status} {row.span.message}'.strip())}[/]" if row.failed else "",
+            f"[bold red]{output.plain(f'{row.span.status} {row.span.message}'.strip())}[/]" if row.failed else "",
         ]
         for row in found.rows
     ]
@@ -231,9 +231,3 @@ def span_json(row: Row) -> dict[str, Any]:
 
 def _hex(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(output.harmless(text))

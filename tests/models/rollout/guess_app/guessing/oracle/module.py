@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from guessing.oracle import Alone, Guess
-from seamline import Artefacts, Module
+from seamline import Artefacts, Capture, Module, Watch
 from seamline.models.rollout.route import scored
+from seamline.models.watch.replay import Decided, Past, Today
 
 LET_GO = Path(__file__).parents[2] / "let-go"
 module = Module("oracle", provides=(Guess, Alone))
 
 
-@module.model(Guess, version="good")
+def of_user(text: str, user: str) -> str:
+    return user
+
+
+WATCH = Watch(capture=Capture(dataset="guesses", subject=of_user))
+
+
+@module.model(Guess, version="good", watch=WATCH)
 class Good:
     def guess(self, text: str, user: str) -> tuple[str, str]:
         scored("Guess", "good", random.uniform(0.8, 1.0))
@@ -28,7 +38,7 @@ class Good:
         return ours[1] == theirs[1]
 
 
-@module.model(Guess, version="worse")
+@module.model(Guess, version="worse", watch=WATCH)
 class Worse:
     """Answers, and people do not like what it says."""
 
@@ -80,3 +90,23 @@ class Broken:
 class Doubling:
     def double(self, number: int) -> int:
         return number * 2
+
+
+@module.replays(Guess)
+class Again:
+    """What was guessed of some words, one a day; of the last of them nothing is known any more."""
+
+    async def past(self, since: datetime, most: int) -> Sequence[Past]:
+        now = datetime.now(UTC)
+        words = ("ab", "CD", "e f", "")
+        found = [
+            Past(id=f"case-{day}", at=now - timedelta(days=day), verdict=word.upper(), by="good", basis=word or None)
+            for day, word in enumerate(words)
+        ]
+        return [each for each in found if each.at >= since][:most]
+
+    async def again(self, past: Past, today: Today) -> Decided:
+        version, said = await today.model.guess(past.basis, "replayed")
+        for text in today.policy.values():
+            said = said.replace(*text.split(">"))
+        return Decided(verdict=said, why=f"[b]{version} said so", changed_by="model")
