@@ -58,10 +58,6 @@ class ChatModel:
         if engine is not None:
             await asyncio.to_thread(engine.close)
 
-    def stats(self) -> dict[str, object]:
-        """Slots, tokens, prompts that wait; for JSON."""
-        return self._engine.stats() if self._engine is not None else {}
-
     async def complete(self, request: ChatRequest) -> ChatAnswer:
         text, calls, last = "", list[ToolCall](), ChatChunk()
         async with aclosing(ChatModel.stream(self, request)) as chunks:  # whatever form a subclass gives its own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,6 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Strings that end the answer, and are no part of it."""
-    logprobs: bool = False
     accepts: Callable[[str], bool] | None = None
     """Whether the answer may begin with this text; a token after which it may not is never taken."""
     complete: Callable[[str], bool] | None = None
@@ -39,7 +38,6 @@ class Token:
     text: str
     """What can be shown now: never half of a character, nor what may be the beginning of a stop string."""
     index: int
-    logprob: float | None = None
     finish: Literal["", "stop", "length"] = ""
     """Of the last one, why it is the last."""
     cached: int = 0
@@ -87,8 +85,6 @@ class TokenEngine(Protocol):
             Overloaded: too many wait.
         """
         ...
-
-    def stats(self) -> dict[str, Any]: ...
 
     def close(self) -> None:
         """Blocks until its thread has ended; streams under way end with EngineUnreachable."""

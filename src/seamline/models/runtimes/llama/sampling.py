@@ -82,12 +82,6 @@ class Sampler:
             few *= 8
 
 
-def logprob(logits: Floats, token: int) -> float:
-    """Of a token, in nats, before temperature."""
-    largest = float(logits.max())
-    return float(logits[token]) - largest - float(np.log(np.exp(logits - largest).sum()))
-
-
 def _softmax(values: Floats) -> Floats:
     powers = np.exp(values - values.max())
     return powers / powers.sum()

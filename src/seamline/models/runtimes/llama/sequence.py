@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 from seamline.models.errors import EngineError
-from seamline.models.runtimes.llama.sampling import Sampler, logprob
+from seamline.models.runtimes.llama.sampling import Sampler
 from seamline.models.runtimes.llama.shape import Floats
 from seamline.models.runtimes.llama.tokenizer import LlamaTokenizer
 from seamline.models.runtimes.text import StopStrings
@@ -53,26 +53,25 @@ class Sequence:
         token = self._allowed(logits) if self.sampling.accepts is not None else self.sampler.choose(logits)
         ended = token is None or token in self._ends
         if token is None or ended:
-            return self._token(-1 if token is None else token, self._stops.rest(), "stop", logits)
+            return self._token(-1 if token is None else token, self._stops.rest(), "stop")
         self.sampler.took(token)
         self.made.append(token)
         added = self._text(token)
         self._so_far += added if self.sampling.accepts is not None else ""
         text = self._stops.feed(added)
         if self._stops.stopped:
-            return self._token(token, text, "stop", logits)
+            return self._token(token, text, "stop")
         full = not room or len(self.made) == self.sampling.tokens_max
         if full:
-            return self._token(token, text + self._stops.rest(), "length", logits)
-        return self._token(token, text, "", logits)
+            return self._token(token, text + self._stops.rest(), "length")
+        return self._token(token, text, "")
 
-    def _token(self, token: int, text: str, finish: str, logits: Floats) -> Token:
+    def _token(self, token: int, text: str, finish: str) -> Token:
         self.finished = bool(finish)
         return Token(
             id=token,
             text=text,
             index=len(self.made) - 1,
-            logprob=logprob(logits, token) if self.sampling.logprobs and token >= 0 else None,
             finish=finish,  # type: ignore[arg-type]
             cached=self.cached,
         )
