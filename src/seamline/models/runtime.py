@@ -225,7 +225,6 @@ class Versions:
         self._watching = watching
         self._owner = TaskOwner(f"shadow calls of {self._contract}")
         self._shadows = 0
-        self.shadows_dropped = 0
 
     def __iter__(self) -> Iterator[Engine]:
         return iter(self.engines.values())
@@ -322,7 +321,6 @@ class Versions:
             if shadow is None or shadow is engine:
                 continue
             if self._shadows >= _SHADOWS_MAX or shadow.busy:
-                self.shadows_dropped += 1
                 continue
             self._shadows += 1
             self._owner.spawn(self._shadow(route, shadow, asked, outcome), name=f"shadow of {self._contract}")

@@ -6,7 +6,7 @@ https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -135,7 +135,3 @@ def read_card(content: bytes) -> Card:
 
 def digest_of_bytes(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def in_json(value: msgspec.Struct) -> dict[str, Any]:
-    return msgspec.to_builtins(value)

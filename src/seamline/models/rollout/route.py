@@ -141,11 +141,6 @@ class Rollout:
         known = self._contracts.get(contract)
         return None if known is None else known.split
 
-    def versions(self, contract: str) -> Sequence[str]:
-        """Those that are declared here."""
-        known = self._contracts.get(contract)
-        return () if known is None else known.versions
-
     # Route.
 
     def choose(self, contract: str, call: Asked) -> str:

@@ -76,13 +76,6 @@ class Evidence:
         top = max(every)
         return top + math.log(sum(math.exp(each - top) for each in every))
 
-    @property
-    def rise(self) -> float:
-        """By how much the share of bad answers is higher; of fewer than one call a side, zero."""
-        if not self.champion_calls or not self.canary_calls:
-            return 0.0
-        return self.canary_bad / self.canary_calls - self.champion_bad / self.champion_calls
-
     def _usual(self) -> float:
         return (self.champion_bad + 0.5) / (self.champion_calls + 1)
 

@@ -17,10 +17,6 @@ class Cost:
     def __init__(self) -> None:
         self._runs = self._sizes = self._squares = self._times = self._products = 0.0
 
-    @property
-    def known(self) -> bool:
-        return self._runs > 0
-
     def learn(self, size: int, seconds: float) -> None:
         self._runs = self._runs * _KEEP + 1
         self._sizes = self._sizes * _KEEP + size
