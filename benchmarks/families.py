@@ -19,6 +19,7 @@ from benchmarks.rows import (
     sagas,
     serving,
     telemetry,
+    topology,
 )
 
 FAMILIES = (
@@ -38,4 +39,5 @@ FAMILIES = (
     *language.FAMILIES,
     *ai_gateway.FAMILIES,
     *boutique.FAMILIES,
+    *topology.FAMILIES,
 )

@@ -48,6 +48,13 @@ def test_several_workers_are_copies_and_one_is_not(shop: Starter):
     assert running.get("/")["placed"] is not None
 
 
+def test_who_wants_new_processes_gets_them(shop: Starter):
+    shop.write(run="fork = false")
+    running = up(shop, "services")
+    assert not _server(running)
+    assert {psutil.Process(pid).ppid() for pid in running.pids().values()} == {running.process.pid}
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_server_may_die_or_hang(shop: Starter, how: signal.Signals):
     """Nobody who runs notices; a worker that dies then is started all the same, and a new server after it."""

@@ -9,6 +9,7 @@ become ready they all go, and nothing has changed.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.lifetime import TaskOwner
+from seamline.kernel.settings import RunSettings
 from seamline.kernel.signal import log
 from seamline.run.control import Address, Endpoints, Inject, Route, ServePublic, Wake
 from seamline.run.errors import ControlError, StartFailedError, SwitchFailedError
@@ -51,10 +53,10 @@ class Fleet:
 
     Args:
         folder: the application's.
-        drain_timeout_s: the deadline of a drain.
+        settings: how they are started and stopped.
     """
 
-    def __init__(self, folder: Path, drain_timeout_s: float) -> None:
+    def __init__(self, folder: Path, settings: RunSettings) -> None:
         self.replicas: list[Replica] = []
         """Everyone with a process, those that start and those that leave included."""
         self.serving: list[Replica] = []
@@ -67,7 +69,7 @@ class Fleet:
         self.topology = ""
         """The name of the topology in force."""
         self.fork_server = ForkServer(folder)
-        self._drain_timeout_s = drain_timeout_s
+        self._settings = settings
         self._generation = 0
         self._owner = TaskOwner("fleet")
         self._changed = asyncio.Event()
@@ -144,7 +146,7 @@ class Fleet:
 
     async def start(self, workloads: Sequence[Workload], site: Site) -> None:
         """Start everything at once; returns when all is ready. Raises StartFailedError, or what a worker reported."""
-        self.fork_server.wanted = _several(workloads)
+        self._want_copies(workloads)
         self.serving = self._spawn(((w, i) for w in workloads for i in range(w.replicas)), site)
         await _all_ready(self.serving)
         self.public_open = True
@@ -164,7 +166,7 @@ class Fleet:
         places = {(each.workload.name, each.index) for each in kept}
         missing = [(w, i) for w in workloads for i in range(w.replicas) if (w.name, i) not in places]
         leaving = [each for each in before if each not in kept]
-        self.fork_server.wanted = _several(workloads)
+        self._want_copies(workloads)
         added = self._spawn(missing, site)
         if added:
             say(f"starting {_labels(added)}")
@@ -185,7 +187,7 @@ class Fleet:
             ) from error
         for replica in kept:
             replica.workload = wanted[replica.workload.name]
-        drained = await asyncio.gather(*(each.drain(self._drain_timeout_s) for each in leaving))
+        drained = await asyncio.gather(*(each.drain(self._settings.drain_timeout_s) for each in leaving))
         await asyncio.gather(*(each.stop() for each in leaving))
         if not self.fork_server.wanted:
             self.fork_server.close()
@@ -218,6 +220,10 @@ class Fleet:
         for replica in self.replicas:
             replica.kill()
 
+    def _want_copies(self, workloads: Iterable[Workload]) -> None:
+        several = sum(each.replicas for each in workloads) > 1
+        self.fork_server.wanted = several and self._settings.fork and sys.platform == "linux"
+
     def _spawn(self, places: Iterable[tuple[Workload, int]], site: Site) -> list[Replica]:
         self._generation += 1
         added = [Replica(workload, index, self._generation, site) for workload, index in places]
@@ -231,10 +237,6 @@ class Fleet:
             await replica.run()
         finally:
             self.replicas.remove(replica)
-
-
-def _several(workloads: Iterable[Workload]) -> bool:
-    return sum(each.replicas for each in workloads) > 1
 
 
 def _fits(replica: Replica, wanted: Mapping[str, Workload]) -> bool:

@@ -93,7 +93,7 @@ class Supervisor:
         stream: IO[str] = sys.stdout if output is None else output
         self._printer = Printer(stream)
         self.book = LogBook(self._printer.print, pretty=settings.telemetry.log == "pretty", colour=stream.isatty())
-        self.fleet = Fleet(settings.folder, settings.run.drain_timeout_s)
+        self.fleet = Fleet(settings.folder, settings.run)
         self.fleet.outside = {name: Address(*where, workload="external") for name, where in (external or {}).items()}
         self.data = settings.data_folder
         self.registrar = Registrar(settings, self.data, lambda: self.fleet.replicas, self.clock)

@@ -190,6 +190,8 @@ class RunSettings:
     backoff_longest_s: float = 30
     crash_loop_crashes: int = 5
     crash_loop_window_s: float = 60
+    fork: bool = True
+    """Several workers are copies of one process that has imported the platform (Linux)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
