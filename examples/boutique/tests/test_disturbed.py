@@ -92,12 +92,17 @@ def test_topologies_change_while_sagas_and_events_are_under_way(
 
 def stand_still(shop: Shop, commit: int, when: str) -> None:
     shop.ask("scale", replicas={"checkout": 2})
-    before = shop.pids("checkout")
-    shop.request_timeout_s = 4
-    bought(shop, "shopper-stopped", lambda: shop.arm("checkout", commit, when, signal=signal.SIGSTOP))
+    before, patient_s = shop.pids("checkout"), shop.request_timeout_s
+
+    def light() -> None:
+        shop.arm("checkout", commit, when, signal=signal.SIGSTOP)
+        shop.request_timeout_s = 2  # who is not answered asks again, and comes to the other worker in the end
+
+    bought(shop, "shopper-stopped", light)
     assert shop.disarm()
     (stopped,) = [pid for pid in before if psutil.Process(pid).status() == psutil.STATUS_STOPPED]
     os.kill(stopped, signal.SIGCONT)
+    shop.request_timeout_s = patient_s
     bought(shop, "shopper-after", nothing)
     assert shop.unbalanced() == []
     assert shop.pids("checkout") == before
@@ -105,9 +110,9 @@ def stand_still(shop: Shop, commit: int, when: str) -> None:
 
 @pytest.mark.parametrize("commit", [4, *(pytest.param(each, marks=pytest.mark.torture) for each in (1, 2, 3, 5, 6))])
 def test_a_worker_that_stands_still_loses_its_sagas_to_another(tmp_path: Path, database: str, commit: int):
-    """SIGSTOP in the middle of an order, for longer than the lease: another worker finishes it, and when the first
-    goes on it finds that it may not."""
-    with Shop(tmp_path, "duo", database, RUN_HUNG_AFTER_S=3600) as shop:
+    """SIGSTOP in the middle of an order, for longer than the lease: another worker finishes it once the database has
+    given up what the first holds, and when that one goes on it finds that it may not."""
+    with Shop(tmp_path, "duo", database, RUN_HUNG_AFTER_S=3600, MESH_TIMEOUT_S=3) as shop:
         stand_still(shop, commit, "before")
 
 
@@ -115,7 +120,7 @@ def test_a_worker_that_stands_still_loses_its_sagas_to_another(tmp_path: Path, d
 @pytest.mark.parametrize("commit", [2, 4, 6])
 def test_a_worker_that_stands_still_loses_its_sagas_on_files_too(tmp_path: Path, commit: int):
     """After the commit: in the middle of one it would hold SQLite's lock, and everybody would wait until it goes on."""
-    with Shop(tmp_path, "services", RUN_HUNG_AFTER_S=3600) as shop:
+    with Shop(tmp_path, "services", RUN_HUNG_AFTER_S=3600, MESH_TIMEOUT_S=3) as shop:
         stand_still(shop, commit, "after")
 
 
