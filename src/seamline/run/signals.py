@@ -92,7 +92,7 @@ class Signals:
             int(interval_s * 1e9),
             spans=spans,
             traffic=[_traffic(each) for each in self._flows()],
-            points=[_point(each) for take in (self._runtime.take, *self._measures) for each in take()],
+            points=[as_point(each) for take in (self._runtime.take, *self._measures) for each in take()],
             profiles=self._profiles(),
             dropped=dropped,
         )
@@ -110,7 +110,8 @@ def _traffic(flow: Flow) -> Traffic:
     )  # fmt: skip
 
 
-def _point(found: Measure) -> Point:
+def as_point(found: Measure) -> Point:
+    """A measure as telemetry knows it."""
     return Point(
         found.name, found.value, found.module, found.kind, found.unit, found.attributes, found.count, found.buckets
     )
