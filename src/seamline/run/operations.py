@@ -21,6 +21,7 @@ from seamline.run.errors import ControlError, NotAllowedError, RoleError, RunErr
 from seamline.run.models.trials import ModelTrials
 from seamline.run.revocations import checked
 from seamline.run.roles import ROLES, Caller, looks_only, needed, suffices
+from seamline.run.rooms import ask_room
 from seamline.run.sockets import peer_of
 from seamline.run.traffic import Snapshot, compare
 
@@ -421,10 +422,7 @@ class AdminServer:
         replica = next(hosts, None)
         if replica is None:
             raise ControlError(f"nobody hosts {module!r} now", "See `seamline status`.")
-        found = await replica.ask(AskRoom, _ROOM_S, room="modules", operation=operation, arguments=arguments)
-        if "error" in found:
-            raise RefusedError(found["error"])
-        return cast("dict[str, Any]", found["result"])
+        return await ask_room(replica, "modules", operation, arguments, _ROOM_S)
 
     def _known(self, module: str) -> str:
         """Raises UnknownTargetError."""

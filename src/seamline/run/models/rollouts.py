@@ -15,9 +15,8 @@ import msgspec
 
 from seamline.kernel.errors import SeamlineError
 from seamline.kernel.signal import log
-from seamline.run.admin import RefusedError
-from seamline.run.control import AskRoom
 from seamline.run.replica import State
+from seamline.run.rooms import ask_room
 
 if TYPE_CHECKING:
     from seamline.models.registry import Registry
@@ -231,10 +230,7 @@ class Rollouts:
         return [each for each in found if each is not None and not isinstance(each, BaseException)]
 
     async def _ask(self, replica: Replica, operation: str, wait_s: float, **arguments: Any) -> Any:
-        found = await replica.ask(AskRoom, wait_s, room="models", operation=operation, arguments=arguments)
-        if "error" in found:
-            raise RefusedError(found["error"])
-        return found["result"]
+        return await ask_room(replica, "models", operation, arguments, wait_s)
 
     def _open(self) -> tuple[Registry, Keeper]:
         if self._opened is None:

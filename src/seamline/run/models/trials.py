@@ -7,17 +7,15 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from seamline.kernel.errors import SeamlineError
-from seamline.run.admin import RefusedError
-from seamline.run.control import AskRoom
 from seamline.run.errors import ControlError, UnknownTargetError
 from seamline.run.placement import GATEWAY
+from seamline.run.rooms import ask_room
 
 if TYPE_CHECKING:
     from seamline.run.operations import Answer
     from seamline.run.replica import Replica
     from seamline.run.supervisor import Supervisor
 
-ROOM: Final = "models"
 _MORE_S: Final = 30.0
 
 
@@ -115,7 +113,4 @@ class ModelTrials:
         return [each for each in self._supervisor.fleet.serving if each.reachable]
 
     async def _ask(self, replica: Replica, operation: str, **arguments: Any) -> dict[str, Any]:
-        found = await replica.ask(AskRoom, _MORE_S, room=ROOM, operation=operation, arguments=arguments)
-        if "error" in found:
-            raise RefusedError(found["error"])
-        return cast("dict[str, Any]", found["result"])
+        return await ask_room(replica, "models", operation, arguments, _MORE_S)
