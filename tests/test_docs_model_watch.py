@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.pages import read_page
 
+from seamline import Artefacts, Capture, Watch
 from seamline.kernel.clock import ManualClock
 from seamline.kernel.store import Database, sqlite_url
-from seamline.models.watch import answers, datasets, errors, watcher
+from seamline.models.watch import answers, datasets, errors, replay, watcher
 from seamline.models.watch.answers import Answers
+from seamline.models.watch.datasets import Datasets
+from seamline.models.watch.declared import watched
 from seamline.models.watch.evaluators import Fits, Length, Refusal, Toxicity
 from seamline.models.watch.judges import Judge
 from seamline.models.watch.labels import Labels
 from seamline.models.watch.reference import CATEGORIES_MAX, Reference
 from seamline.models.watch.watcher import Watcher
+from seamline.module.wiring import check_model
 
 PAGE = read_page("model-watch.md")
 
@@ -54,21 +60,58 @@ def test_every_score_and_code_is_on_the_page():
     assert f"`{watcher.TOLD}<model>.<version>.drift.{watcher.VECTORS_NAME}`" in PAGE
 
 
+@pytest.mark.parametrize("declared", [Watch, Capture])
+def test_what_can_be_said_of_a_watch_is_on_the_page(declared: type[Any]):
+    """Each field with its default; what has none, or nothing, shows nothing."""
+    table = PAGE.split(f"| of `{declared.__name__}` |")[1].split("\n\n")[0]
+    shown = dict(re.findall(r"^\| `(\w+)` \| (.*?)\|", table, re.MULTILINE))
+    fields = {each.name: each.default for each in dataclasses.fields(declared)}
+    empty = (None, "", (), dataclasses.MISSING)
+    assert {name: text.strip() for name, text in shown.items()} == {
+        name: "" if value in empty else f"`{value}`" for name, value in fields.items()
+    }
+
+
+def test_limits_of_replays_are_those_of_the_code():
+    """Decisions that are looked at, and changes that are told."""
+    assert f"newest {replay.MOST:,} decisions are looked at and {replay.SHOWN} changes told" in PAGE
+
+
 async def test_its_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The watcher is made of a reference, and the label finds its score."""
+    """The model can be watched, the watcher is made of a reference, the label finds its score, and what was decided is
+    decided again."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     reference = Reference.of([{"amount": float(number)} for number in range(30)])
     (tmp_path / "weights" / "reference.json").write_bytes(reference.to_json())
-    first, second = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    names: dict[str, object] = {"__name__": "page"}
-    exec(first, names)  # the page's own code
-    clock = ManualClock()
-    made = names["watcher"](clock)  # type: ignore[operator]
-    assert isinstance(made, Watcher)
-    made.saw({"amount": 12.5})
-    exec(second, names)  # the page's own code
+    line, by_hand, labels, again = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(line, names)  # the page's own code
+    exec(by_hand, names)  # the page's own code
+    exec(again, names)  # the page's own code
+    module, clock = names["module"], ManualClock()
+    check_model(module.models[0])
+    found = watched(module.models[0], module, Artefacts(tmp_path), clock, Datasets(tmp_path / "data", clock))
+    assert found is not None
+    found.answered("score", (12.5, "BE"), 0.5)
+    assert found.watcher.stats()["drift"].keys() == {"amount"}
+    names["watcher"](clock).saw({"amount": 12.5})
+    exec(labels, names)  # the page's own code
     async with Database(sqlite_url(tmp_path, "shop"), "shop") as database:
-        await names["learn"](database, clock)  # type: ignore[operator]
-        found = await Labels(database, "Fraud", clock).quality(clock.now())
-    assert (found["logistic-1"].cases, found["logistic-1"].positives) == (1, 1)
+        await names["learn"](database, clock)
+        qualities = await Labels(database, "Fraud", clock).quality(clock.now())
+    assert (qualities["logistic-1"].cases, qualities["logistic-1"].positives) == (1, 1)
+    past = [replay.Past(id="1", at=clock.now(), verdict="accept", basis=(700.0, "BE"))]
+    today = replay.Today(model=_Model(), version="logistic-1")
+    (cls,) = module.replayers.values()
+    told = await replay.replay(cls(names["Book"](past)), today, clock.now(), _nothing)
+    assert told["changes"] == {"accept": {"refuse": 1}}
+
+
+class _Model:
+    async def score(self, amount: float, country: str) -> float:
+        return amount / 1000
+
+
+async def _nothing(_: str) -> None:
+    """Of progress."""
