@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
+from tests.models.gateway.doors import door, says, spoken, until
+from tests.models.stub_upstream import Fault
 
 from seamline.kernel.clock import ManualClock
 from seamline.models.chat import ChatAnswer, ChatRequest, Message, Tool
@@ -80,3 +83,29 @@ def test_what_is_kept_is_bounded():
     for each in keys:
         small.put(each, answer("x" * 300), 60)
     assert (small.stats()["entries"], small.stats()["bytes"]) == (2, 3800)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_at_the_door_no_engine_is_asked_twice(stream: bool):
+    """While an answer is kept the engine hears nothing, whole or streamed; it costs nothing, and is counted."""
+    clock = ManualClock()
+    price = {"input_price": 1.0, "output_price": 1.0}
+    async with door(Fault(), model={"answer_cache_s": 60}, targets=(price,), clock=clock) as it:
+
+        async def said(**more: Any) -> str:
+            asked = says("good day", temperature=0, **more)
+            if stream:
+                return spoken(await it.events(asked))
+            return (await it.ask(asked))[1]["choices"][0]["message"]["content"]
+
+        assert await said() == "good day"
+        await until(lambda: it.gateway.stats()["models"])
+        cost = it.stats()["cost"]
+        assert [await said(), await said()] == ["good day", "good day"]
+        assert len(it.stubs[0].requests) == 1
+        await until(lambda: it.stats()["calls"] == 3)
+        assert it.stats()["cost"] == cost
+        assert await said(seed=2) == "good day"
+        clock.advance(60)
+        assert await said() == "good day"
+        assert len(it.stubs[0].requests) == 3
