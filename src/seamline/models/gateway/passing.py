@@ -7,21 +7,23 @@ one that was checked here. Events of a stream are put together anew around the s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import msgspec
 
 from seamline.kernel.settings.ai_gateway import Ability
 from seamline.kernel.signal.gen_ai import Operation
 from seamline.kernel.wire.http1 import Header
-from seamline.models.chat import Usage
+from seamline.models.chat import ChatAnswer, Usage
 from seamline.models.errors import EngineError, EngineMalformed, EngineRefused, EngineUnreachable
 from seamline.models.gateway.errors import BadRequest
+from seamline.models.gateway.guardrails import Words
 from seamline.models.gateway.peeking import Peek, check_text, whole
 from seamline.models.gateway.refusing import Wire
 from seamline.models.gateway.targets import Target
 from seamline.models.remote.client import RawAnswer
 from seamline.models.remote.sse import Event, SseParser, encoded
+from seamline.models.wire.openai import read_answer
 
 EVENTS: Final[Header] = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON: Final[Header] = (b"content-type", b"application/json")
@@ -34,12 +36,25 @@ _TRUE: Final = b"true"
 _DATA: Final = b"data: "
 _PICTURES: Final = (b'"image_url"', b'"input_image"', b'"image"')
 _NOTHING: Final = (b"null", b"[]")
+_BEGIN_NUMBERS: Final = b"-0123456789n"
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
 _BYTES_OF_A_TOKEN: Final = 4
 _PASSED_ON: Final = frozenset({b"anthropic-beta", b"anthropic-version", b"openai-beta"})
 _TOKENS_OF_CHAT: Final = ("max_completion_tokens", "max_tokens")
 _TOKENS: Final = (*_TOKENS_OF_CHAT, "max_output_tokens")
 _TOKENS_FIELD: Final[Mapping[Wire, str]] = {"responses": "max_output_tokens", "messages": "max_tokens"}
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One that is a text and nothing else."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+_NUMBERS: Final = ("temperature", "top_p", "seed", *_TOKENS_OF_CHAT)
+_PLAIN: Final = frozenset({"model", "messages", "user", "stream", *_NUMBERS})
 
 
 class Route(NamedTuple):
@@ -71,7 +86,8 @@ class Asked:
     """A request, taken apart as far as the gateway must know it."""
 
     __slots__ = (
-        "_bodies", "_fields", "_tokens_field", "_tokens_max", "headers", "route", "size", "stream", "usage_wanted",
+        "_bodies", "_fields", "_tokens_field", "_tokens_max", "headers", "read", "route", "size", "stream",
+        "usage_wanted",
     )  # fmt: skip
 
     def __init__(self, route: Route, body: bytes, headers: list[Header]) -> None:
@@ -80,6 +96,8 @@ class Asked:
         self.size = len(body)
         self.headers = [header for header in headers if header[0] in _PASSED_ON]
         self._bodies: dict[tuple[str, str], bytes] = {}
+        self.read = False
+        """Its answer is read, and not passed on as it is."""
         self._tokens_field = ""
         self._tokens_max = 0
         try:
@@ -99,6 +117,26 @@ class Asked:
     def whole(self) -> bytes:
         """Each field once."""
         return _encode(self._fields)
+
+    def words(self) -> Words | None:
+        """Of a chat of texts alone, that is answered whole and asks for nothing else; otherwise None.
+
+        What they were read from is what the engine will be asked, whatever else the messages said.
+        """
+        fields = self._fields
+        if self.stream or "messages" not in fields or not fields.keys() <= _PLAIN:
+            return None
+        for name in _NUMBERS:
+            if name in fields and bytes(fields[name])[:1] not in _BEGIN_NUMBERS:
+                return None
+        try:
+            messages = _messages.decode(fields["messages"])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        fields["messages"] = msgspec.Raw(_encode(messages))
+        self.read = True
+        users = [message.content for message in messages if message.role == "user"]
+        return Words([message.content for message in messages], users, self.size)
 
     @property
     def user(self) -> str:
@@ -187,6 +225,29 @@ class Whole:
         self.body = body
         self.usage, self.finish = whole(body)
         self.pieces = 0 if self.usage is not None else len(body) // _BYTES_OF_A_TOKEN
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class Read:
+    """A whole answer in our own words."""
+
+    __slots__ = ("answer",)
+
+    pieces = 0
+
+    def __init__(self, body: bytes) -> None:
+        """Raises EngineMalformed."""
+        self.answer: ChatAnswer = read_answer(body)
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    @property
+    def finish(self) -> str:
+        return self.answer.finish
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -290,7 +351,7 @@ class Stream:
         await self._answer.aclose()
 
 
-async def begin(asked: Asked, bytes_max: int, target: Target) -> Whole | Stream:
+async def begin(asked: Asked, bytes_max: int, target: Target) -> Whole | Read | Stream:
     """Ask ``target``; an answer that has begun. Raises EngineError."""
     engine = cast("RawEngine", target.engine)
     body = asked.body(target.model, engine.tokens_field)
@@ -300,7 +361,8 @@ async def begin(asked: Asked, bytes_max: int, target: Target) -> Whole | Stream:
     try:
         if not asked.stream:
             here = answer.here(bytes_max)
-            return Whole(await answer.read_all(bytes_max) if here is None else here)
+            came = await answer.read_all(bytes_max) if here is None else here
+            return Read(came) if asked.read else Whole(came)
         stream = Stream(target.name, answer, asked)
         await stream.begin()
     except BaseException:

@@ -66,6 +66,25 @@ class Pipeline:
         needed = self.guardrails is not None and self.guardrails.needs_body
         return needed or settings.resume or bool(settings.answer_cache_s)
 
+    def may_be_clear(self, model: Model) -> bool:
+        """Whether words matter for guardrails alone, which may turn out to have nothing to do."""
+        return (
+            self.guardrails is not None
+            and self.guardrails.may_be_clear
+            and not (model.settings.resume or model.settings.answer_cache_s)
+        )
+
+    async def look_through(self, who: Caller, model: Model, answer: ChatAnswer) -> ChatAnswer:
+        """The answer to a question in which no guardrail found anything."""
+        if self.guardrails is None or self.guardrails.clear_answer(answer):
+            return answer
+        guarding = self._guarding(who, model)
+
+        async def ask(again: ChatRequest) -> ChatAnswer:
+            return await self._complete(who, model, again)
+
+        return answer if guarding is None else await guarding.after(answer, ask)
+
     async def complete(self, who: Caller, request: ChatRequest) -> ChatAnswer:
         """Raises AiGatewayError, EngineError."""
         model = self._model(who, request.model)

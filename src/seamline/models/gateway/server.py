@@ -20,11 +20,11 @@ from seamline.kernel.wire.http1 import Disconnected, Exchange, Header, HttpRefus
 from seamline.models.errors import EngineRefused
 from seamline.models.gateway.errors import AiGatewayError, BadRequest, KeyRefused, UnknownModel
 from seamline.models.gateway.keys import Caller, Key, caller
-from seamline.models.gateway.passing import EVENTS, JSON, Asked, RawEngine, Route, Stream, Whole, begin
+from seamline.models.gateway.passing import EVENTS, JSON, Asked, RawEngine, Read, Route, Stream, Whole, begin
 from seamline.models.gateway.pipeline import Pipeline
 from seamline.models.gateway.race import Race
 from seamline.models.gateway.refusing import Refusal, Wire, refusal_of
-from seamline.models.gateway.speaking import Spoken, speak
+from seamline.models.gateway.speaking import Spoken, speak, told_chat
 from seamline.models.gateway.targets import Model, Target, Wants
 from seamline.models.gateway.till import Bill
 from seamline.models.wire import openai_lists
@@ -42,6 +42,7 @@ ROUTES: Final[Mapping[bytes, Route]] = {
     b"/v1/rerank": Route("/rerank", "chat", "rerank", "retrieval"),
 }
 _WIRE_OF: Final[Mapping[Wire, str]] = {"chat": "openai", "responses": "openai", "messages": "anthropic"}
+_CHAT: Final = "/chat/completions"
 _GENERATE: Final = ("chat", "completions")
 _NOT_THERE: Final = (404, 405, 501)
 _GATEWAY: Final = "gateway"
@@ -67,6 +68,12 @@ class Server:
             for alias, model in pipeline.models.items()
             for wire in _WIRE_OF
         }
+
+        self._may_be_clear = frozenset(
+            alias
+            for alias, model in pipeline.models.items()
+            if pipeline.may_be_clear(model) and all(_passes(target, "chat") for target in model.targets)
+        )
 
     async def handle(self, exchange: Exchange) -> None:
         """One request. Raises nothing but cancellation and what the kernel's server answers itself."""
@@ -125,7 +132,14 @@ class Server:
                 self._passes[alias, route.wire] = False
             else:
                 return
+        elif alias in self._may_be_clear and route.path == _CHAT and self._is_clear(asked):
+            await self._pass_on(exchange, who, model, asked)
+            return
         await self._speak(exchange, who, speak(asked))
+
+    def _is_clear(self, asked: Asked) -> bool:
+        words, guardrails = asked.words(), self._pipeline.guardrails
+        return words is not None and guardrails is not None and guardrails.clear(words)
 
     def _key(self, headers: list[Header]) -> Key:
         """Raises KeyRefused."""
@@ -167,7 +181,7 @@ class Server:
         if bill.answer_max:
             asked.bound(bill.answer_max)
         failed = "canceled"
-        answer: Whole | Stream | None = None
+        answer: Whole | Read | Stream | None = None
         try:
             wants = _wants(asked, bill, tokens_max) if model.picky else Wants(_ANY, 0, who.key.id)
             race = Race(
@@ -176,11 +190,15 @@ class Server:
             )  # fmt: skip
             target, answer = await race.run()
             bill.answers(target, answer)
-            if isinstance(answer, Whole):
+            if isinstance(answer, Stream):
+                failed = await _relay(exchange, answer, bill, route.wire)
+            elif isinstance(answer, Whole):
                 bill.close()
                 exchange.respond(200, _json_lines(), answer.body)
             else:
-                failed = await _relay(exchange, answer, bill, route.wire)
+                bill.close()
+                looked_through = await pipeline.look_through(who, model, answer.answer)
+                exchange.respond(200, _json_lines(), told_chat(looked_through))
         except SeamlineError as error:
             failed = error.code
             raise

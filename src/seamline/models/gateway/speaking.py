@@ -50,6 +50,20 @@ def speak(asked: Asked) -> Spoken:
     return _Chat(route, told.request, told.stream, usage=asked.usage_wanted)
 
 
+def told_chat(answer: ChatAnswer) -> bytes:
+    """The body of a chat's whole answer."""
+    named = answer if answer.id else dataclasses.replace(answer, id=f"chatcmpl-{_new_id()}")
+    return openai_server.told_answer(named, created=_now_s())
+
+
+def _new_id() -> str:
+    return f"{random.getrandbits(96):024x}"
+
+
+def _now_s() -> int:
+    return int(datetime.now(UTC).timestamp())
+
+
 class _Talk:
     """One of the wires on which a language model talks."""
 
@@ -57,8 +71,8 @@ class _Talk:
         self.route = route
         self.stream = stream
         self._request = request
-        self._id = f"{random.getrandbits(96):024x}"
-        self._created = int(datetime.now(UTC).timestamp())
+        self._id = _new_id()
+        self._created = _now_s()
 
     async def whole(self, pipeline: Pipeline, who: Caller) -> bytes:
         answer = await pipeline.complete(who, self._request)

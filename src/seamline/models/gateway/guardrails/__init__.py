@@ -5,6 +5,6 @@ built-in ones. What a step keeps of a call ends with the call. Who may ask which
 """
 
 from seamline.models.gateway.guardrails.chain import Guarding, Guardrails
-from seamline.models.gateway.guardrails.step import Ask, Guard, Guardrail
+from seamline.models.gateway.guardrails.step import Ask, Clearing, Guard, Guardrail, Words
 
-__all__ = ["Ask", "Guard", "Guarding", "Guardrail", "Guardrails"]
+__all__ = ["Ask", "Clearing", "Guard", "Guarding", "Guardrail", "Guardrails", "Words"]

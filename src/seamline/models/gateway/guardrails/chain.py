@@ -12,7 +12,7 @@ from seamline.models.gateway.guardrails.injection import Injection
 from seamline.models.gateway.guardrails.lists import Lists, Size
 from seamline.models.gateway.guardrails.pii import Pii
 from seamline.models.gateway.guardrails.schema import Schema
-from seamline.models.gateway.guardrails.step import Ask, Guard, Guardrail
+from seamline.models.gateway.guardrails.step import Ask, Clearing, Guard, Guardrail, Words
 from seamline.models.gateway.guardrails.texts import texts
 from seamline.models.gateway.keys import Caller
 
@@ -40,11 +40,28 @@ class Guardrails:
         self._sized = "size" in settings.guardrails
         self.needs_body = any(step is not self._size for step in self.steps)
         """Otherwise a call may be passed on unread, after :meth:`check_size`."""
+        clearing = [step for step in self.steps if isinstance(step, Clearing)]
+        self._clearing = clearing if len(clearing) == len(self.steps) else None
 
     def check_size(self, size: int) -> None:
         """Of a body of so many bytes that is not looked into. Raises TooLarge."""
         if self._sized:
             self._size.check(size)
+
+    @property
+    def may_be_clear(self) -> bool:
+        """Whether a call may turn out to need none of the steps."""
+        return self._clearing is not None
+
+    def clear(self, words: Words) -> bool:
+        """Whether no step has anything to do with a question; that is not so where it is not sure."""
+        if self._clearing is None or words.size > _INLINE_MAX:
+            return False
+        return all(step.clear(words) for step in self._clearing)
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:
+        """The same for the whole answer to a clear question."""
+        return self._clearing is not None and all(step.clear_answer(answer) for step in self._clearing)
 
     def begin(self, who: Caller, model: str) -> Guarding | None:
         """The steps that a call goes through; None is none."""

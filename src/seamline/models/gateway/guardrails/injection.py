@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from seamline.models.chat import ChatRequest
+from seamline.models.chat import ChatAnswer, ChatRequest
 from seamline.models.gateway.errors import Blocked
-from seamline.models.gateway.guardrails.step import Guard
+from seamline.models.gateway.guardrails.step import Guard, Words
 from seamline.models.gateway.guardrails.texts import texts
 from seamline.models.gateway.keys import Caller
 
@@ -174,17 +175,30 @@ class Injection(Guard):
         return self
 
     def before(self, request: ChatRequest) -> ChatRequest:
+        found = self._reached(list(texts(request, of_others=True)))
+        if found is not None:
+            reached, names = found
+            error = Blocked(
+                f"the question looks like an injection of instructions ({reached:.2f}: {', '.join(names)})",
+                "Quote what you ask about in other words, or raise injection_threshold.",
+            )
+            error.step = self.name
+            raise error
+        return request
+
+    def clear(self, words: Words) -> bool:
+        return self._reached(words.of_users) is None
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:  # noqa: ARG002  # questions are what it looks at
+        return True
+
+    def _reached(self, said: Sequence[str]) -> tuple[float, list[str]] | None:
         looked = 0
-        for text in reversed(list(texts(request, of_others=True))):
+        for text in reversed(said):
             if looked >= TEXTS_MAX:
                 break
             looked += len(text)
-            reached, names = score(text)
-            if reached >= self._threshold:
-                error = Blocked(
-                    f"the question looks like an injection of instructions ({reached:.2f}: {', '.join(names)})",
-                    "Quote what you ask about in other words, or raise injection_threshold.",
-                )
-                error.step = self.name
-                raise error
-        return request
+            found = score(text)
+            if found[0] >= self._threshold:
+                return found
+        return None

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from seamline.models.chat import ChatRequest
+from seamline.models.chat import ChatAnswer, ChatRequest
 from seamline.models.gateway.errors import Blocked, TooLarge
-from seamline.models.gateway.guardrails.step import Guard
+from seamline.models.gateway.guardrails.step import Guard, Words
 from seamline.models.gateway.guardrails.texts import pictures, texts
 from seamline.models.gateway.keys import Caller
 
@@ -35,6 +35,12 @@ class Size(Guard):
             sum(len(text.encode()) for text in texts(request)) + sum(len(tool.parameters) for tool in request.tools)
         )
         return request
+
+    def clear(self, words: Words) -> bool:
+        return not self._bytes_max or words.size <= self._bytes_max
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:  # noqa: ARG002  # questions are what it looks at
+        return True
 
     def check(self, size: int) -> None:
         """Raises TooLarge."""
@@ -74,6 +80,12 @@ class Lists(Guard):
                 if not host or not self._domains(host):
                     raise _blocked(f"a link to {host or link[:100]!r} may not be in a question", "Leave it out.")
         return request
+
+    def clear(self, words: Words) -> bool:
+        return self._domains is None or not any("/" in text or "\\" in text for text in words.texts)
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:  # noqa: ARG002  # questions are what it looks at
+        return True
 
 
 def _listed(entries: Sequence[str], fits: Callable[[str, str], bool]) -> Callable[[str], bool] | None:

@@ -18,7 +18,7 @@ from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, ToolCall
 from seamline.models.gateway.errors import Blocked
 from seamline.models.gateway.guardrails.detect import KINDS, find
 from seamline.models.gateway.guardrails.holding import Held
-from seamline.models.gateway.guardrails.step import Ask, Guard
+from seamline.models.gateway.guardrails.step import Ask, Guard, Words
 from seamline.models.gateway.guardrails.texts import changed, texts
 from seamline.models.gateway.keys import Caller
 
@@ -40,6 +40,15 @@ class Pii:
             raise ValueError(f"{unknown[0]!r} is not one of {', '.join(KINDS)}")
         self.kinds = tuple(kinds)
         self.action = action
+
+    def clear(self, words: Words) -> bool:
+        return not any(find(text, self.kinds) for text in words.texts)
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:
+        said, kinds = answer.message, self.kinds
+        if find(said.content, kinds) or (said.refusal and find(said.refusal, kinds)):
+            return False
+        return not any(find(call.arguments, kinds) for call in said.tool_calls)
 
     def begin(self, who: Caller, model: str) -> Guard:  # noqa: ARG002  # the same for all
         return _Masks(self)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from seamline.models.chat import ChatAnswer, ChatRequest, Message, Usage
 from seamline.models.errors import ExtraMissingError
 from seamline.models.gateway.errors import AnswerUnfit, BadRequest
-from seamline.models.gateway.guardrails.step import Ask, Guard
+from seamline.models.gateway.guardrails.step import Ask, Guard, Words
 from seamline.models.gateway.keys import Caller
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ class Schema:
     def __init__(self, repairs: int = 1) -> None:
         self.repairs = repairs
         _library()
+
+    def clear(self, words: Words) -> bool:  # noqa: ARG002  # no schema is wanted
+        return True
+
+    def clear_answer(self, answer: ChatAnswer) -> bool:  # noqa: ARG002  # that was not asked for one
+        return True
 
     def begin(self, who: Caller, model: str) -> Guard:  # noqa: ARG002  # the same for all
         return _Fits(self.repairs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest
 from seamline.models.gateway.keys import Caller
@@ -18,6 +18,26 @@ class Guardrail(Protocol):
     name: str
 
     def begin(self, who: Caller, model: str) -> Guard | None: ...
+
+
+class Words(NamedTuple):
+    """A question of texts alone: without tools, pictures, or a schema of the answer."""
+
+    texts: Sequence[str]
+    of_users: Sequence[str]
+    """Those that neither the application nor the model said."""
+    size: int
+    """Of all of them in bytes, or more."""
+
+
+@runtime_checkable
+class Clearing(Protocol):
+    """A step that can tell for little that a call may pass without it. Where all steps are such and say so, a question
+    is not put into our own words; what is not sure is not clear."""
+
+    def clear(self, words: Words) -> bool: ...
+
+    def clear_answer(self, answer: ChatAnswer) -> bool: ...
 
 
 class Guard:
