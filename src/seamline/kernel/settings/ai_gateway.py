@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from seamline.kernel.settings.auth import loopback
 from seamline.kernel.settings.errors import BadValueError, SettingsMissingError, SettingsSyntaxError, WrongTypeError
 from seamline.kernel.settings.tables import TableReader
 
@@ -143,7 +144,7 @@ def read_ai_gateway(reader: TableReader, table: dict[str, Any]) -> AiGatewaySett
     host, _, port = found.listen.rpartition(":")
     if found.listen and (not host or not port.isdigit() or int(port) > 65535):
         raise _refused(reader, "ai_gateway", "listen", found.listen, "Write 127.0.0.1:8090, or leave it empty.")
-    if found.open and found.listen and found.address[0] not in ("127.0.0.1", "::1", "localhost"):
+    if found.open and found.listen and not loopback(found.address[0]):
         remedy = "Without keys it listens on this machine only: 127.0.0.1:8090, or open = false."
         raise _refused(reader, "ai_gateway", "listen", found.listen, remedy)
     for key, least in (("body_bytes_max", 1024), ("answer_bytes_max", 1024), ("connections_max", 1)):
