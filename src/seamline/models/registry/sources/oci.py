@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from seamline.kernel.settings import ModelsSettings
+from seamline.kernel.settings.auth import loopback
 from seamline.models.registry.errors import ArtefactDamagedError, BadReferenceError, SourceError
 from seamline.models.registry.manifest import (
     CARD_TYPE,
@@ -38,7 +39,7 @@ def fetch_oci(address: str, intake: Intake, settings: ModelsSettings) -> Fetched
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise SourceError(f"{address!r} is no address of an artefact", "Write oci://host/name:tag or @sha256:digest.")
-    here = re.fullmatch(r"localhost|127(\.\d+){3}", found["host"].partition(":")[0])
+    here = loopback(found["host"].partition(":")[0])
     if settings.oci_plain_http and not here:
         raise SourceError(
             f"{found['host']!r} is another machine, and oci_plain_http is for this one", "Speak TLS to it."
