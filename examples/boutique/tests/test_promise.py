@@ -54,9 +54,15 @@ class Running:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Running]:
+def topology() -> str:
+    """Which the shop starts in."""
+    return "monolith"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, topology: str) -> Iterator[Running]:
     running = Running(tmp_path / "data")
-    running.seamline("up", "--detach", "--listen", "127.0.0.1:0")
+    running.seamline("up", "--detach", "--listen", "127.0.0.1:0", "--topology", topology)
     yield running
     running.seamline("down")
 
@@ -73,9 +79,9 @@ def test_switches_under_load_fail_no_request(shop: Running, count: int):
     assert shop.unbalanced() == []
 
 
+@pytest.mark.parametrize("topology", ["services"])
 def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
     """kill -9 of the catalog: what it had in hand is asked again, what comes meanwhile waits for its successor."""
-    shop.seamline("topology", "switch", "services")
     before = shop.worker("catalog")
     load = subprocess.Popen(
         [sys.executable, "-m", "seamline.cli", "load", "--users", "4", "--duration", "8", "--json", *shop.where],
@@ -96,9 +102,9 @@ def test_a_killed_worker_of_readonly_methods_costs_no_request(shop: Running):
 
 
 @pytest.mark.torture
+@pytest.mark.parametrize("topology", ["services"])
 def test_a_sweep_of_kills_leaves_a_shop_that_serves(shop: Running):
     """Twenty workers killed one after another under load: no more fails than what each had in hand."""
-    shop.seamline("topology", "switch", "services")
     lot = random.Random(11)
     victims = ["catalog", "cart", "currency", "payments", "shipping", "emails", "checkout", "decisions"]
     victims += ["recommendations", "ads"]
