@@ -85,7 +85,11 @@ class StockService(Stock):
         if error is not None:
             raise error
         if self.gate is not None:
-            await self.gate.wait()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
         if self.slow_s:
             await asyncio.sleep(self.slow_s)
 
@@ -102,6 +106,7 @@ class StockService(Stock):
         return f"{sku}{self.name}"
 
     async def dawdle(self, seconds: float) -> str:
+        self.calls["dawdle"] = self.calls.get("dawdle", 0) + 1
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:

@@ -54,21 +54,24 @@ async def test_a_deadline_ends_the_call_and_the_handler(made: Rig, way: str):
     """The method's own timeout (0.2 s) raises DeadlineExceeded and cancels the handler."""
     service = StockService()
     stock = await connect(made, way, service)
-    started = monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"Stock\.dawdle did not answer"):
-        await stock.dawdle(30)
-    assert monotonic() - started < 10
-    await _until(lambda: service.cancelled == 1)
-    assert await stock.dawdle(0) == "done"
+    await stock.take("connected")
+    async with asyncio.timeout(30):
+        while "dawdle" not in service.calls:  # on a busy machine its time may be over before the handler begins
+            with pytest.raises(DeadlineExceeded, match=r"Stock\.dawdle did not answer"):
+                await stock.dawdle(60)
+    await _until(lambda: service.cancelled == service.calls["dawdle"])
+    assert await stock.take("mug") == "mugx1"
 
 
 async def test_a_nested_call_inherits_the_nearer_deadline(made: Rig, way: str):
     """A call made while serving another may not take longer than that one has left."""
     stock = await connect(made, way, StockService())
-    deadline = monotonic() + 0.5
+    began = monotonic()
+    deadline = began + 5  # it has ten by itself
     token = CURRENT.set(CallContext("orders", "gateway", deadline=deadline))
     try:
-        assert await stock.nested(0.5) == pytest.approx(deadline, abs=0.1)
+        found = await stock.nested(5)
+        assert deadline - 0.01 <= found <= deadline + 0.01 + (monotonic() - began), "a deadline travels as a duration"
     finally:
         CURRENT.reset(token)
     spent = CURRENT.set(CallContext("orders", "gateway", deadline=monotonic() - 1))
@@ -85,8 +88,8 @@ async def test_cancelling_the_caller_cancels_the_handler(made: Rig, way: str):
     stock = await connect(made, way, service, rules={"timeout_s": 30})
     await stock.take("warm")
     service.gate = asyncio.Event()
-    task = asyncio.get_running_loop().create_task(stock.dawdle(0.15))
-    await asyncio.sleep(0.03)
+    task = asyncio.get_running_loop().create_task(stock.take("mug"))
+    await _until(lambda: service.calls["take"] == 2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -168,6 +171,6 @@ async def test_policy_denies_by_default_and_says_so(made: Rig, way: str):
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -122,7 +122,7 @@ async def test_connections_are_replaced_at_their_age_under_load(made: Rig, monke
                 await some_calls(service, 20)
 
     await under_load(client.stub(Stock, "orders"), wait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(server.port.connections) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert server.port.inflight == 0
@@ -170,11 +170,11 @@ async def test_a_drain_is_not_held_up_by_a_call_that_was_cancelled(made: Rig):
     client = made.mesh("orders", rules={"timeout_s": 60})
     client.set_endpoints({"stock": [endpoint]})
     waiting = asyncio.get_running_loop().create_task(client.stub(Stock, "orders").take("mug"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not service.calls:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     draining = asyncio.get_running_loop().create_task(server.port.drain(30))
     await asyncio.sleep(0.02)
     waiting.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await draining

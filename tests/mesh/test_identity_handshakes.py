@@ -615,12 +615,13 @@ def test_no_session_outlives_its_certificate(run: Run, authority: CertificateAut
 def test_a_refused_client_that_stays_is_closed_by_the_handshake_timeout(run: Run, authority: CertificateAuthority):
     """A refusal waits for the alert to go out, not for the goodwill of the client."""
 
-    async def main() -> None:
+    async def refused_within(limit_s: float) -> tuple[bytes, int]:
+        """The alert, and how many refusals were heard of; no alert where the handshake itself took longer."""
         identity = identity_of(authority, "payments")
         heard: list[str] = []
         identity.on_refused = heard.append
         listener = await asyncio.start_server(
-            lambda _reader, _writer: None, "127.0.0.1", 0, ssl=identity.server_context(), ssl_handshake_timeout=0.2
+            lambda _reader, _writer: None, "127.0.0.1", 0, ssl=identity.server_context(), ssl_handshake_timeout=limit_s
         )
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         stubborn = raw_context(authority.bundle_pem).wrap_bio(
@@ -633,13 +634,22 @@ def test_a_refused_client_that_stays_is_closed_by_the_handshake_timeout(run: Run
                 break
             except ssl.SSLWantReadError:
                 writer.write(outgoing.read())
-                incoming.write(await reader.read(65536))
+                if not (data := await reader.read(65536)):
+                    break
+                incoming.write(data)
         writer.write(outgoing.read())  # finished, without a certificate, and no thought of closing
         alert = await reader.read()
-        assert alert
-        assert len(heard) == 1
         writer.close()
         listener.close()
+        return alert, len(heard)
+
+    async def main() -> None:
+        for limit_s in (0.2, 1.0, 5.0):  # however busy the machine is
+            alert, heard = await refused_within(limit_s)
+            if alert:
+                break
+        assert alert
+        assert heard == 1
 
     with warnings.catch_warnings():
         run(main())

@@ -47,7 +47,7 @@ async def refused(made: Rig, stranger: WorkloadIdentity, wire: str) -> tuple[str
 
 async def audited(server: Mesh) -> dict[str, str]:
     assert server.audit is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not server.audit.path.exists():  # noqa: ASYNC110 - the file is all that an auditor sees
             await asyncio.sleep(0.01)
     line: dict[str, str] = json.loads(server.audit.path.read_text().splitlines()[0])

@@ -78,7 +78,7 @@ async def answer_to(made: Rig, endpoint: Endpoint, request: bytes, *, alpn: str 
         server_hostname=identity.server_name("stock"),
     )  # fmt: skip
     writer.write(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     writer.transport.abort()
     return answer

@@ -44,20 +44,19 @@ async def test_a_caller_hears_what_others_ask_of_a_replica(tmp_path: Path, monke
         service = StockService("a")
         service.gate = asyncio.Event()
         _, endpoint = await made.serve(service)
-        busy, quiet = made.mesh("orders"), made.mesh("orders")
+        busy, quiet = (made.mesh("orders", rules={"timeout_s": 60}) for _ in range(2))
         for mesh in (busy, quiet):
             mesh.set_endpoints({"stock": [endpoint]})
-        long = asyncio.get_running_loop().create_task(quiet.stub(Stock, "orders").dawdle(0.15))
         loop = asyncio.get_running_loop()
+        own = loop.create_task(quiet.stub(Stock, "orders").take("mug"))
         calls = [loop.create_task(busy.stub(Stock, "orders").take("mug")) for _ in range(12)]
         stream = cast("AsyncGenerator[int]", busy.stub(Stock, "orders").count(1000000))
         assert await anext(stream) == 0
-        await until(quiet, endpoint, range(12, 14))
-        await until(busy, endpoint, range(2))
+        await until(quiet, endpoint, range(13, 14))
+        await until(busy, endpoint, range(1, 2))
         await stream.aclose()
         service.gate.set()
-        await asyncio.gather(*calls)
-        await asyncio.wait([long])
+        await asyncio.gather(own, *calls)
         await until(quiet, endpoint, range(1))
 
 
@@ -84,7 +83,7 @@ async def test_a_caller_hears_what_is_ahead_and_goes_where_it_is_less(tmp_path: 
     async with rig(tmp_path) as made:
         long, short = Talker("long"), Talker("short")
         long.ahead, short.ahead = Ahead(5.0, 0.5, 0.01), Ahead(0.1, 0.5, 0.01)
-        caller, loop = made.mesh("orders"), asyncio.get_running_loop()
+        caller, loop = made.mesh("orders", rules={"timeout_s": 60}), asyncio.get_running_loop()
         hosts, endpoints = zip(*[await made.serve(each) for each in (long, short)], strict=True)
         calls: list[asyncio.Task[str]] = []
         for service, endpoint, count in ((long, endpoints[0], 1), (short, endpoints[1], 4)):
@@ -92,7 +91,7 @@ async def test_a_caller_hears_what_is_ahead_and_goes_where_it_is_less(tmp_path: 
             await caller.stub(Stock, "orders").blob(b"")
             known(caller, endpoint).observe(loop.time(), 1.0)  # so that the next goes to the other
             service.gate = asyncio.Event()
-            busy = made.mesh("orders")
+            busy = made.mesh("orders", rules={"timeout_s": 60})
             busy.set_endpoints({"stock": [endpoint]})
             calls += [loop.create_task(busy.stub(Stock, "orders").take("mug")) for _ in range(count)]
         for service, endpoint in zip((long, short), endpoints, strict=True):

@@ -14,6 +14,8 @@ import pytest
 from tests.mesh.rig import Rig, Stock, StockService, connect, rig
 
 from seamline import DeadlineExceeded, InternalError, Overloaded, Unavailable
+from seamline.mesh import edge as edge_room
+from seamline.mesh import mesh as mesh_room
 from seamline.mesh.balance import Endpoint
 from seamline.mesh.edge import Edge
 from seamline.mesh.mesh import Mesh
@@ -36,6 +38,12 @@ async def client_of(made: Rig, *services: StockService, **options: object) -> tu
     client = made.mesh("orders", **options)  # pyright: ignore[reportArgumentType]
     client.set_endpoints({"stock": endpoints})
     return client, client.stub(Stock, "orders")
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the time pass by which callers leave callees alone."""
+    for room in (edge_room, mesh_room):
+        monkeypatch.setattr(room, "monotonic", lambda: monotonic() + seconds)
 
 
 def unavailable(times: int, *, started: bool = True):
@@ -97,11 +105,11 @@ async def test_retries_stop_at_their_number_and_their_budget(made: Rig):
     assert 100 < service.calls["put"] <= 112
 
 
-async def test_the_circuit_opens_and_closes_again(made: Rig):
+async def test_the_circuit_opens_and_closes_again(made: Rig, monkeypatch: pytest.MonkeyPatch):
     """After too many failures the callee is left in peace; a probe brings it back."""
     service = StockService()
     service.failing = unavailable(20)
-    rules = {"retries": 0, "circuit_calls_min": 20, "circuit_open_s": 0.2, "outlier_failures": 10**6}
+    rules = {"retries": 0, "circuit_calls_min": 20, "circuit_open_s": 600, "outlier_failures": 10**6}
     _, stock = await client_of(made, service, rules=rules)
     for _ in range(20):
         with pytest.raises(Unavailable):
@@ -109,36 +117,52 @@ async def test_the_circuit_opens_and_closes_again(made: Rig):
     with pytest.raises(Unavailable, match="is not called for a while"):
         await stock.take("mug")
     assert service.calls["take"] == 20
-    await asyncio.sleep(0.25)
+    later(monkeypatch, 601)
     assert await stock.take("mug") == "mugx1"
     assert await stock.take("mug") == "mugx1"
 
 
-async def test_an_outlier_is_ejected_and_comes_back(made: Rig):
+async def test_an_outlier_is_ejected_and_comes_back(made: Rig, monkeypatch: pytest.MonkeyPatch):
     """A replica that fails in a row gets no calls for a while; the other serves them."""
     bad, good = StockService("bad"), StockService("good")
     bad.failing = unavailable(10**9)
-    rules = {"outlier_failures": 3, "outlier_eject_s": 0.3, "retries": 2, "circuit_calls_min": 10**6}
+    rules = {"outlier_failures": 3, "outlier_eject_s": 600, "retries": 2, "circuit_calls_min": 10**6}
     _, stock = await client_of(made, bad, good, rules=rules)
     for _ in range(60):
         assert await stock.look("mug") == "muggood"
     assert bad.calls["look"] <= 6
     bad.failing = lambda _: None
-    await asyncio.sleep(0.35)
+    later(monkeypatch, 601)
     answers = Counter([await stock.look("mug") for _ in range(60)])
     assert answers["mugbad"] > 0
 
 
 async def test_the_faster_replica_gets_more_calls(made: Rig):
     """Power of two choices on peak-EWMA latency prefers the replica that answers sooner."""
-    slow, fast = StockService("slow"), StockService("fast")
-    slow.slow_s = 0.02
+    fast, left = StockService("fast"), set(range(8))
+
+    class Slow(StockService):
+        """Answers when the other has given twenty answers, or when all wait here: slow, however busy the machine is."""
+
+        waiting = 0
+
+        async def look(self, sku: str) -> str:
+            self.waiting += 1
+            until = fast.calls.get("look", 0) + 20
+            while fast.calls.get("look", 0) < until and self.waiting < len(left):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            self.waiting -= 1
+            return await super().look(sku)
+
+    slow = Slow("slow")
     _, stock = await client_of(made, slow, fast)
 
-    async def shopper() -> list[str]:
-        return [await stock.look("mug") for _ in range(40)]
+    async def shopper(number: int) -> list[str]:
+        found = [await stock.look("mug") for _ in range(40)]
+        left.discard(number)
+        return found
 
-    answers = Counter(a for found in await asyncio.gather(*(shopper() for _ in range(8))) for a in found)
+    answers = Counter(a for found in await asyncio.gather(*map(shopper, tuple(left))) for a in found)
     assert answers["mugfast"] > 3 * answers["mugslow"]
     assert answers["mugslow"] > 0
 
@@ -162,10 +186,8 @@ async def test_a_hedge_answers_for_a_slow_replica(made: Rig):
     """A @readonly call asks a second replica after ``hedge_after_ms``; others never do."""
     stuck, quick = StockService("stuck"), StockService("quick")
     stuck.gate = asyncio.Event()
-    _, stock = await client_of(made, stuck, quick, rules={"hedge_after_ms": 20, "timeout_s": 5})
-    started = monotonic()
+    _, stock = await client_of(made, stuck, quick, rules={"hedge_after_ms": 20, "timeout_s": 60})
     assert [await stock.look("mug") for _ in range(10)] == ["mugquick"] * 10
-    assert monotonic() - started < 4
     assert stuck.calls.get("look", 0) > 0
 
 
@@ -174,7 +196,7 @@ async def test_canary_weights_split_calls_by_version(made: Rig):
     one, two = StockService("v1"), StockService("v2")
     _, stock = await client_of(made, one, two, rules={"canary": {"v1": 90, "v2": 10}})
     answers = Counter([await stock.look("mug") for _ in range(400)])
-    assert 340 <= answers["mugv1"] <= 385
+    assert 325 <= answers["mugv1"] <= 390
     _, pinned = await client_of(made, one, two, rules={"canary": {"v2": 1}})
     assert {await pinned.look("mug") for _ in range(20)} == {"mugv2"}
 
@@ -186,7 +208,7 @@ async def test_mirrored_calls_reach_the_shadow_and_nobody_waits(made: Rig):
     rules = {"canary": {"live": 1}, "mirror_percent": 100, "mirror_to": "shadow"}
     client, stock = await client_of(made, live, shadow, rules=rules)
     assert [await stock.take("mug") for _ in range(10)] == ["mugx1live"] * 10
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while client.mirror_failures < 10:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert shadow.calls["take"] == 10
@@ -196,7 +218,7 @@ async def test_mirrored_calls_reach_the_shadow_and_nobody_waits(made: Rig):
 async def test_injected_faults_act_in_every_topology(made: Rig, way: str):
     """Delay, error and drop by rule are the same here and there, and go when the rule goes."""
     service = StockService()
-    stock = await connect(made, way, service, rules={"timeout_s": 0.3, "retries": 0})
+    stock = await connect(made, way, service, rules={"retries": 0})
     client = made.meshes[-1]
     client.override({"Stock.take": {"inject_delay_ms": 60, "inject_delay_percent": 100}})
     started = monotonic()
@@ -208,7 +230,7 @@ async def test_injected_faults_act_in_every_topology(made: Rig, way: str):
     client.override({"Stock.take": {"inject_error": "internal", "inject_error_percent": 100}})
     with pytest.raises(InternalError, match="injected"):
         await stock.take("mug")
-    client.override({"Stock.take": {"inject_drop_percent": 100}})
+    client.override({"Stock.take": {"inject_drop_percent": 100, "timeout_s": 0.1}})
     with pytest.raises(DeadlineExceeded):
         await stock.take("mug")
     client.override({})
@@ -221,11 +243,11 @@ async def test_a_fixed_concurrency_limit_refuses_what_is_too_much(made: Rig, way
     """``concurrency_max`` calls are served; the next is refused before it begins."""
     service = StockService()
     service.gate = asyncio.Event()
-    rules = {"concurrency_max": 4, "priority": "critical", "retries": 0, "timeout_s": 5}
+    rules = {"concurrency_max": 4, "priority": "critical", "retries": 0, "timeout_s": 60}
     stock = await connect(made, way, service, rules=rules)
     loop = asyncio.get_running_loop()
     waiting = [loop.create_task(stock.take(str(n))) for n in range(4)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while service.calls.get("take", 0) < 4:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     with pytest.raises(Overloaded, match="4 calls are under way"):
@@ -244,23 +266,23 @@ async def test_sheddable_work_goes_first(made: Rig):
     loop = asyncio.get_running_loop()
     stubs: dict[str, Stock] = {}
     for priority in ("critical", "normal", "sheddable"):
-        client = made.mesh("orders", rules={"priority": priority, "retries": 0, "timeout_s": 5})
+        client = made.mesh("orders", rules={"priority": priority, "retries": 0, "timeout_s": 60})
         client.set_endpoints({"stock": [endpoint]})
         stubs[priority] = client.stub(Stock, "orders")
     waiting = [loop.create_task(stubs["critical"].take(str(n))) for n in range(7)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while service.calls.get("take", 0) < 7:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     with pytest.raises(Overloaded):
         await stubs["sheddable"].take("shed")
     waiting += [loop.create_task(stubs["normal"].take(str(n))) for n in range(2)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while service.calls["take"] < 9:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     with pytest.raises(Overloaded):
         await stubs["normal"].take("too much")
     waiting.append(loop.create_task(stubs["critical"].take("last")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while service.calls["take"] < 10:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     service.gate.set()
@@ -306,7 +328,7 @@ async def test_moving_a_module_fails_no_call(made: Rig):
         for (old, _), (_, new) in pairwise(servers):
             await asyncio.sleep(0.05)
             client.set_endpoints({"stock": [new]})
-            assert await old.port.drain(5)
+            assert await old.port.drain(30)
         done.set()
 
     await asyncio.gather(mover(), *(shopper() for _ in range(16)))
@@ -326,7 +348,7 @@ async def test_no_endpoint_is_a_clear_error(made: Rig):
 
 async def test_a_callee_that_comes_back_is_waited_for(made: Rig):
     """While its process is replaced calls wait, streams too; those beyond ``wait_for_ready_s`` fail."""
-    client = made.mesh("orders", rules={"retries": 0, "wait_for_ready_s": 5})
+    client = made.mesh("orders", rules={"retries": 0, "wait_for_ready_s": 60, "timeout_s": 60})
     stock = client.stub(Stock, "orders")
     loop = asyncio.get_running_loop()
 
