@@ -16,6 +16,7 @@ from boutique.payments import Card
 from boutique.people import Address
 
 from seamline import PermissionDenied
+from seamline.run.admin import AdminClient, RefusedError
 from seamline.testing.app import TopologyApp
 
 T = TypeVar("T")
@@ -136,6 +137,30 @@ async def test_decided_again_with_the_same_model_everything_is_as_it_was(topolog
     assert all(each.rules_alone is each.before.verdict for each in other.changed), "the rules are the same"
     with pytest.raises(ModelUnknown):
         await desk.replay(24, "../checkout/secret")
+
+
+async def test_whoever_runs_the_shop_decides_again_from_a_terminal(topology_app: TopologyApp):
+    """What the desk's page says of a version `seamline models replay` says, too; of rules that are only tried it says
+    what they would have changed, and that it is them."""
+    if topology_app.one_process:
+        pytest.skip("there is no supervisor to ask")
+    decisions, desk = topology_app.stub(Decisions), topology_app.stub(DecisionDesk)
+    for number in range(5):
+        await decisions.decide(question("terminal", number, worth=100 + number))
+    asked: dict[str, Any] = {"contract": "Fraud", "since_s": 86_400.0}
+    admin = AdminClient(topology_app.data)
+    today = await admin.ask("model_replay", **asked)
+    assert (today["version"], today["changes"], today["unknown"]) == ("logistic-1", {}, 0)
+    assert today["decided"] == today["same"] >= 5
+    other, page = await admin.ask("model_replay", **asked, version="stumps-1"), await desk.replay(24, "stumps-1")
+    assert (other["same"], len(other["cases"])) == (page.same, len(page.changed))
+    nobody = {"rules.cedar": '@id("nobody buys") forbid (principal, action, resource);'}
+    none = await admin.ask("model_replay", **asked, policy=nobody)
+    accepted = none["changes"]["accept"]["refuse"]
+    assert accepted >= 5
+    assert {(each["changed_by"], each["why"]) for each in none["cases"]} == {("rules", "nobody buys")}
+    with pytest.raises(RefusedError, match="SL7754"):
+        await admin.ask("model_replay", **asked, policy={"rules.cedar": "permit"})
 
 
 async def test_a_replay_is_a_page_for_the_staff(topology_app: TopologyApp):
