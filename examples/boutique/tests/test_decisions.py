@@ -139,11 +139,10 @@ async def test_decided_again_with_the_same_model_everything_is_as_it_was(topolog
         await desk.replay(24, "../checkout/secret")
 
 
+@pytest.mark.seamline(topologies=["processes"])  # in which there is a supervisor to ask
 async def test_whoever_runs_the_shop_decides_again_from_a_terminal(topology_app: TopologyApp):
     """What the desk's page says of a version `seamline models replay` says, too; of rules that are only tried it says
     what they would have changed, and that it is them."""
-    if topology_app.one_process:
-        pytest.skip("there is no supervisor to ask")
     decisions, desk = topology_app.stub(Decisions), topology_app.stub(DecisionDesk)
     for number in range(5):
         await decisions.decide(question("terminal", number, worth=100 + number))

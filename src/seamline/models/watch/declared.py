@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
@@ -145,51 +146,67 @@ def row_of(names: Sequence[str], arguments: Sequence[Any], answer: Any) -> dict[
     ``answer_<name>``."""
     row: dict[str, Value] = {}
     for name, value in zip(names, arguments, strict=False):
-        row.update(_values(name, value))
-    for name, value in _values("answer", answer).items():
+        _add(row, name, value)
+    said: dict[str, Value] = {}
+    _add(said, "answer", answer)
+    for name, value in said.items():
         row[f"answer_{name}" if name in row else name] = value
     return row
 
 
-def _values(name: str, value: Any) -> dict[str, Value]:
+def _add(row: dict[str, Value], name: str, value: Any) -> None:
     """Of one argument, or of the answer."""
-    if isinstance(value, str):
-        return {name: value[:_WORD_MAX], f"{name}_words": len(value.split())}
-    if (single := _single(value)) is not _NONE:
-        return {name: single}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes):
-        return {f"{name}_count": len(cast("Sequence[Any]", value))}
-    found: dict[str, Value] = {}
-    for field, each in _fields(value).items():
-        if (single := _single(each)) is not _NONE:
-            found[field] = single
-        elif isinstance(each, Sequence) and not isinstance(each, bytes):
-            found[f"{field}_count"] = len(cast("Sequence[Any]", each))
-    return found
+    kind = cast("type[Any]", type(value))
+    if kind in _PLAIN:
+        row[name] = value
+    elif kind is str:
+        row[name] = value[:_WORD_MAX]
+        row[f"{name}_words"] = len(value.split())
+    elif (found := _single(value)) is not _NONE:
+        row[name] = found
+    elif isinstance(value, Mapping):
+        for field, each in cast("Mapping[Any, Any]", value).items():
+            _add_field(row, str(field), each)
+    elif kind in _LISTS:
+        row[f"{name}_count"] = len(value)
+    else:
+        for field in _fields(kind):
+            _add_field(row, field, getattr(value, field))
 
 
+def _add_field(row: dict[str, Value], name: str, value: Any) -> None:
+    kind = cast("type[Any]", type(value))
+    if kind in _PLAIN:
+        row[name] = value
+    elif kind is str:
+        row[name] = value[:_WORD_MAX]
+    elif (found := _single(value)) is not _NONE:
+        row[name] = found
+    elif kind in _LISTS:
+        row[f"{name}_count"] = len(value)
+
+
+_PLAIN: Final[frozenset[type[Any]]] = frozenset({int, float, bool, type(None)})
+_LISTS: Final[frozenset[type[Any]]] = frozenset({list, tuple, set, frozenset, dict})
 _NONE: Final = cast("Value", object())
 
 
 def _single(value: Any) -> Value:
+    """What is a number or a word by another name."""
     if isinstance(value, Enum):
         value = value.value
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
         return value[:_WORD_MAX]
     return float(value) if isinstance(value, Decimal) else _NONE
 
 
-def _fields(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return {str(name): each for name, each in cast("Mapping[Any, Any]", value).items()}
-    if dataclasses.is_dataclass(value):
-        names = [each.name for each in dataclasses.fields(value)]
-    else:
-        kind = cast("Any", type(value))
-        names = list(getattr(kind, "__struct_fields__", None) or getattr(kind, "model_fields", None) or ())
-    return {name: getattr(value, name) for name in names}
+@cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    if dataclasses.is_dataclass(kind):
+        return tuple(each.name for each in dataclasses.fields(kind))
+    return tuple(getattr(kind, "__struct_fields__", None) or getattr(kind, "model_fields", None) or ())
 
 
 def _vector(answer: Any) -> Sequence[float] | None:
