@@ -5,6 +5,7 @@ certificate, limits on heads, and a drain after which no keep-alive client has l
 
     HttpServer      limits, drain, the sweep that enforces timeouts
     HttpConnection  one client: parse, queue pipelined requests, run handlers (http1_connection)
+    KnownHead       a head that comes again, which is not parsed again (http1_again)
     Exchange        one request and its answer (http1_exchange)
     HttpRequest     head, body, limits (http1_message)
 """

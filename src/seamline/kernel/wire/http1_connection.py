@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from seamline.kernel.lifetime import Running
+from seamline.kernel.wire.http1_again import KnownHead
 from seamline.kernel.wire.http1_exchange import Exchange, RawStream
 from seamline.kernel.wire.http1_message import (
     GATHER_BYTES,
@@ -29,6 +30,7 @@ _log = logging.getLogger("seamline.http")
 _SLICE_BYTES = 16_384  # parsed at a time, which bounds how many requests one read can queue
 _WRITE_HIGH_BYTES = 65_536
 _LINGER_S = 1.0  # how long a refused client is still read, so that it sees the answer and not a reset
+_HEADS_LEARNED = 4  # of a client whose heads are never the same no more are remembered
 _CHUNKING_OVERHEAD = 16  # bytes of chunk heads allowed per byte of body
 _METHODS: dict[bytes, str] = {
     name.encode(): name
@@ -71,10 +73,10 @@ class HttpConnection(asyncio.Protocol):
     """One client. Made by :meth:`HttpServer.protocol`; a shell may call ``connection_made`` itself."""
 
     __slots__ = (
-        "_content_length", "_count", "_current", "_discarding", "_expects", "_fed", "_head_bytes",
-        "_headers", "_hijacker", "_host", "_hosts", "_ignored_upgrade", "_in_head", "_last", "_parser", "_paused",
-        "_pumping", "_queue", "_raw", "_reading", "_running", "_server", "_since", "_synthetic",
-        "_transfer_encoding", "_unparsed", "_upgrade", "_upgrading", "_url", "_write_paused",
+        "_content_length", "_count", "_current", "_discarding", "_expects", "_fed", "_head_bytes", "_headers",
+        "_hijacker", "_host", "_hosts", "_ignored_upgrade", "_in_head", "_known", "_last", "_learned",
+        "_parser", "_paused", "_pumping", "_queue", "_raw", "_reading", "_running", "_server", "_since",
+        "_synthetic", "_transfer_encoding", "_unparsed", "_upgrade", "_upgrading", "_url", "_write_paused",
         "_write_seen", "_write_since", "_writers", "closing", "peer", "state", "transport",
     )  # fmt: skip
 
@@ -106,6 +108,8 @@ class HttpConnection(asyncio.Protocol):
         self._fed = 0
         self._in_head = False
         self._upgrading = False
+        self._known: KnownHead | None = None
+        self._learned = -1  # the first request of a connection is often the only one
         self._clear_head()
 
     def _clear_head(self) -> None:
@@ -174,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
             self._unparsed = memoryview(data)
             self._parse_slices()
         else:
-            self._parse(data)
+            self._take(data)
             self._pump()
             if len(self._queue) >= self._server.limits.pipelined_max:
                 self._pause()
@@ -306,6 +310,29 @@ class HttpConnection(asyncio.Protocol):
         if request.on_read is None:
             self._queue.append(request)
         request.finish()
+
+    def _take(self, data: bytes) -> None:
+        """Parse what came, unless it is the same again."""
+        if self._reading is not None or self._in_head or self._last:
+            self._parse(data)
+            return
+        request = self._known.read(data) if self._known is not None else None
+        queue = self._queue
+        if request is not None:
+            self._since = self._server.now
+            queue.append(request)
+            return
+        queued = len(queue)
+        self._parse(data)
+        if self._learned < _HEADS_LEARNED and len(queue) == queued + 1 and self._reading is None:
+            self._learn(queue[-1], data)
+
+    def _learn(self, request: HttpRequest | HttpRefusal, data: bytes) -> None:
+        """Remember the head of the one request that ``data`` was, if it asks for nothing besides an answer."""
+        self._learned += 1
+        usual = not (self._in_head or self._last or self._expects or self._upgrade or self._ignored_upgrade)
+        if self._learned and usual and isinstance(request, HttpRequest) and request.http_version == "1.1":
+            self._known = KnownHead.of(request, data)
 
     def _parse(self, data: bytes | memoryview) -> None:
         reading = self._reading
