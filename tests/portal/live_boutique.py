@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 from tests.portal.conftest import CHROMIUM, PHONE, WIDE, accessible, fits, looking, settled
 
 from seamline.kernel.errors import SeamlineError
@@ -104,7 +104,8 @@ async def signed_in(page: Page, boutique: Boutique, role: str = "admin") -> str:
 async def look_everywhere(browser: Browser, boutique: Boutique, *, pictures: Path | None = None) -> list[str]:
     """What is wrong with any page, wide or narrow: complaints, what axe finds, what sticks out."""
     wrong: list[str] = []
-    for name, viewport in (("wide", WIDE), ("narrow", PHONE)):
+
+    async def look(name: str, viewport: ViewportSize) -> None:
         async with looking(browser, viewport) as (page, complaints):
             base = await signed_in(page, boutique)
             for title, path in PAGES.items():
@@ -113,11 +114,15 @@ async def look_everywhere(browser: Browser, boutique: Boutique, *, pictures: Pat
                 await asyncio.sleep(1.5)  # what is live comes in, and axe reads it, too
                 if not await fits(page):
                     wrong.append(f"{path} {name}: sticks out")
-                wrong += [f"{path} {name}: {each}" for each in await accessible(page)]
-                wrong += [f"{path} {name}: {each}" for each in complaints]
+                wrong.extend(f"{path} {name}: {each}" for each in await accessible(page))
+                wrong.extend(f"{path} {name}: {each}" for each in complaints)
                 complaints.clear()
                 if pictures is not None:
                     await page.screenshot(path=pictures / f"{title}{'-phone' if name == 'narrow' else ''}.png")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(look("wide", WIDE))
+        tasks.create_task(look("narrow", PHONE))
     return wrong
 
 
