@@ -12,7 +12,7 @@ from boutique.assistant.evaluation import evaluated
 from boutique.assistant.page import app
 from boutique.assistant.shelf import things_for, told
 from boutique.catalog import Catalog
-from seamline import Module
+from seamline import Module, Watch
 from seamline.models.chat import ChatChunk, ChatRequest, Message
 from seamline.models.runtimes.chat_model import LlamaChat
 
@@ -35,7 +35,7 @@ class ShopModel(LlamaChat):
         return await evaluated(self.complete)
 
 
-@module.model(ShopTalk, version="tiny-1", runs_in="loop", loads="first_call")
+@module.model(ShopTalk, version="tiny-1", runs_in="loop", loads="first_call", watch=Watch())
 class Tiny(ShopModel):
     """Four million parameters. ``tools/tiny_llm`` trains it."""
 
@@ -43,7 +43,7 @@ class Tiny(ShopModel):
     folder = _WEIGHTS / name
 
 
-@module.model(ShopTalk, version="tiny-2", runs_in="loop")
+@module.model(ShopTalk, version="tiny-2", runs_in="loop", watch=Watch())
 class Tinier(ShopModel):
     """One million, and half the training: as quick to speak, and wrong about prices. A canary that should not live."""
 
