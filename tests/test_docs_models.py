@@ -17,7 +17,7 @@ from seamline.mesh import server
 from seamline.mesh.balance import Replica
 from seamline.models import errors as shared
 from seamline.models import runtime
-from seamline.models.serving import errors, pool, process, streaming, telling, worker
+from seamline.models.serving import errors, pool, process, streaming, telling, tokens, worker
 
 PAGE = read_page("models.md")
 
@@ -84,6 +84,7 @@ def test_figures_and_limits_are_those_of_the_code():
     assert f"every {server.TELL_S * 1000:g} ms" in PAGE
     assert f"holds for {Replica.OTHERS_S:g} seconds" in PAGE
     assert f"more than {Replica.AHEAD_S_MAX:g} seconds are taken for {Replica.AHEAD_S_MAX:g}" in PAGE
+    assert f"an answer of {tokens._USUAL_TOKENS:g} tokens" in PAGE  # pyright: ignore[reportPrivateUsage]
     assert Replica.BELIEVED == 4
     assert "a quarter of what" in PAGE
     assert f"up to {pool._BACKOFF_MAX_S:g} s" in PAGE  # pyright: ignore[reportPrivateUsage]

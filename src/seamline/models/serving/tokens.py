@@ -22,7 +22,7 @@ MEMORY: Final = 0.9
 _TOKENS_PER_CHARACTER: Final = 0.25
 """Of a prompt, until an engine has counted one."""
 _USUAL_TOKENS: Final = 64.0
-"""Of an answer, until there was one."""
+"""Of an answer, until there was one; and of that which replicas are compared by."""
 _BESIDE: Final = 0.1
 """What the work of others weighs beside whom an answer is made, against that which it waits for."""
 _MEASURED_PIECES: Final = 8
@@ -142,7 +142,6 @@ class TokenLoad:
         """Of answers, by the power of two that the limit is below: who asks for more is told more."""
         self.per_character = Mean()
         self.per_piece = Mean()
-        self._prompt = Mean()
         self.read_s = Mean()
         """For a token of a prompt."""
         self.say_s = Mean()
@@ -163,7 +162,6 @@ class TokenLoad:
         request = next((each for each in arguments if isinstance(each, ChatRequest)), ChatRequest())
         limit = max(request.tokens_max or self._tokens_max, 0)
         work = Work(self, request, limit, len(self._works) < self.places and not cold)
-        self._prompt.learn(work.unread)
         self._works[work] = None
         return work
 
@@ -196,11 +194,12 @@ class TokenLoad:
         works = sorted(self._works, key=_not_begun)
         each_s = [work.unread * read_s + work.unsaid * say_s for work in works]
         wait_s = max(_free_in_s(each_s, self.places), sum(work.unread for work in works) * read_s)
-        prompt_s, answer_s = self._prompt.or_else(0.0) * read_s, self.usual(self._tokens_max) * say_s
+        # One length for every replica: what it was asked for of late says nothing of how fast it is.
+        answer_s = _USUAL_TOKENS * say_s
         return Ahead(
             wait_s=wait_s + _BESIDE * sum(each_s) / self.places,
-            serve_s=prompt_s + answer_s,
-            each_s=prompt_s + answer_s / self.places,
+            serve_s=answer_s,
+            each_s=answer_s / self.places,
         )
 
 
