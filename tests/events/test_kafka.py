@@ -432,7 +432,7 @@ async def test_missing_topic_is_made_or_the_command_is_told(mock: KafkaMock) -> 
 
 async def test_cluster_that_is_away_is_an_error_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transport that cannot reach the cluster says so, and where to look."""
-    monkeypatch.setattr("seamline.events.brokers.kafka.cluster.REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("seamline.events.brokers.kafka.cluster._ANSWER_TIMEOUT_S", 0.3)
     lost = KafkaTransport("kafka://127.0.0.1:1", "shop", EventsSettings(), SystemClock())
     with pytest.raises(BrokerError, match=r"Kafka does not answer .*\[events\] broker"):
         await lost.start()
