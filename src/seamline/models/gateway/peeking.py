@@ -194,8 +194,13 @@ def whole(data: bytes) -> tuple[Usage | None, str]:
         answer = _whole.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineMalformed(f"an answer cannot be understood: {error}", "Look at the engine.") from None
-    parts = (answer.choices, answer.data, answer.results, answer.output, answer.content)
-    if all(part is None for part in parts):
+    if (
+        answer.choices is None
+        and answer.data is None
+        and answer.results is None
+        and answer.output is None
+        and answer.content is None
+    ):
         raise EngineMalformed("an answer holds nothing that answers", "Is this an engine of this wire?")
     finish = answer.status or answer.stop_reason or ""
     if answer.choices:
@@ -215,19 +220,18 @@ def _says(delta: dict[str, msgspec.Raw]) -> bool:
 
 
 def _told(usage: _Usage) -> Usage:
-    output = max(usage.completion_tokens or usage.output_tokens or 0, 0)
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    asked = usage.prompt_tokens or max((usage.total_tokens or 0) - output, 0)
+    asked, output = usage.prompt_tokens or 0, usage.completion_tokens or usage.output_tokens or 0
     details = usage.prompt_tokens_details or usage.input_tokens_details
+    cached = details.cached_tokens or 0 if details is not None else 0
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     if usage.input_tokens or read or written:
         # Anthropic does not count what it keeps of a prompt among the input; OpenAI does, and calls it otherwise.
-        asked = (usage.input_tokens or 0) + read + written
-    return Usage(
-        input_tokens=max(asked, 0),
-        output_tokens=output,
-        cached_input_tokens=max(read or ((details.cached_tokens or 0) if details is not None else 0), 0),
-        cache_write_tokens=max(written, 0),
-    )
+        asked, cached = (usage.input_tokens or 0) + read + written, read or cached
+    elif not asked:
+        asked = (usage.total_tokens or 0) - max(output, 0)
+    if asked < 0 or output < 0 or cached < 0 or written < 0:
+        asked, output, cached, written = max(asked, 0), max(output, 0), max(cached, 0), max(written, 0)
+    return Usage(input_tokens=asked, output_tokens=output, cached_input_tokens=cached, cache_write_tokens=written)
 
 
 def _joined(before: Usage | None, now: Usage) -> Usage:

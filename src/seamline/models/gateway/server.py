@@ -48,7 +48,7 @@ _NOT_THERE: Final = (404, 405, 501)
 _GATEWAY: Final = "gateway"
 _BEARER: Final = b"bearer "
 _OPEN: Final = Key(id="open", name="open")
-_ANY: Final[frozenset[Ability]] = frozenset()
+_ANYTHING: Final = Wants(frozenset())
 _LISTED_AT: Final = 1_700_000_000
 
 
@@ -183,7 +183,7 @@ class Server:
         failed = "canceled"
         answer: Whole | Read | Stream | None = None
         try:
-            wants = _wants(asked, bill, tokens_max) if model.picky else Wants(_ANY, 0, who.key.id)
+            wants = _wants(asked, bill, tokens_max) if model.picky or model.settings.sticky else _ANYTHING
             race = Race(
                 pipeline.watch, model, wants, partial(begin, asked, self._answer_bytes_max), whole=not stream,
                 asking=bill.asked, affordable=bill.affordable, abandoned=bill.abandoned,
