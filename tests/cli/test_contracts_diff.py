@@ -55,6 +55,10 @@ def app(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+WITHOUT_GIT = pytest.mark.parametrize("app", ["apps/shop"], indirect=True, ids=["in a subfolder"])
+"""What asks only the lock file does the same wherever the repository begins."""
+
+
 def seamline(folder: Path, *words: str, path: str = "") -> tuple[int, str, str]:
     code = "import sys; sys.path[:0] = sys.argv.pop(1).split(); from seamline.cli import main; main()"
     done = subprocess.run(
@@ -108,6 +112,7 @@ def test_the_picture_names_the_change_whom_it_breaks_and_the_remedy(app: Path) -
     )
 
 
+@WITHOUT_GIT
 def test_a_lock_file_holds_the_check_to_what_was_promised(app: Path) -> None:
     """Without it the check says nothing of changes; with it what breaks is found, with the remedy."""
     write(app, {"diffshop/stock/__init__.py": BROKEN})
@@ -127,6 +132,7 @@ def test_a_lock_file_holds_the_check_to_what_was_promised(app: Path) -> None:
     assert "contracts lock --break" in err
 
 
+@WITHOUT_GIT
 def test_a_lock_is_not_broken_unasked(app: Path) -> None:
     seamline(app, "contracts", "lock")
     before = (app / "contracts.lock.json").read_bytes()
@@ -139,6 +145,7 @@ def test_a_lock_is_not_broken_unasked(app: Path) -> None:
     assert seamline(app, "check")[0] == 0
 
 
+@WITHOUT_GIT
 def test_a_lock_is_written_so_that_a_change_is_a_short_diff(app: Path) -> None:
     seamline(app, "contracts", "lock")
     before = (app / "contracts.lock.json").read_text().splitlines()
@@ -149,6 +156,7 @@ def test_a_lock_is_written_so_that_a_change_is_a_short_diff(app: Path) -> None:
     assert len([line for line in after if line not in before]) <= 4
 
 
+@WITHOUT_GIT
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "cannot be read"),
