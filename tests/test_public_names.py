@@ -237,10 +237,11 @@ User(id, issuer='', roles=frozenset(), tenant='', name='', email='', session='',
 WaitExpired(fact, remedy='', *, place=None)
     code
     to_json()
-Watch(*, reference='', methods=(), row=None, window_s=300.0, rows_min=200, rows_max=2000, share=1.0, evaluators=None, cost=None, capture=None)
+Watch(*, reference='', methods=(), row=None, window_s=300.0, rows_min=200, rows_max=2000, share=1.0, evaluators=None, cost=None, judge=None, capture=None)
     capture
     cost
     evaluators
+    judge
     methods
     reference
     row

@@ -124,6 +124,8 @@ class Watch:
         evaluators: of texts that are answered; see :mod:`seamline.models.watch.evaluators`. By default, of a model
             that chats, whether it refuses and how long it speaks.
         cost: of an answer, in a currency of yours: takes the :class:`~seamline.models.chat.Usage`.
+        judge: of a model that chats, who grades a sample of its answers: makes a
+            :class:`~seamline.models.watch.judges.Judge`, and takes the clock.
         capture: what is kept for evaluation.
     """
 
@@ -136,6 +138,7 @@ class Watch:
     share: float = 1.0
     evaluators: Sequence[Any] | None = None
     cost: Callable[[Any], float] | None = None
+    judge: Callable[[Any], Any] | None = None
     capture: Capture | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -15,14 +15,17 @@ import pytest
 import pytest_asyncio
 
 from clerk.desk import Desk, Talk
-from seamline import Contract, Module, Watch
+from seamline import Clock, Contract, Module, Watch, current
 from seamline.kernel.clock import ManualClock
-from seamline.models.chat import ChatChunk, ChatRequest, Message
+from seamline.models.chat import ChatAnswer, ChatChunk, ChatRequest, Message
+from seamline.models.engine import LanguageEngine
 from seamline.models.watch.datasets import FOLDER, Datasets
-from seamline.models.watch.declared import row_of, watched
+from seamline.models.watch.declared import Watched, row_of, watched
 from seamline.models.watch.errors import CaptureError, ReferenceUnfit
+from seamline.models.watch.judges import Judge
 from seamline.models.watch.reference import Reference
 from seamline.models.watch.watcher import watchers
+from seamline.module.context import CURRENT, CallContext
 from seamline.module.errors import ServiceError
 from seamline.module.models import Artefacts
 from seamline.module.wiring import check_model
@@ -101,6 +104,80 @@ async def test_a_stream_that_nobody_reads_on_is_not_judged(host: Host):
         await anext(stream)
         await stream.aclose()
     assert told(host, "Talk.1") == {}
+
+
+class _Grader:
+    """Grades by a function of what it is shown."""
+
+    provider = "test"
+
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self._say = say
+        self.closed = False
+        self.within: list[object] = []
+
+    async def complete(self, request: ChatRequest) -> ChatAnswer:
+        self.within.append(current())
+        return ChatAnswer(message=Message(role="assistant", content=self._say(request.messages[0].content)))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def graded(grader: _Grader, folder: Path) -> Watched:
+    def judge(clock: Clock) -> Judge:
+        return Judge(cast("LanguageEngine", grader), "Kind.", clock, share=1.0, per_hour_max=500)
+
+    module = Module("talk", provides=Talk)
+    module.model(Talk, version="1", watch=Watch(judge=judge))(type("Talking", (), {}))
+    found = watched(module.models[0], module, None, ManualClock(), Datasets(folder, ManualClock()))
+    assert found is not None
+    return found
+
+
+async def settled(found: Watched) -> None:
+    """Whoever is judging has said what there is to say."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert found.stats()["judging"] == 0
+
+
+async def test_one_line_has_a_sample_of_answers_judged(tmp_path: Path):
+    """Whole answers and streams alike, apart from the call that each is of."""
+    grader = _Grader(lambda shown: '{"grade": 5}' if "Gladly." in shown else '{"grade": 1}')
+    found = graded(grader, tmp_path)
+    call = CURRENT.set(CallContext("talk", "counter"))
+    for number in range(50):
+        if number % 2:
+            said = ChatAnswer(message=Message(role="assistant", content="Gladly."))
+            found.answered("complete", (ASKED,), said)
+        else:
+            passing = found.stream("stream", (ASKED,))
+            passing.passed(ChatChunk(text="No."))
+            passing.ended()
+        await settled(found)
+    assert found.watcher.scores["grade"].value == 0.5
+    CURRENT.reset(call)
+    assert set(grader.within) == {None}
+    await found.close()
+    assert grader.closed
+
+
+async def test_a_judge_that_fails_or_is_slow_holds_nobody_up(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """What fails is logged; so many wait, and the answers beyond are not judged."""
+
+    def fails(_: str) -> str:
+        raise ConnectionError("no judge")
+
+    found = graded(_Grader(fails), tmp_path)
+    answer = ChatAnswer(message=Message(role="assistant", content="Gladly."))
+    found.answered("complete", (ASKED,), answer)
+    await settled(found)
+    assert "was not judged: no judge" in caplog.text
+    for _ in range(100):
+        found.answered("complete", (ASKED,), answer)
+    assert found.stats()["judging"] == 16
+    await found.close()
 
 
 async def test_how_good_answers_were_is_a_score_of_the_version(host: Host):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from decimal import Decimal
 from enum import Enum
 from functools import cache
@@ -13,20 +15,25 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from seamline.kernel.clock import Clock
+from seamline.kernel.lifetime import TaskOwner
 from seamline.models.chat import Chat, ChatAnswer, ChatRequest, EmbedAnswer
 from seamline.models.watch.answers import Answers, PassingAnswer, question_of
 from seamline.models.watch.capturing import Capturing
 from seamline.models.watch.datasets import Datasets
 from seamline.models.watch.evaluators import Length, Refusal
+from seamline.models.watch.judges import Judge
 from seamline.models.watch.reference import Reference, Row, Value
 from seamline.models.watch.watcher import Watcher
 from seamline.module.contract import compile_contract
 from seamline.module.models import Artefacts, ModelType, Watch
 from seamline.module.module import Module
 
+_log = logging.getLogger("seamline.models")
 QUALITY: Final = "quality"
 """Of answers, as whoever knows it has told of each; see :func:`seamline.models.rollout.route.scored`."""
 _WORD_MAX: Final = 64
+_JUDGED_MAX: Final = 16
+"""Answers that wait for their grade; more are not judged."""
 _VECTOR_MIN: Final = 8
 """Fewer numbers are no place in a space of meanings."""
 _HAS_NUMPY: Final = find_spec("numpy") is not None
@@ -66,6 +73,9 @@ class Watched:
             evaluators = (Refusal(), Length()) if self._chats else ()
         self._evaluates = bool(evaluators)
         self.answers = Answers(self.watcher, evaluators=evaluators, cost=watch.cost)
+        self._judge: Judge | None = watch.judge(clock) if watch.judge is not None and self._chats else None
+        self._judging = TaskOwner(f"judging {model.name}")
+        self._judged = 0
         self._capturing = Capturing.of(model, watch.capture, datasets)
 
     def answered(self, method: str, arguments: tuple[Any, ...], answer: Any) -> None:
@@ -75,6 +85,7 @@ class Watched:
         self._compare(method, arguments, answer)
         if isinstance(answer, ChatAnswer):
             self.answers.saw(arguments[0], answer)
+            self._have_judged(arguments[0], answer)
         elif self._evaluates and isinstance(answer, str):
             self.answers.judge(next((each for each in arguments if isinstance(each, str)), ""), answer)
 
@@ -87,10 +98,14 @@ class Watched:
 
     def stats(self) -> dict[str, Any]:
         captured = {} if self._capturing is None else {"captured": self._capturing.stats()}
-        return self.watcher.stats() | captured
+        judging = {} if self._judge is None else {"judging": self._judged}
+        return self.watcher.stats() | captured | judging
 
     async def close(self) -> None:
         self.watcher.close()
+        await self._judging.stop()
+        if self._judge is not None:
+            await self._judge.close()
         if self._capturing is not None:
             await self._capturing.close()
 
@@ -106,6 +121,26 @@ class Watched:
             return
         self._compare(method, arguments, None)
         passing.ended()
+        if (request := self.request_of(arguments)) is not None:
+            self._have_judged(request, passing.answer())
+
+    def _have_judged(self, request: ChatRequest, answer: ChatAnswer) -> None:
+        """By the judge, if the lot falls on it and not too many wait."""
+        if self._judge is not None and self._judged < _JUDGED_MAX:
+            self._judged += 1
+            grading = self._grade(self._judge, question_of(request), answer.message.content)
+            # It is no part of the call, whose deadline may have passed by then.
+            Context().run(self._judging.spawn, grading, name=f"judging {self.watcher.model}")
+
+    async def _grade(self, judge: Judge, question: str, answer: str) -> None:
+        try:
+            grade = await judge.sample(question, answer)
+            if grade is not None:
+                self.answers.graded(grade)
+        except Exception as error:  # of its engine; the answer was given
+            _log.warning("an answer of %s %s was not judged: %s", self.watcher.model, self.watcher.version, error)
+        finally:
+            self._judged -= 1
 
     def _left_out(self) -> bool:
         return self._watch.share < 1.0 and random.random() >= self._watch.share

@@ -95,6 +95,10 @@ class Judge:
             return "first"
         return "second" if (there, back) == ("B", "A") else "tie"
 
+    async def close(self) -> None:
+        """Let go of the engine."""
+        await self._engine.close()
+
     async def _better(self, question: str, a: str, b: str) -> str:
         mark = secrets.token_hex(8)
         said = await self._ask(
