@@ -271,12 +271,23 @@ async def test_a_card_that_expires_in_review_undoes_the_order(topology_app: Topo
     assert "Your card was declined." in (await letter(topology_app, order.id)).text
 
 
-async def test_reviews_outlast_a_restart(topology_app: TopologyApp):
-    """An order waits as long as it must, whatever becomes of the processes."""
-    order = await in_review(topology_app, "lasting-reviewed")
+async def test_orders_reviews_and_carts_outlast_a_restart(topology_app: TopologyApp):
+    """What was placed is still there, and so is what lies in a bag; and an order waits for a human as long as it must,
+    whatever becomes of the processes."""
+    checkout, cart = topology_app.stub(Checkout), topology_app.stub(Cart)
+    reviewed = await in_review(topology_app, "lasting-reviewed")
+    purchase = await filled(topology_app, "lasting-shopper")
+    placed = await checkout.place("lasting", purchase)
+    kept = await cart.add("lasting-shopper", "bicycle-bell", 1)
     topology_app.restart()
-    await topology_app.stub(OrderReview).decide(order.id, True, "Bo", "")
-    assert (await ended(topology_app, order.id)).status is OrderStatus.PLACED
+    checkout, cart = topology_app.stub(Checkout), topology_app.stub(Cart)
+    assert await checkout.order(placed.id) == placed
+    assert await checkout.place("lasting", purchase) == placed
+    assert await cart.contents("lasting-shopper") == kept
+    with pytest.raises(OrderNotFound):
+        await checkout.order("zeppelin")
+    await topology_app.stub(OrderReview).decide(reviewed.id, True, "Bo", "")
+    assert (await ended(topology_app, reviewed.id)).status is OrderStatus.PLACED
 
 
 @pytest.mark.parametrize("caller", ["frontend", "emails", "reviews"])

@@ -19,7 +19,6 @@ from boutique.checkout import (
     CartChanged,
     Checkout,
     Order,
-    OrderNotFound,
     OrderReview,
     OrderStatus,
     OrderUnfinished,
@@ -305,19 +304,6 @@ async def test_what_a_page_needs_is_missed_politely(topology_app: TopologyApp):
     assert "never charged twice" in till.text
     assert 'value="Antwerp"' in till.text
     assert (await http.post("/checkout", form=form, follow=True)).status == 200
-
-
-async def test_orders_and_carts_survive_a_restart(topology_app: TopologyApp):
-    """What was placed is still there, and so is what lies in a bag."""
-    purchase = await bought(topology_app, "lasting-shopper")
-    placed = await topology_app.stub(Checkout).place("lasting", purchase)
-    kept = await topology_app.stub(Cart).add("lasting-shopper", "bicycle-bell", 1)
-    topology_app.restart()
-    assert await topology_app.stub(Checkout).order(placed.id) == placed
-    assert await topology_app.stub(Checkout).place("lasting", purchase) == placed
-    assert await topology_app.stub(Cart).contents("lasting-shopper") == kept
-    with pytest.raises(OrderNotFound):
-        await topology_app.stub(Checkout).order("zeppelin")
 
 
 async def test_a_card_expires_while_the_shop_is_open(topology_app: TopologyApp):
