@@ -113,6 +113,19 @@ async def test_refusals_that_become_common_are_told():
     assert watch.scores["words"].told < 1.6
 
 
+async def test_what_an_engine_calls_a_refusal_is_one():
+    """Whatever words it has for it, and also where it has none; as a whole or in pieces."""
+    watch = watcher()
+    answers = Answers(watch, answers_min=4)
+    answers.saw(ASKED, ChatAnswer(message=Message(role="assistant", refusal="Better not.")))
+    answers.saw(ASKED, ChatAnswer(message=Message(role="assistant"), finish="refusal"))
+    for last in (ChatChunk(refusal="Better not.", finish="stop"), ChatChunk(text="Gladly.", finish="stop")):
+        passing = answers.passing(ASKED)
+        passing.passed(last)
+        passing.ended()
+    assert (watch.scores["refusal"].value, watch.scores["words"].value) == (0.75, 1.25)
+
+
 class _Engine:
     """Answers by a function."""
 

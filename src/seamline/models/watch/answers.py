@@ -60,16 +60,18 @@ class Answers:
 
     def saw(self, request: ChatRequest, answer: ChatAnswer) -> None:
         """An answer that came as a whole."""
-        self.judge(question_of(request), answer.message.content, answer.usage)
+        message = answer.message
+        refused = bool(message.refusal) or answer.finish == "refusal"
+        self.judge(question_of(request), message.content or message.refusal, answer.usage, refused=refused)
 
     def graded(self, grade: float) -> None:
         """A judge's, or a person's, word on an answer, from 0 to 1."""
         self.add("grade", grade)
 
-    def judge(self, question: str, answer: str, usage: Usage | None = None) -> None:
-        """What the evaluators say of a text, and what it cost."""
+    def judge(self, question: str, answer: str, usage: Usage | None = None, *, refused: bool = False) -> None:
+        """What the evaluators say of a text, and what it cost. Where its engine says that it ``refused``, it did."""
         for evaluator in self._evaluators:
-            value = evaluator.score(question, answer)
+            value = 1.0 if refused and evaluator.name == Refusal.name else evaluator.score(question, answer)
             if value is not None:
                 self.add(evaluator.name, value)
         if self._cost is not None and usage is not None:
@@ -97,12 +99,14 @@ class PassingAnswer:
         self._pieces = self._length = 0
         self._text: list[str] = []
         self._usage = Usage()
+        self._refused = False
 
     def passed(self, item: Any) -> None:
         text = ""
         if isinstance(item, ChatChunk):
             self._usage = item.usage or self._usage
-            text = item.text
+            self._refused = self._refused or bool(item.refusal) or item.finish == "refusal"
+            text = item.text or item.refusal
             if not text:
                 return
         self._last = self._time()
@@ -114,7 +118,8 @@ class PassingAnswer:
 
     def answer(self) -> ChatAnswer:
         """As a whole, as far as it has come."""
-        return ChatAnswer(message=Message(role="assistant", content="".join(self._text)), usage=self._usage)
+        said = Message(role="assistant", content="".join(self._text))
+        return ChatAnswer(message=said, finish="refusal" if self._refused else "stop", usage=self._usage)
 
     def ended(self) -> None:
         if self._pieces:
