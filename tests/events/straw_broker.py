@@ -68,6 +68,7 @@ class BrokerSubscription:
     """One reader for each group, which is all that the tests of the relay need."""
 
     replayed_ms = 0
+    claims = 0
 
     def __init__(self, broker: Broker, topic: str, group: str, types: frozenset[str]) -> None:
         self._broker = broker

@@ -147,6 +147,41 @@ async def test_a_replay_behind_a_broker_reaches_every_replica(tmp_path: Path, ar
         await until(lambda: first.count_is(2 * published))
 
 
+@pytest.mark.needs_server
+@pytest.mark.wants("served", "leased")
+async def test_who_takes_over_in_the_middle_of_a_replay_remembers_nothing(
+    tmp_path: Path, arena: Arena, monkeypatch: pytest.MonkeyPatch
+):
+    """The other replica takes what the asked one gave back, reads all of it from the new place, and only then is it
+    told to look anew: each event comes once more all the same."""
+    url = arena.broker.url()
+    if arena.contender.prepare is not None:
+        arena.contender.prepare(url, arena.app, "shop")
+    options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
+    async with (
+        running(tmp_path, shop(), books([]), **options) as first,
+        running(tmp_path, shop(), books([]), **options) as second,
+    ):
+        await until(lambda: first.joined() and second.joined())
+        await second.events.publish_all([Sold(sku=f"sku{n}", number=n) for n in range(32)])
+        await until(lambda: first.count_is(32))
+        seek = first.runtime.transport.seek
+
+        async def slow_seek(*where: Any) -> None:
+            await seek(*where)
+            (other,) = second.runtime.transport._subscriptions  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+            await until(lambda: len(other._held) == 4)  # pyright: ignore[reportPrivateUsage]
+
+            async def read_all() -> bool:
+                return not (await other.lag()).events
+
+            await until(read_all)
+
+        monkeypatch.setattr(first.runtime.transport, "seek", slow_seek)
+        await first.runtime.admin("replay", {"module": "books", "group": "enter", "start": "earliest"})
+        await until(lambda: first.count_is(64))
+
+
 async def test_an_idle_process_does_next_to_nothing(tmp_path: Path):
     """Its consumers wait; what looks around does so a few times a second for the whole module, whatever it hosts."""
     listeners = Module("books")

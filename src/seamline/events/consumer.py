@@ -96,10 +96,7 @@ class Consumer:
                 subscription = await self._transport.subscribe(
                     self.topic, self.group, frozenset(self.handlings), self._start
                 )
-                positions = self._positions(self.topic)
-                session = self._session = Session(self, subscription, await positions.replayed_ms())
-                if self._transport.relayed and not await self._positions(behind_broker(self.topic)).replayed_ms():
-                    session.handled_before = await positions.all()
+                session = self._session = Session(self, subscription)
                 try:
                     pause_s, trouble = PAUSE_S, ""
                     await session.run()
@@ -114,6 +111,14 @@ class Consumer:
                                  exc_info=None if known else error)  # fmt: skip
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_S_MAX)
+
+    async def known(self) -> tuple[int, Sequence[int]]:
+        """Since when the group is replayed (ms; 0 for never), and its positions in the log from before there was a
+        broker, if they still say what it has handled."""
+        positions = self._positions(self.topic)
+        moved = await self._positions(behind_broker(self.topic)).replayed_ms()
+        before = await positions.all() if self._transport.relayed and not moved else ()
+        return await positions.replayed_ms(), before
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing more, and finish what is at work. False when time ran out."""

@@ -170,6 +170,7 @@ class EmbeddedSubscription:
         self._owner = TaskOwner(f"{group} reads {topic}")
         self._flushing: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
+        self.claims = 0
         self.replayed_ms = 0
         """What is older than this comes again because somebody asked for it."""
         self._reading = self._owner.spawn(self._read(), name="read")

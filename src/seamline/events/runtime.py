@@ -356,22 +356,30 @@ class EventsRuntime:
             if not self.transport.relayed:
                 await self.transport.seek(consumer.topic, group, start)
                 continue
-            # A broker moves only what nobody reads.
             await consumer.drain(REPLAY_DRAIN_S)
-            home = self._seats[group.partition(".")[0]].home
-            await self.transport.seek(consumer.topic, group, start)
-            async with home.database.transaction() as connection:
-                positions = Positions(home.database, group, consumer.topic, self.settings.partitions)
-                await positions.forget(connection, now_ms(self._clock))
-                marked = Positions(home.database, group, behind_broker(consumer.topic), self.settings.partitions)
-                await marked.forget(connection, now_ms(self._clock))
-                # Replicas elsewhere take their partitions anew, from where the broker has the group now.
-                await revoke(connection, f"{group}@{consumer.topic}")
-            await home.leases.beat()
-            again = self._consumer(consumer.topic, list(consumer.handlings.values()))
-            self._consumers[group, consumer.topic] = again
-            again.begin()
+            try:
+                await self._replay_from_broker(consumer.topic, group, start)
+            finally:
+                again = self._consumer(consumer.topic, list(consumer.handlings.values()))
+                self._consumers[group, consumer.topic] = again
+                again.begin()
         return [consumer.topic for consumer in found]
+
+    async def _replay_from_broker(self, topic: str, group: str, start: Start) -> None:
+        """Forget what was handled, then move the group, then have everybody look where it is now.
+
+        In this order, because replicas elsewhere go on meanwhile: whoever takes a partition over after it was moved
+        must remember none of its events as handled, and who was idle on it would never look.
+        """
+        home = self._seats[group.partition(".")[0]].home
+        async with home.database.transaction() as connection:
+            for name in (topic, behind_broker(topic)):
+                positions = Positions(home.database, group, name, self.settings.partitions)
+                await positions.forget(connection, now_ms(self._clock))
+        await self.transport.seek(topic, group, start)
+        async with home.database.transaction() as connection:
+            await revoke(connection, f"{group}@{topic}")
+        await home.leases.beat()
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, for JSON."""

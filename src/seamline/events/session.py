@@ -39,14 +39,16 @@ TROUBLED_S = 5.0
 class Session:
     """A consumer while it has a subscription."""
 
-    def __init__(self, consumer: Consumer, subscription: Subscription, replayed_ms: int) -> None:
+    def __init__(self, consumer: Consumer, subscription: Subscription) -> None:
         self.subscription = subscription
         self.lanes = Lanes()
         self._consumer = consumer
         self._owner = TaskOwner(consumer.group)
         self._workers = 0
-        self.replayed_ms = replayed_ms
-        self.handled_before: list[int] = []
+        self._claims = -1
+        """Of the subscription, when was last asked what is known of the group."""
+        self._replayed_ms = 0
+        self._handled_before: Sequence[int] = ()
         """How far the group was when it read the log itself, before there was a broker."""
         self._taking = True
         self._not_acknowledged = ""
@@ -76,6 +78,9 @@ class Session:
 
     async def _sort_in(self, deliveries: Sequence[Delivery]) -> None:
         consumer = self._consumer
+        if self._claims != self.subscription.claims:
+            self._claims = self.subscription.claims
+            self._replayed_ms, self._handled_before = await consumer.known()
         seen = await consumer.inbox.seen(consumer.group, [delivery.record for delivery in deliveries])
         known: list[Delivery] = []
         for delivery in deliveries:
@@ -89,7 +94,7 @@ class Session:
 
     def _is_old(self, record: Record) -> bool:
         """Whether it was handled before there was a broker."""
-        before, offset = self.handled_before, record.headers.get(LOG_OFFSET)
+        before, offset = self._handled_before, record.headers.get(LOG_OFFSET)
         return bool(before) and offset is not None and int(offset) <= before[partition_of(record, len(before))]
 
     async def finish(self, timeout_s: float) -> bool:
@@ -200,7 +205,7 @@ class Session:
             if again and connection is not None:
                 await consumer.dead_letters.forget(connection, consumer.group, again)
 
-        replayed_ms = max(self.replayed_ms, self.subscription.replayed_ms)
+        replayed_ms = max(self._replayed_ms, self.subscription.replayed_ms)
         try:
             if parcels[0].attempts and await consumer.inbox.seen(consumer.group, records):
                 return None

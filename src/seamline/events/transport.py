@@ -71,6 +71,11 @@ class Subscription(Protocol):
         replay ends every subscription."""
         ...
 
+    @property
+    def claims(self) -> int:
+        """How often partitions were taken over, perhaps at a place to which a replay has moved the group."""
+        ...
+
     async def fetch(self, records_max: int, wait_s: float) -> Sequence[Delivery]:
         """Up to so many, as soon as there are any; empty after ``wait_s`` seconds. In order within a key.
 

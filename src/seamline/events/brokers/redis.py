@@ -290,8 +290,8 @@ class RedisLog:
         command = "HSET" if over else "HSETNX"
         async with self.reachable():
             commands: list[list[Any]] = [[command, key, f"place:{number}", place] for number, place in places.items()]
-            if over:
-                commands.append(["HDEL", key, *(f"holder:{number}" for number in places)])
+            if over:  # first, so that no holder writes over what is about to be written
+                commands.insert(0, ["HDEL", key, *(f"holder:{number}" for number in places)])
             await self._each(commands)
 
     async def places(self, topic: str, group: str) -> Mapping[int, bytes]:

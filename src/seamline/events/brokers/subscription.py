@@ -93,6 +93,7 @@ class GroupSubscription:
         self._lease = lease
         self._clock = clock
         self._closed = closed
+        self.claims = 0
         self._holder = uuid4().hex
         self._reader = partitioned.reader(topic)
         self._held: dict[int, Held] = {}
@@ -243,7 +244,9 @@ class GroupSubscription:
         for number in back:
             self._held[number] = self._leaving.pop(number)
         try:
-            for number, place in (await self._claimed(new)).items():
+            claimed = await self._claimed(new)
+            self.claims += bool(claimed)
+            for number, place in claimed.items():
                 position = msgspec.json.decode(place, type=Position)
                 held = Held(number, Fence(f"{self._lease}/{number}", ours[number]), position)
                 if position.open:

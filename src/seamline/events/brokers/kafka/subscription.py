@@ -59,6 +59,7 @@ class KafkaSubscription:
     """
 
     replayed_ms = 0
+    claims = 0
 
     def __init__(
         self,
