@@ -17,7 +17,7 @@ from seamline.kernel.signal.measures import Measure
 from seamline.kernel.signal.metrics import BUCKETS, bucket_of, quantile_ms
 from seamline.kernel.signal.trace import Tracer
 from seamline.models.chat import Usage
-from seamline.models.gateway.keys import Caller
+from seamline.models.gateway.keys import Caller, Key
 from seamline.models.gateway.prices import NANO, Cost, money
 
 ACCOUNTS_MAX: Final = 2_000
@@ -64,6 +64,12 @@ class _Times:
         self.first = [0] * BUCKETS
 
 
+_Whose = tuple[Key, str, str, Operation, str, str]
+"""Key, tenant, model, operation, provider, and the model of the engine."""
+_Row = tuple[Account, Series, _Times]
+"""Where a call is counted."""
+
+
 class Accounting:
     """Of one process. Its measures are told with the process's others."""
 
@@ -72,6 +78,7 @@ class Accounting:
         self._series: dict[tuple[str, str, str, str], Series] = {}
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._times: dict[str, _Times] = {}
+        self._rows: dict[_Whose, _Row] = {}
         GAUGES.add(self)
 
     def done(
@@ -100,7 +107,13 @@ class Accounting:
             failed: the error's code.
         """
         key, seconds = who.key, ended - began
-        account = self._accounts.get((model, key.id, who.tenant)) or self._account(model, who)
+        if cached:
+            account = self._account(model, who)
+            account.calls += 1
+            account.cached += 1
+            return
+        row = self._rows.get((key, who.tenant, model, operation, provider, engine_model))
+        account, series, times = row or self._row(who, model, operation, provider, engine_model)
         account.calls += 1
         account.input_tokens += usage.input_tokens
         account.cached_input_tokens += usage.cached_input_tokens
@@ -109,18 +122,10 @@ class Accounting:
         account.asked_again += asked_again
         if failed:
             account.failed += 1
-        if cached:
-            account.cached += 1
-            return
-        series = self._series.get((operation, provider, engine_model, key.module))
-        if series is None:
-            series = self._of(operation, provider, engine_model, key.module)
         first_s = first_at - began if first_at else 0.0
         series.done(
             seconds, failed, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, first_s=first_s
         )
-        if (times := self._times.get(model)) is None:
-            times = self._times[model] = _Times()
         times.took[bucket_of(int(seconds * 1e6))] += 1
         if first_s:
             times.first[bucket_of(int(first_s * 1e6))] += 1
@@ -128,20 +133,33 @@ class Accounting:
         if call is not None and call.origin is not None and (call.origin.sampled or failed):
             self._gen_ai.span(call, series, began, seconds, failed, _told(who, model, usage, cost, first_s, finish))
 
+    def _row(self, who: Caller, model: str, operation: Operation, provider: str, engine_model: str) -> _Row:
+        if len(self._rows) >= ACCOUNTS_MAX:
+            self._rows.clear()
+        row = (
+            self._account(model, who),
+            self._of(operation, provider, engine_model, who.key.module),
+            self._times.setdefault(model, _Times()),
+        )
+        self._rows[who.key, who.tenant, model, operation, provider, engine_model] = row
+        return row
+
     def _account(self, model: str, who: Caller) -> Account:
         name = model, who.key.id, who.tenant
-        if len(self._accounts) >= ACCOUNTS_MAX:
-            name = _OTHER, _OTHER, ""
         found = self._accounts.get(name)
+        if found is None and len(self._accounts) >= ACCOUNTS_MAX:
+            name = _OTHER, _OTHER, ""
+            found = self._accounts.get(name)
         if found is None:
             found = self._accounts[name] = Account(name[0], name[1], name[2])
         return found
 
     def _of(self, operation: Operation, provider: str, model: str, module: str) -> Series:
         name = operation, provider, model, module
-        if len(self._series) >= ACCOUNTS_MAX:
-            name = operation, provider, _OTHER, ""
         found = self._series.get(name)
+        if found is None and len(self._series) >= ACCOUNTS_MAX:
+            name = operation, provider, _OTHER, ""
+            found = self._series.get(name)
         if found is None:
             found = self._series[name] = self._gen_ai.series(name[0], provider=name[1], model=name[2], module=name[3])
         return found

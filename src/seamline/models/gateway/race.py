@@ -8,7 +8,7 @@ only slow still answers. What a caller may cost beyond its first try comes out o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from seamline.kernel.clock import Clock
@@ -113,10 +113,16 @@ class Race(Generic[T]):
             asked.
     """
 
-    __slots__ = (
-        "_abandoned", "_able", "_affordable", "_asking", "_begin", "_beside", "_error", "_interrupt", "_left", "_model",
-        "_over", "_rivals", "_rivals_over", "_since", "_target", "_wants", "_watch", "_whole", "_won",
-    )  # fmt: skip
+    _left: Iterator[Target] | None = None
+    _over = False
+    """Nobody is left to be asked."""
+    _target: Target | None = None
+    _since = 0.0
+    _able = False
+    _error: EngineError | None = None
+    _won: tuple[Target, T] | None = None
+    _rivals: Sequence[_Rival] = ()
+    _rivals_over: asyncio.Event | None = None
 
     def __init__(
         self,
@@ -140,17 +146,7 @@ class Race(Generic[T]):
         self._wants = wants
         self._beside = beside
         """Asked already: the first, or whoever began an answer that broke off."""
-        self._left: Iterator[Target] | None = None
-        self._over = False
-        """Nobody is left to be asked."""
-        self._target: Target | None = None
-        self._since = 0.0
         self._interrupt = Interrupt()
-        self._able = False
-        self._error: EngineError | None = None
-        self._won: tuple[Target, T] | None = None
-        self._rivals: list[_Rival] = []
-        self._rivals_over: asyncio.Event | None = None
         self._abandoned = abandoned
 
     async def run(self) -> tuple[Target, T]:
@@ -184,7 +180,7 @@ class Race(Generic[T]):
                 else:
                     now = monotonic()
                     target.well(ticket, now)
-                    self._usual(target).add(now - began)
+                    (target.wholes if self._whole else target.streams).add(now - began)
                     return target, begun
                 finally:
                     self._target = None
@@ -244,7 +240,7 @@ class Race(Generic[T]):
             self._rivals_over = asyncio.Event()
         self._rivals_over.clear()
         rival = _Rival(target, now)
-        self._rivals.append(rival)
+        self._rivals = (*self._rivals, rival)
         rival.running = self._watch.runners.start(self._run_rival(rival, ticket))
 
     async def _run_rival(self, rival: _Rival, ticket: int) -> None:

@@ -126,6 +126,9 @@ class Model:
         ]
         self._picky = any(target.settings.able or target.settings.context_tokens for target in targets)
         self._weight = {target: target.settings.weight for target in targets}
+        self._first = [(target, target.settings.weight) for target in self._tiers[0]]
+        self._first_weight = sum(weight for _, weight in self._first)
+        self._by_lot = settings.choose == "weight" and not settings.sticky
         self._dearest = max(targets, key=lambda target: (target.price.output, target.price.input)).price
 
     @property
@@ -143,7 +146,16 @@ class Model:
         if self._picky:
             return None
         tier = self._tiers[0]
-        return tier[0] if len(tier) == 1 else self._choose(tier, wants)
+        if len(tier) == 1:
+            return tier[0]
+        if not self._by_lot:
+            return self._choose(tier, wants)
+        lot = self._first_weight * random.random()
+        for target, weight in self._first:
+            lot -= weight
+            if lot < 0:
+                return target
+        return tier[-1]
 
     def in_order(self, wants: Wants) -> Iterator[Target]:
         """The targets that can, the one to ask first in front. Whether they are well is seen when they are asked."""
