@@ -165,12 +165,13 @@ async def test_who_takes_over_in_the_middle_of_a_replay_remembers_nothing(
         await until(lambda: first.joined() and second.joined())
         await second.events.publish_all([Sold(sku=f"sku{n}", number=n) for n in range(32)])
         await until(lambda: first.count_is(32))
+        transport: Any = second.runtime.transport
         seek = first.runtime.transport.seek
 
         async def slow_seek(*where: Any) -> None:
             await seek(*where)
-            (other,) = second.runtime.transport._subscriptions  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-            await until(lambda: len(other._held) == 4)  # pyright: ignore[reportPrivateUsage]
+            (other,) = transport._subscriptions
+            await until(lambda: len(other._held) == 4)
 
             async def read_all() -> bool:
                 return not (await other.lag()).events
