@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,9 @@ class _By:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def __iter__(self) -> Iterator[Engine]:
+        yield self._engine
 
     async def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         return await self._engine.call(method, arguments, float("inf"))

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from seamline.mesh.policy import Policy, SecretRules
     from seamline.run.application import Application
     from seamline.run.models.room import ModelRoom
-    from seamline.run.models.versions import ModelVersions
+    from seamline.run.models.versions import ModelVersions, Say
     from seamline.sagas.once import Once
     from seamline.sagas.runtime import SagasRuntime
     from seamline.secrets.interface import Source
@@ -498,9 +498,12 @@ class Host:
                 self.stats,
                 trying,
                 self._ai.by_hand,
-                lambda *asked: self._models_here().work(*asked),
+                self._models_work,
             )
         return self._model_room
+
+    async def _models_work(self, job: str, arguments: Mapping[str, Any], say: Say) -> dict[str, Any]:
+        return await self._models_here().work(job, arguments, say)
 
     def take_flows(self) -> list[Flow]:
         """What happened on each edge since the last time: calls, requests, events, steps of sagas."""
