@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,11 +15,16 @@ import pytest
 from shop import up
 from supervised import Running, Starter, alive, until
 
+from seamline.kernel.settings import RunSettings
 from seamline.run import fork_server
 from seamline.run.control import WorkerOptions
 from seamline.run.errors import Exit
 from seamline.run.fork_server import ForkServer
+from seamline.run.logbook import LogBook
+from seamline.run.placement import Workload
 from seamline.run.process import Forked
+from seamline.run.replica import Replica, Site, State
+from seamline.run.sockets import listen_unix
 
 
 def _server(running: Running) -> int:
@@ -161,6 +168,54 @@ async def test_what_cannot_be_forked_is_left_to_a_new_process(tmp_path: Path, op
     finally:
         server.close()
     assert not [each for each in psutil.Process().children() if "seamline.run.forked" in " ".join(each.cmdline())]
+
+
+class _Slow(ForkServer):
+    """Takes its time, then leaves it to a new process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def fork(self, options: WorkerOptions, environment: Mapping[str, str]) -> Forked | None:
+        self.asked.set()
+        await self.go_on.wait()
+        return None
+
+
+async def test_who_is_stopped_while_its_process_is_made_ends(tmp_path: Path):
+    """There was no process to end when it was asked to: the one that comes is ended, though it waits for ever."""
+    slow = _Slow(tmp_path)
+    public = socket.create_server(("127.0.0.1", 0))
+    site = Site(
+        folder=tmp_path,
+        data=tmp_path,
+        control=tmp_path / "control.sock",
+        supervisor_pid=os.getpid(),
+        public=public.fileno(),
+        ai=-1,
+        settings=RunSettings(),
+        log_level="info",
+        host_factory="",
+        environment=os.environ,  # noqa: TID251  # for the child
+        fork_server=slow,
+        book=LogBook(str),
+        telling="",
+        on_change=lambda: None,
+        on_announce=lambda replica, topics: None,
+    )
+    replica = Replica(Workload("orders", ("orders",)), 0, 1, site)
+    with public, listen_unix(site.control):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(replica.run())
+            await slow.asked.wait()
+            stopping = group.create_task(replica.stop())
+            await asyncio.sleep(0.1)
+            assert not stopping.done()
+            slow.go_on.set()
+    assert replica.state is State.STOPPED
+    assert replica.process is not None
+    assert replica.process.status == -signal.SIGKILL
 
 
 def _give_up(forked: Forked) -> None:

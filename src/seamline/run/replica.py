@@ -194,6 +194,8 @@ class Replica:
         with listen_mesh() as mesh:
             self._port = int(mesh.getsockname()[1])
             self.process = process = await self._spawn(mesh.fileno())
+        if self.leaving:  # who asked it to stop meanwhile found no process to end
+            process.kill()
         process.begin()
         # The supervisor keeps no copy of the mesh socket: when the worker dies, callers are refused at once.
         try:
