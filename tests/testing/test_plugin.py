@@ -148,7 +148,7 @@ time.sleep(600)
         assert runner.stdout is not None
         assert runner.stdout.readline() == "ready\n"
         family = psutil.Process(runner.pid).children(recursive=True)
-        assert len(family) == 4, "a supervisor and three workers"
+        assert len(family) == 5, "a supervisor, the process that workers are copies of, and three workers"
         os.kill(runner.pid, signal.SIGKILL)
         runner.wait(10)
         runner.stdout.close()
