@@ -164,7 +164,11 @@ async def test_what_cannot_be_forked_is_left_to_a_new_process(tmp_path: Path, op
         assert await server.fork(msgspec.structs.replace(options, mesh=9999), {}) is None
         gone = ForkServer(tmp_path / "gone")
         gone.wanted = True
+        for _ in range(3):
+            assert await gone.fork(options, {}) is None
+        (tmp_path / "gone").mkdir()
         assert await gone.fork(options, {}) is None
+        assert not gone.pid  # it is not tried for ever
     finally:
         server.close()
     assert not [each for each in psutil.Process().children() if "seamline.run.forked" in " ".join(each.cmdline())]

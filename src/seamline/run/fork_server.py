@@ -33,6 +33,8 @@ READY = b"ready"
 PID = struct.Struct("<q")
 _READY_S = 30.0
 _FORK_S = 2.0
+_FAILURES_MAX = 3
+"""In a row, after which it is not tried again: not every kernel and container lets a process do what it takes."""
 
 
 class ForkServer:
@@ -50,6 +52,7 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._made_of: object = None
         self._starting = asyncio.Lock()
+        self._failures = 0
 
     @property
     def pid(self) -> int:
@@ -58,7 +61,7 @@ class ForkServer:
 
     async def fork(self, options: WorkerOptions, environment: Mapping[str, str]) -> Forked | None:
         """A worker with the descriptors that ``options`` name; None when a new process must be started instead."""
-        if not self.wanted:
+        if not self.wanted or self._failures >= _FAILURES_MAX:
             return None
         try:
             async with self._starting:
@@ -67,11 +70,14 @@ class ForkServer:
                     self.close()
                     await self._start(environment)
                     self._made_of = made_of
-            return self._fork(options)
+            forked = self._fork(options)
         except OSError as error:
+            self._failures += 1
             _log.warning("a worker is started as a new process, as the fork server failed: %r", error)
             self.close()
             return None
+        self._failures = 0
+        return forked
 
     def close(self) -> None:
         """End the server. Workers go on, and the next that is wanted starts it again."""
