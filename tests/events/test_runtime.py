@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +103,25 @@ async def test_of_events_that_are_compacted_the_newest_of_each_key_is_kept(tmp_p
         await until(lambda: process.rows_are([("lamp", 2), ("mug", 3)]))
 
 
-@pytest.mark.needs_server
-async def test_through_a_broker_it_is_the_same(tmp_path: Path, arena: Arena):
-    """Outbox, relay, broker, two processes of a group: order per key, each effect once, poison put aside."""
-    broken = [7]
+@contextlib.asynccontextmanager
+async def two_of(folder: Path, arena: Arena, broken: list[int]) -> AsyncGenerator[tuple[Process, Process]]:
+    """Two processes of one group behind a broker."""
     url = arena.broker.url()
     if arena.contender.prepare is not None:
         arena.contender.prepare(url, arena.app, "shop")
     options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
     async with (
-        running(tmp_path, shop(), books(broken), **options) as first,
-        running(tmp_path, shop(), books(broken), **options) as second,
+        running(folder, shop(), books(broken), **options) as first,
+        running(folder, shop(), books(broken), **options) as second,
     ):
+        yield first, second
+
+
+@pytest.mark.needs_server
+async def test_through_a_broker_it_is_the_same(tmp_path: Path, arena: Arena):
+    """Outbox, relay, broker, two processes of a group: order per key, each effect once, poison put aside."""
+    broken = [7]
+    async with two_of(tmp_path, arena, broken) as (first, second):
         for begin in range(0, 400, 100):
             await second.events.publish_all([Sold(sku=f"sku{n % 8}", number=n) for n in range(begin, begin + 100)])
         await until(lambda: first.count_is(399), turns=8000)
@@ -129,14 +137,7 @@ async def test_through_a_broker_it_is_the_same(tmp_path: Path, arena: Arena):
 @pytest.mark.wants("served", "leased")
 async def test_a_replay_behind_a_broker_reaches_every_replica(tmp_path: Path, arena: Arena):
     """All partitions are handed out again, also those that the replica that was not asked holds and is idle on."""
-    url = arena.broker.url()
-    if arena.contender.prepare is not None:
-        arena.contender.prepare(url, arena.app, "shop")
-    options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
-    async with (
-        running(tmp_path, shop(), books([]), **options) as first,
-        running(tmp_path, shop(), books([]), **options) as second,
-    ):
+    async with two_of(tmp_path, arena, []) as (first, second):
         await until(lambda: first.joined() and second.joined())
         published = 0
         while not (first.handled() and second.handled()):
@@ -154,14 +155,7 @@ async def test_who_takes_over_in_the_middle_of_a_replay_remembers_nothing(
 ):
     """The other replica takes what the asked one gave back, reads all of it from the new place, and only then is it
     told to look anew: each event comes once more all the same."""
-    url = arena.broker.url()
-    if arena.contender.prepare is not None:
-        arena.contender.prepare(url, arena.app, "shop")
-    options: dict[str, Any] = {"broker": url, "app": arena.app, "partitions": 4}
-    async with (
-        running(tmp_path, shop(), books([]), **options) as first,
-        running(tmp_path, shop(), books([]), **options) as second,
-    ):
+    async with two_of(tmp_path, arena, []) as (first, second):
         await until(lambda: first.joined() and second.joined())
         await second.events.publish_all([Sold(sku=f"sku{n}", number=n) for n in range(32)])
         await until(lambda: first.count_is(32))
