@@ -124,8 +124,8 @@ class Fleet:
                 if replica.reachable and replica.state is State.STARTING:
                     # It may call others while it starts; its answer is not waited for.
                     replica.tell(Endpoints(number=0, **news))
+            await self._spread_rules(ready)  # before anybody knows where the new ones are
             await _together(each.ask(Endpoints, _ACK_S, **news) for each in ready)
-            await self._spread_rules(ready)
             if self.public_open:
                 await self._open_gateways()
 
