@@ -16,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from seamline.kernel.errors import SeamlineError
 from seamline.run.admin import AdminClient
+from seamline.run.control import WorkerOptions
 
 HERE = Path(__file__).parent
 TOML = """\
@@ -152,6 +155,26 @@ class Running:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def worker_options(folder: Path, mesh: int, public: int, **changes: Any) -> WorkerOptions:
+    """Of a worker of ``orders`` whose supervisor is this test."""
+    options = WorkerOptions(
+        folder=str(folder),
+        data=str(folder),
+        control=str(folder / "control.sock"),
+        supervisor_pid=os.getpid(),
+        workload="orders",
+        replica=0,
+        generation=1,
+        modules=["orders"],
+        mesh=mesh,
+        public=public,
+        ai=-1,
+        log_level="info",
+        host_factory="stand_in:host",
+    )
+    return msgspec.structs.replace(options, **changes)
 
 
 class Starter:

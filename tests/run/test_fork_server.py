@@ -13,7 +13,7 @@ import msgspec
 import psutil
 import pytest
 from shop import up
-from supervised import Running, Starter, alive, until
+from supervised import Running, Starter, alive, until, worker_options
 
 from seamline.kernel.settings import RunSettings
 from seamline.run import fork_server
@@ -90,21 +90,7 @@ def test_all_end_with_a_supervisor_that_is_killed(shop: Starter):
 def options(tmp_path: Path) -> WorkerOptions:
     """Of a worker that finds nobody at its control socket."""
     mesh, public = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
-    return WorkerOptions(
-        folder=str(tmp_path),
-        data=str(tmp_path),
-        control=str(tmp_path / "control.sock"),
-        supervisor_pid=os.getpid(),
-        workload="orders",
-        replica=1,
-        generation=1,
-        modules=["orders"],
-        mesh=mesh.detach(),
-        public=public.detach(),
-        ai=-1,
-        log_level="info",
-        host_factory="",
-    )
+    return worker_options(tmp_path, mesh.detach(), public.detach(), replica=1, host_factory="")
 
 
 async def test_a_worker_begins_when_it_is_told_to(tmp_path: Path, options: WorkerOptions):

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from supervised import alive, until
+from supervised import alive, until, worker_options
 
 from seamline.kernel.children import ended_how
 from seamline.kernel.clock import SystemClock
@@ -38,7 +38,6 @@ from seamline.run.control import (
     ToWorker,
     Wake,
     Welcome,
-    WorkerOptions,
     supervisor_decoder,
     worker_decoder,
 )
@@ -271,22 +270,7 @@ async def test_a_cut_message_is_the_end():
 def _worker(tmp_path: Path, **changes: Any) -> subprocess.Popen[bytes]:
     """A worker whose supervisor is this test."""
     mesh = socket.create_server(("127.0.0.1", 0))
-    options = WorkerOptions(
-        folder=str(tmp_path),
-        data=str(tmp_path),
-        control=str(tmp_path / "control.sock"),
-        supervisor_pid=os.getpid(),
-        workload="orders",
-        replica=0,
-        generation=1,
-        modules=["orders"],
-        mesh=mesh.fileno(),
-        public=os.dup(mesh.fileno()),
-        ai=-1,
-        log_level="info",
-        host_factory="stand_in:host",
-    )
-    options = msgspec.structs.replace(options, **changes)
+    options = worker_options(tmp_path, mesh.fileno(), os.dup(mesh.fileno()), **changes)
     os.set_inheritable(options.public, True)
     command = [sys.executable, "-P", "-m", "seamline.run.worker", "orders", msgspec.json.encode(options).decode()]
     with mesh:

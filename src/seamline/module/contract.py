@@ -340,7 +340,7 @@ def _reader(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 def place_of(thing: Any) -> str:
     """``file:line`` of a class or function."""
-    code = getattr(inspect.unwrap(thing) if callable(thing) else thing, "__code__", None)
+    code = getattr(inspect.unwrap(thing), "__code__", None)
     if code is not None:
         return f"{code.co_filename}:{code.co_firstlineno}"
     try:

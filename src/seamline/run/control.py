@@ -47,6 +47,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The observer's socket, if it is to be told anything."""
     sidecar: SidecarSettings | None = None
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that it has: mesh, public, and the AI gateway's if there is one."""
+        return [self.mesh, self.public, *([self.ai] if self.ai >= 0 else [])]
+
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
     """One object on the channel; ``type`` names the class."""

@@ -120,9 +120,7 @@ class ForkServer:
         with ExitStack() as failing:
             output, write_output = _pipe(failing)
             read_begin, begin = _pipe(failing)
-            descriptors = [read_begin, write_output, options.mesh, options.public]
-            if options.ai >= 0:
-                descriptors.append(options.ai)
+            descriptors = [read_begin, write_output, *options.descriptors]
             with adopting():
                 socket.send_fds(self._socket, [msgspec.json.encode(options)], descriptors)
                 answer = self._socket.recv(PID.size)

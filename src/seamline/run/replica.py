@@ -194,10 +194,10 @@ class Replica:
         with listen_mesh() as mesh:
             self._port = int(mesh.getsockname()[1])
             self.process = process = await self._spawn(mesh.fileno())
+        # The supervisor keeps no copy of the mesh socket: when the worker dies, callers are refused at once.
         if self.leaving:  # who asked it to stop meanwhile found no process to end
             process.kill()
         process.begin()
-        # The supervisor keeps no copy of the mesh socket: when the worker dies, callers are refused at once.
         try:
             async with TaskOwner(f"watch {self.label}") as owner:
                 owner.spawn(self._watch(process), name=f"watch {self.label}")
@@ -236,8 +236,7 @@ class Replica:
             return Process(forked)
         # -P: a file of the application must not take the place of a module of the standard library.
         command = [sys.executable, "-P", "-m", "seamline.run.worker", self.label, msgspec.json.encode(options).decode()]
-        descriptors = [mesh, site.public, *([site.ai] if site.ai >= 0 else [])]
-        return start(command, descriptors=descriptors, folder=site.folder, environment=site.environment)
+        return start(command, descriptors=options.descriptors, folder=site.folder, environment=site.environment)
 
     def _on_line(self, line: bytes) -> None:
         self._site.book.write(line, self.workload.name, self.index)
