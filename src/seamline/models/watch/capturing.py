@@ -62,8 +62,7 @@ class Capturing:
         spec = self._specs[method]
         self._waiting.append(_Call(subject, method, spec.encode_request(arguments), spec.result.encode(answer)))
         if self._writing is None:
-            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write)
-            self._writing.add_done_callback(self._written)
+            self._begin_writing()
 
     def stats(self) -> dict[str, Any]:
         """For JSON."""
@@ -80,6 +79,10 @@ class Capturing:
             await asyncio.wait([self._writing])
             await asyncio.sleep(0)
 
+    def _begin_writing(self) -> None:
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write)
+        self._writing.add_done_callback(self._written)
+
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None
         if not writing.cancelled() and (error := writing.exception()) is not None:
@@ -87,8 +90,7 @@ class Capturing:
             self._waiting.clear()
             _log.error("what %s is asked cannot be kept: %s", self._model.name, error)
         elif self._waiting:
-            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write)
-            self._writing.add_done_callback(self._written)
+            self._begin_writing()
 
     def _write(self) -> None:
         contract, version = self._model.contract.__name__, self._model.version
